@@ -1,0 +1,1 @@
+"""Everything that touches a model, a task or a disk."""

@@ -1,0 +1,137 @@
+"""Answer many questions in batches: group by image, sort by length, halve the batch when the device runs out of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from PIL.Image import Image
+
+from vtpbench.harness.cell import Answer
+from vtpbench.harness.models.batch import ImageTokens
+
+if TYPE_CHECKING:
+    from vtpbench.harness.models.family import Family
+    from vtpbench.pruners.base import Pruner
+
+
+T = TypeVar("T")
+WINDOW = 4
+"""Batches whose images are encoded together."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question: `images` decodes its pictures, and is called once, when its turn comes."""
+
+    sample: str
+    name: str
+    """Name over all benchmarks; seeds of stochastic pruners derive from it."""
+    text: str
+    images: Callable[[], Sequence[Image]]
+    max_new_tokens: int
+    until: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The images of one question: content hashes, and the tokens that are left of them."""
+
+    names: tuple[str, ...]
+    tokens: list[ImageTokens]
+
+
+def image_name(image: Image) -> str:
+    """Content hash of a picture, 16 hexadecimal digits."""
+    return sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()[:16]
+
+
+class Answerer:
+    """Answers questions with one pruner.
+
+    Attributes
+    ----------
+    seconds : time spent answering so far
+    smallest : the smallest batch that was needed
+
+    """
+
+    def __init__(self, family: Family, pruner: Pruner, budget: Callable[[int], int | None], batch_size: int) -> None:
+        self.family, self.pruner, self.budget = family, pruner, budget
+        self.seconds = 0.0
+        self.smallest = self._size = batch_size
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[list[Answer]]:
+        """Yield the answers batch by batch; no answer depends on its batch.
+
+        Questions come in windows of a few batches in their own order, in which benchmarks keep the questions on an image
+        together: a window encodes each of its images once, then asks the longest questions first.
+        """
+        waiting = list(questions)
+        while waiting:
+            window = waiting[: WINDOW * self._size]
+            shown = self._retrying(lambda asked=window: self._show(asked))
+            if shown is None:
+                continue
+            waiting = waiting[len(window) :]
+            pending = sorted(zip(window, shown, strict=True), key=lambda pair: (-pair[0].max_new_tokens, -len(pair[0].text)))
+            while pending:
+                batch = [p for p in pending[: self._size] if p[0].max_new_tokens == pending[0][0].max_new_tokens]
+                answers = self._retrying(lambda asked=batch: self._batch(*zip(*asked, strict=True)))
+                if answers is not None:
+                    pending = pending[len(batch) :]
+                    yield answers
+
+    def _retrying(self, work: Callable[[], T]) -> T | None:
+        """Time some work; None, and half the batch size from now on, where the device has too little memory for it."""
+        start = time.perf_counter()
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            if self._size == 1:
+                raise
+            self._size //= 2
+            self.smallest = self._size
+        finally:
+            self.seconds += time.perf_counter() - start
+        torch.cuda.empty_cache()
+        return None
+
+    def _batch(self, questions: Sequence[Question], shown: Sequence[Shown]) -> list[Answer]:
+        prepared = self.family.assemble([q.text for q in questions], [own.tokens for own in shown])
+        texts, trace = self.family.generate(prepared, self.pruner, questions[0].max_new_tokens)
+        nothing = [0] * self.family.shape.decoder_layers
+        numbers = {id(image): n for n, image in enumerate(prepared.images)}
+        answers = []
+        for q, text, own in zip(questions, texts, shown, strict=True):
+            counts = tuple(tuple(trace.per_layer[numbers[id(i)]] if id(i) in numbers else nothing) for i in own.tokens)
+            originals = tuple(i.original for i in own.tokens)
+            answers.append(Answer(q.sample, _until(text, q.until), own.names, originals, counts))
+        return answers
+
+    def _show(self, questions: Sequence[Question]) -> list[Shown]:
+        """Encode every distinct picture once, then prune it for each question that shows it."""
+        pictures = [list(q.images()) for q in questions]
+        names = [tuple(image_name(p) for p in own) for own in pictures]
+        distinct = {n: p for own in zip(names, pictures, strict=True) for n, p in zip(*own, strict=True)}
+        order = {name: n for n, name in enumerate(distinct)}
+        entries = [order[name] for own in names for name in own]
+        keys = [f"{q.name}:{n}" for q, own in zip(questions, names, strict=True) for n in range(len(own))]
+        selected: dict[int, ImageTokens] = {}
+        if distinct:
+            for group in self.family.encode(list(distinct.values()), self.pruner.needs(self.family.shape)):
+                budget = self.budget(group.grid.n)
+                selected.update(self.family.select(group.shown_as(entries), keys, self.pruner, budget))
+        tokens = iter(selected[n] for n in range(len(entries)))
+        return [Shown(own, [next(tokens) for _ in own]) for own in names]
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    """Cut an answer at the first stop string."""
+    for stop in stops:
+        text = text.split(stop)[0]
+    return text.strip()

@@ -1,0 +1,181 @@
+"""Benchmarks: which lmms-eval task, which of its metrics, on which data; and what identifies them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from vtpbench.harness.record import BenchmarkInfo
+from vtpbench.harness.strict_yaml import Document, Strict, locate, read_text, reject
+from vtpbench.harness.taskdata import fingerprint, must_download, require_data, task_config
+from vtpbench.harness.taskfile import find_task, read_task
+from vtpbench.pruners.errors import UserError, did_you_mean
+
+__all__ = ["Benchmark", "describe", "fingerprint", "must_download", "registry", "require_data", "task_config"]
+
+FALLBACK_MAX_NEW_TOKENS = 1024
+"""Where neither task nor suite says; the stock LLaVA adapters of lmms-eval use the same."""
+
+
+class Benchmark(Strict):
+    """One column of a table.
+
+    In YAML: the label of a known benchmark; that label with changes (`pope: {label: POPE, overrides: {...}}`); or a
+    definition of one's own with `label`, `task` and `metric`. Relative paths start at the YAML file's folder.
+    """
+
+    label: str = Field(min_length=1)
+    task: str
+    """lmms-eval task."""
+    folder: Path | None = None
+    """Folder with the task's YAML and `utils.py`; None = lmms-eval's own tasks."""
+    metric: str
+    """Key of the score in lmms-eval's results, or a sum `a + b` of keys."""
+    scale: float = Field(default=1.0, gt=0)
+    """Factor from the metric to the reported score."""
+    unit: str = ""
+    """What the reported number is, for a table's footer."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the task's YAML to replace, whole values each, such as `dataset_path` for a local copy of the data."""
+    drop: tuple[str, ...] = Field(default=("submission",), strict=False)
+    """Metrics not to compute: those that write files for an evaluation server."""
+    tables: tuple[str, ...] = Field(default=(), strict=False)
+    """Further configurations of the dataset that the task's code loads by itself."""
+    needs: tuple[str, ...] = Field(default=(), strict=False)
+    """What a model must be able to read beyond one image: `several images`, `video frames`."""
+    n: int | None = None
+    """Published number of questions."""
+    card: str = ""
+    """What is asked, where it comes from, and what to know when reading the number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, data: Any, info: ValidationInfo) -> Any:
+        """Turn the short forms into the long one."""
+        if isinstance(data, Benchmark):
+            return data.model_dump()
+        if isinstance(data, str):
+            return _known(data).model_dump()
+        if isinstance(data, Mapping) and len(data) == 1 and isinstance(next(iter(data.values())), Mapping):
+            name, changes = next(iter(data.items()))
+            for key in changes:
+                if key not in cls.model_fields:
+                    reject(f"unknown key '{key}'; {did_you_mean(str(key), cls.model_fields)}", name, key)
+            return {**_known(str(name)).model_dump(), **changes}
+        return data
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _resolve_folder(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        path = locate(value, info)
+        if not path.is_dir():
+            reject(f"no task folder {path}")
+        return path
+
+    @field_validator("overrides")
+    @classmethod
+    def _resolve_overrides(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        resolved = dict(value)
+        dataset = str(value.get("dataset_path"))
+        if "/" in dataset and locate(dataset, info).is_dir():
+            resolved["dataset_path"] = str(locate(dataset, info))
+        kwargs = value.get("dataset_kwargs")
+        if isinstance(kwargs, dict) and "data_files" in kwargs:
+            resolved["dataset_kwargs"] = {**kwargs, "data_files": _anchor(kwargs["data_files"], info)}
+        return resolved
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Metric keys whose sum is the score."""
+        return tuple(term.strip() for term in self.metric.split("+"))
+
+    @property
+    def file(self) -> Path:
+        """YAML file of the task; its folder is what lmms-eval takes as `include_path`."""
+        return find_task(self.task, self.folder)
+
+    def definition(self) -> dict[str, Any]:
+        """Task as lmms-eval will see it: its YAML, what that includes, and the overrides."""
+        return {**read_task(self.file), **self.overrides}
+
+
+def registry() -> dict[str, Benchmark]:
+    """Benchmarks that come with vtpbench, by label."""
+    return dict(_registry())
+
+
+@cache
+def _registry() -> dict[str, Benchmark]:
+    import vtpbench.suites
+
+    class Registry(Strict):
+        benchmarks: list[Benchmark]
+
+    path = Path(__file__).with_name("benchmarks.yaml")
+    context = {"folder": Path(str(vtpbench.suites.__file__)).parent}
+    found = Document(read_text(path), path.name).validate(Registry, context)
+    return {benchmark.label: benchmark for benchmark in found.benchmarks}
+
+
+def _known(label: str) -> Benchmark:
+    if label not in _registry():
+        reject(f"unknown benchmark '{label}'; {did_you_mean(label, _registry())}")
+    return _registry()[label]
+
+
+def describe(benchmark: Benchmark, limit: int | None, generation: Mapping[str, Any]) -> BenchmarkInfo:
+    """State a benchmark as it will be run; `generation` replaces what the task asks for.
+
+    Raises
+    ------
+    UserError : the task is not answered by text, has no such metric, does not decode greedily, or its data are out of reach
+
+    """
+    definition = benchmark.definition()
+    if definition.get("output_type", "generate_until") != "generate_until":
+        kind = f"output_type {definition['output_type']}"
+        name = f"benchmark '{benchmark.label}': task '{benchmark.task}'"
+        raise UserError(f"{name} has {kind}; vtpbench answers generate_until only")
+    metrics = [str(entry["metric"]) for entry in definition.get("metric_list") or []]
+    for term in benchmark.terms:
+        if term not in metrics:
+            hint = did_you_mean(term, metrics)
+            raise UserError(f"benchmark '{benchmark.label}': task '{benchmark.task}' has no metric '{term}'; {hint}")
+    return BenchmarkInfo(
+        label=benchmark.label,
+        task=benchmark.task,
+        metric=" + ".join(benchmark.terms),
+        scale=benchmark.scale,
+        split=str(definition.get("test_split") or definition.get("validation_split")),
+        limit=limit,
+        dataset=fingerprint(benchmark),
+        generation=_generation(benchmark, definition.get("generation_kwargs") or {}, generation),
+    )
+
+
+def _generation(benchmark: Benchmark, asked: Mapping[str, Any], replaced: Mapping[str, Any]) -> dict[str, Any]:
+    if asked.get("do_sample") or (asked.get("num_beams") or 1) > 1:
+        asks = f"task '{benchmark.task}' asks for sampling or beam search"
+        raise UserError(f"benchmark '{benchmark.label}': {asks}; vtpbench decodes greedily, override its generation_kwargs")
+    until = asked.get("until", ["\n\n"])  # lmms-eval's own fallback
+    return {
+        "do_sample": False,
+        "max_new_tokens": asked.get("max_new_tokens") or FALLBACK_MAX_NEW_TOKENS,
+        "until": [until] if isinstance(until, str) else list(until or ()),
+        **replaced,
+    }
+
+
+def _anchor(value: Any, info: ValidationInfo) -> Any:
+    """Make the data files beside the YAML file absolute, in any of the shapes that `datasets` takes."""
+    if isinstance(value, dict):
+        return {key: _anchor(inner, info) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_anchor(inner, info) for inner in value]
+    return str(locate(value, info)) if locate(value, info).is_file() else value

@@ -1,0 +1,109 @@
+"""The cell: one model x pruner x budget x benchmark x seed, and the identity that resuming rests on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from vtpbench.harness.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that can change a number of one table entry."""
+
+    model: ModelInfo
+    pruner: PrunerInfo
+    budget: BudgetInfo
+    benchmark: BenchmarkInfo
+    seed: int
+    batch_size: int
+    versions: Mapping[str, str]
+    """Of vtpbench, lmms-eval, transformers, torch."""
+
+    @cached_property
+    def id(self) -> str:
+        """Content hash, 16 hexadecimal digits; labels are left out, they change no number."""
+        facts = {
+            "model": self.model.model_dump(mode="json", exclude={"label"}),
+            "pruner": self.pruner.model_dump(mode="json", exclude={"label"}),
+            "budget": self.budget.model_dump(mode="json"),
+            "benchmark": self.benchmark.model_dump(mode="json", exclude={"label"}),
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "versions": dict(self.versions),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def is_vanilla(self) -> bool:
+        """Whether this is a denominator."""
+        return self.pruner.name == "vanilla"
+
+    def __str__(self) -> str:
+        budget = "" if self.is_vanilla else f" @ {budget_label(self.budget)}"
+        return f"{self.model.label} / {self.pruner.label}{budget} / {self.benchmark.label} / seed {self.seed}"
+
+
+def budget_label(budget: BudgetInfo) -> str:
+    """Name a budget as a table does: `16`, `11.1%`, or `all`."""
+    if budget.tokens is not None:
+        return str(budget.tokens)
+    return "all" if budget.ratio is None else f"{100 * budget.ratio:.4g}%"
+
+
+def tokens_for(budget: BudgetInfo, n: int) -> int:
+    """Average tokens that a budget means for an image of `n` tokens; a ratio keeps at least one."""
+    if budget.tokens is not None:
+        return budget.tokens
+    return n if budget.ratio is None else max(1, round(budget.ratio * n))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answered question, as the journal keeps it."""
+
+    sample: str
+    """Name of the sample within its task: lmms-eval's document number."""
+    text: str
+    images: tuple[str, ...]
+    """Names of the sample's images: content hashes."""
+    original: tuple[int, ...]
+    """Vision tokens of each image before pruning."""
+    per_layer: tuple[tuple[int, ...], ...]
+    """For each image, the vision tokens that entered each decoder layer, counted in the forward pass."""
+
+
+class Journal(Protocol):
+    """Where a cell's answers go as they come, so that a killed run loses at most one batch."""
+
+    def known(self) -> dict[str, Answer]:
+        """Answers of an earlier, interrupted attempt at the same cell, by sample."""
+        ...
+
+    def add(self, answers: list[Answer]) -> None:
+        """Write a finished batch to disk before returning."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of the per-sample table."""
+
+    sample: str
+    image: str
+    """Content hash of the sample's first image, the default resampling unit."""
+    category: str
+    prompt: str
+    answer: str
+    target: str
+    score: float | None
+    """0-1 where the task scores samples one by one."""
+    tokens: float
+    """Vision tokens that entered a decoder layer, mean over layers and images."""
+    detail: str
+    """The task's own per-sample results as JSON."""

@@ -1,0 +1,69 @@
+"""What a cell runs on: versions, device, platform, commit; found without importing lmms-eval."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from vtpbench.harness.record import Environment
+
+IDENTITY = ("vtpbench", "lmms-eval", "transformers", "torch")
+"""Packages whose versions can change a number; they enter a cell's identity."""
+
+
+def versions() -> dict[str, str]:
+    """Versions that enter a cell's identity."""
+    return {name: version_of(name) or "missing" for name in IDENTITY}
+
+
+def version_of(distribution: str) -> str | None:
+    """Installed version of a distribution, None where it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def environment(device: str) -> Environment:
+    """Describe this process for a record; `device` as torch names it."""
+    return Environment(
+        versions={**versions(), "python": platform.python_version()},
+        device=device_name(device),
+        platform=platform.platform(),
+        git_commit=git_commit(Path(__file__).resolve().parents[1]),
+    )
+
+
+def device_name(device: str) -> str:
+    """Name of the hardware behind a torch device."""
+    if device.partition(":")[0] == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()} ({device})"
+
+
+def cpu_name() -> str:
+    """Processor as the system names it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def git_commit(folder: Path) -> str | None:
+    """Commit of the checkout at `folder`, with `+changes` where files differ from it; None outside of a checkout."""
+    if not (folder / ".git").exists():  # an installed copy, perhaps inside somebody else's checkout
+        return None
+    head, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return head and head + ("+changes" if changes else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
+        return None
+    return done.stdout.strip()

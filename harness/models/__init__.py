@@ -1,0 +1,1 @@
+"""Model families: how images are encoded, where tokens stand, how answers are generated."""

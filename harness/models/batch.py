@@ -1,0 +1,57 @@
+"""A batch of prompts as it enters the language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vtpbench.harness.models.layout import Layout
+from vtpbench.pruners.base import Cut, Grid
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """One image after the cut at depth 0.
+
+    Attributes
+    ----------
+    key : name of the image, for seeded draws
+    features : (k, vision width) tower features of what is left, before the projector
+    index : (k,) place of each token among the image's `original` tokens, -1 for one that has none
+    original : tokens before pruning
+    grid : how they lay
+    cuts : the schedule; cuts at depth 0 are done already
+
+    """
+
+    key: str
+    features: Tensor
+    index: Tensor
+    original: int
+    grid: Grid
+    cuts: tuple[Cut, ...]
+
+    @property
+    def later_cuts(self) -> tuple[Cut, ...]:
+        """What remains to be done inside the language model."""
+        return tuple(c for c in self.cuts if c.at > 0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts ready for the language model, left-padded.
+
+    Attributes
+    ----------
+    embeds : (rows, width, dim)
+    positions : (rows, width) int64, or (axes, rows, width) where positions have several axes
+    layout : where what stands
+    images : in the numbering of the layout
+
+    """
+
+    embeds: Tensor
+    positions: Tensor
+    layout: Layout
+    images: tuple[ImageTokens, ...]

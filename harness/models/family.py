@@ -1,0 +1,195 @@
+"""The three explicit steps of a model: encode images, prune, generate.
+
+A family knows its processor, its vision tower, its prompt and its positions; what is common to all families is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from vtpbench.harness.models.batch import Batch, ImageTokens
+from vtpbench.harness.models.layout import Layout, Part
+from vtpbench.harness.surgery import Trace, pruned
+from vtpbench.pruners.base import Evidence, Grid, ModelShape, Pruner, TokenView
+
+PIXELS_AT_ONCE = 32
+"""Pictures that go through the vision tower together."""
+
+
+@dataclass(frozen=True)
+class VisionTokens:
+    """Encoded images with equally many tokens.
+
+    Attributes
+    ----------
+    members : their numbers among the images that were encoded together
+    features : (images, n, width) features before the projector
+    cls : (images, tiles, width) float32 or None
+    grid : how the tokens lie
+    evidence : what was asked for
+
+    """
+
+    members: tuple[int, ...]
+    features: Tensor
+    cls: Tensor | None
+    grid: Grid
+    evidence: dict[Evidence, Tensor]
+
+    def shown_as(self, shown: Sequence[int]) -> VisionTokens:
+        """Repeat images: entry n is image number `shown[n]`; entries of other groups are left out."""
+        row = {member: n for n, member in enumerate(self.members)}
+        entries = [n for n, image in enumerate(shown) if image in row]
+        rows = torch.tensor([row[shown[n]] for n in entries], device=self.features.device)
+        cls = None if self.cls is None else self.cls[rows]
+        evidence = {need: value[rows] for need, value in self.evidence.items()}
+        return VisionTokens(tuple(entries), self.features[rows], cls, self.grid, evidence)
+
+
+class Family(ABC):
+    """One loaded model of a family."""
+
+    shape: ModelShape
+    model: Any
+    """The transformers model; typed loosely because its parts are found by attribute."""
+    tokenizer: Any
+    image_token: str
+    chat_template: str
+    default_preprocessing: str
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, config: Any) -> tuple[ModelShape, int | None]:
+        """Shape of a model with this configuration, and the vision tokens of an image where every image has equally many."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str) -> Family:
+        """Load a checkpoint that was verified to be of this family."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self.model.device)
+
+    @property
+    @abstractmethod
+    def decoder(self) -> nn.Module:
+        """The text model, with `layers` and `rotary_emb`."""
+
+    @abstractmethod
+    def encode(self, images: Sequence[Image], needs: frozenset[Evidence]) -> list[VisionTokens]:
+        """Step 1: run the vision tower; images are grouped by geometry."""
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """Map features `(n, width)` into the language model's space."""
+
+    def positions(self, layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
+        """Position ids of the pruned prompts; counted from 0 in each prompt unless a family knows better."""
+        del images
+        return (layout.valid(self.device).long().cumsum(-1) - 1).clamp(min=0)
+
+    def render(self, question: str, n_images: int) -> str:
+        """Put a question and its images into the model's prompt template."""
+        content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": question}]
+        message = [{"role": "user", "content": content}]
+        template = self.chat_template
+        return str(
+            self.tokenizer.apply_chat_template(message, chat_template=template, add_generation_prompt=True, tokenize=False)
+        )
+
+    def select(
+        self, tokens: VisionTokens, keys: Sequence[str], pruner: Pruner, budget: int | None
+    ) -> dict[int, ImageTokens]:
+        """Step 2: make the cut at depth 0, if there is one; `budget` None means no budget (vanilla)."""
+        n = tokens.grid.n
+        cuts = pruner.cuts(n if budget is None else budget, n, self.shape)
+        everything = torch.arange(n, device=tokens.features.device).expand(len(tokens.members), -1)
+        features: Tensor = tokens.features
+        index, valid = everything, None
+        if cuts and cuts[0].at == 0:
+            names = tuple(keys[m] for m in tokens.members)
+            view = TokenView(cuts[0], 0, features.float(), everything, tokens.grid, names, tokens.evidence, tokens.cls)
+            keep = pruner.apply(view)
+            index, valid = keep.index, keep.valid
+            if keep.features is not None:
+                features = keep.features.to(features.dtype)
+            else:
+                features = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+        found = {}
+        for row, member in enumerate(tokens.members):
+            real = slice(None) if valid is None else valid[row]
+            found[member] = ImageTokens(keys[member], features[row][real], index[row][real], n, tokens.grid, cuts)
+        return found
+
+    def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> Batch:
+        """Build the prompts with exactly as many places as tokens are kept; images without a token leave no trace."""
+        kept = [[image for image in row if len(image.index)] for row in images]
+        flat = tuple(image for row in kept for image in row)
+        numbered = iter(enumerate(flat))
+        ids: list[int] = []
+        rows: list[tuple[Part, ...]] = []
+        image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        for question, own in zip(questions, kept, strict=True):
+            parts: list[Part] = []
+            for token in self.tokenizer(self.render(question, len(own)))["input_ids"]:
+                if token == image_id:
+                    number, image = next(numbered)
+                    parts.append(Part(len(image.index), number))
+                elif parts and parts[-1].image is None:
+                    parts[-1] = Part(parts[-1].length + 1)
+                else:
+                    parts.append(Part(1))
+                ids.append(token)
+            rows.append(tuple(parts))
+        layout = Layout(tuple(rows))
+        if len(layout.places) != len(flat):
+            raise AssertionError(f"the prompts name {len(layout.places)} images, {len(flat)} were given")
+        return Batch(self._embed(ids, layout, flat), self.positions(layout, flat), layout, flat)
+
+    def _embed(self, ids: list[int], layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
+        """Embed the text, project the vision tokens, and put both in their places; padding is zero."""
+        words = self.model.get_input_embeddings()(torch.tensor(ids, device=self.device))
+        embeds = words.new_zeros(len(layout.rows), layout.width, words.shape[-1])
+        vision = self.project(torch.cat([image.features for image in images])) if images else words[:0]
+        next_word, next_row = 0, 0
+        for r, row in enumerate(layout.rows):
+            column = layout.width - layout.lengths[r]
+            for part in row:
+                if part.image is None:
+                    embeds[r, column : column + part.length] = words[next_word : next_word + part.length]
+                    next_word += part.length
+                else:
+                    embeds[r, column : column + part.length] = vision[next_row : next_row + part.length]
+                    next_row += part.length
+                    next_word += 1  # the placeholder
+                column += part.length
+        return embeds
+
+    @torch.inference_mode()
+    def generate(self, batch: Batch, pruner: Pruner, max_new_tokens: int) -> tuple[list[str], Trace]:
+        """Step 3: prefill and decode greedily; cuts inside the language model act here."""
+        needs = pruner.needs(self.shape)
+        with pruned(self.decoder, pruner, batch, needs) as trace:
+            tokens = self.model.generate(
+                inputs_embeds=batch.embeds,
+                attention_mask=batch.layout.valid(self.device).long(),
+                position_ids=batch.positions,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True), trace

@@ -1,0 +1,242 @@
+"""From a suite to its cells, and the picture of what is done and what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vtpbench.harness.benchmarks import describe as describe_benchmark
+from vtpbench.harness.cell import Cell, budget_label, tokens_for
+from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo, Record
+from vtpbench.harness.suite import Matrix, ModelSpec, PrunerSpec, Suite
+from vtpbench.pruners.errors import Infeasible, Unsupported, UserError, did_you_mean
+from vtpbench.pruners.registry import build, find
+
+if TYPE_CHECKING:
+    from vtpbench.pruners.base import ModelShape, Pruner
+
+_VANILLA = PrunerSpec(name="vanilla", label="vanilla")
+
+
+def plan(suite: Suite, describe: Callable[[ModelSpec], ModelInfo], versions: Mapping[str, str]) -> tuple[Cell, ...]:
+    """List the cells of a suite: model x pruner x budget x benchmark x seed, each denominator before what it divides.
+
+    Parameters
+    ----------
+    suite : what to measure
+    describe : states a model as it will be run; called once per model
+    versions : of vtpbench, lmms-eval, transformers, torch
+
+    Raises
+    ------
+    UserError : a budget above a model's vision tokens, two rows that are the same measurement, data out of reach
+
+    """
+    generation = suite.generation.model_dump(mode="json", exclude_none=True)
+    benchmarks = {label: describe_benchmark(b, suite.limit, generation) for label, b in suite.benchmarks.items()}
+    cells: dict[str, Cell] = {}
+    for spec in suite.models:
+        model = describe(spec)
+        for m, matrix in enumerate(suite.matrix):
+            if matrix.models is not None and spec.label not in matrix.models:
+                continue
+            _refuse_large_budgets(suite, m, model)
+            for label in [benchmark.label for benchmark in matrix.benchmarks]:
+                for pruner, budget, seed in _rows(matrix):
+                    _add(cells, Cell(model, pruner, budget, benchmarks[label], seed, suite.batch_size, versions))
+    return tuple(cells.values())
+
+
+def build_pruner(cell: Cell) -> Pruner:
+    """Make the pruner of a cell, seeded where it draws at random."""
+    seed = {"seed": cell.seed} if _is_seeded(find(cell.pruner.name).load()) else {}
+    return build(cell.pruner.name, {**cell.pruner.options, **seed})
+
+
+def obstacles(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[str, str]:
+    """Say which cells cannot be measured and why, by id, before any of them is run.
+
+    Parameters
+    ----------
+    cells : planned cells
+    shapes : shape of each model by label; cells of other models, or of models without a fixed token count, are not judged
+
+    """
+    found: dict[str, str] = {}
+    for cell in cells:
+        shape, n = shapes.get(cell.model.label), cell.model.vision_tokens
+        if shape is None or n is None:
+            continue
+        try:
+            pruner = build_pruner(cell)
+            pruner.needs(shape)
+            pruner.cuts(tokens_for(cell.budget, n), n, shape)
+        except Infeasible as e:
+            found[cell.id] = f"infeasible: {e}"
+        except Unsupported as e:
+            found[cell.id] = f"unsupported: {e}"
+    return found
+
+
+def narrow(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
+    """Keep the cells that every `key=value` names (one key several times: either value), and their denominators.
+
+    Raises
+    ------
+    UserError : unknown key, a value that no cell has, or a combination that leaves nothing
+
+    """
+    wanted: dict[str, set[str]] = {}
+    for text in only:
+        key, equals, value = text.partition("=")
+        if not equals or key not in _NAMES:
+            hint = "write key=value" if not equals else did_you_mean(key, _NAMES)
+            raise UserError(f"--only {text}: {hint}; keys are {', '.join(_NAMES)}")
+        known = {name for cell in cells for name in _NAMES[key](cell)}
+        if value not in known:
+            raise UserError(f"--only {text}: no cell has this {key}; {did_you_mean(value, known)}")
+        wanted.setdefault(key, set()).add(value)
+    chosen = [cell for cell in cells if all(values & _NAMES[key](cell) for key, values in wanted.items())]
+    if not chosen:
+        raise UserError(f"no cell is left by {' '.join(f'--only {text}' for text in only)}")
+    divided = {(cell.model.label, cell.benchmark.label) for cell in chosen}
+    ids = {cell.id for cell in chosen}
+    return tuple(
+        cell for cell in cells if cell.id in ids or (cell.is_vanilla and (cell.model.label, cell.benchmark.label) in divided)
+    )
+
+
+_NAMES: dict[str, Callable[[Cell], AbstractSet[str]]] = {
+    "model": lambda cell: {cell.model.label},
+    "pruner": lambda cell: {cell.pruner.name, cell.pruner.label},
+    "budget": lambda cell: {budget_label(cell.budget)},
+    "benchmark": lambda cell: {cell.benchmark.label},
+    "seed": lambda cell: {str(cell.seed)},
+}
+
+
+def _add(cells: dict[str, Cell], cell: Cell) -> None:
+    twin = cells.setdefault(cell.id, cell)
+    if str(twin) != str(cell):
+        raise UserError(f"'{twin}' and '{cell}' are the same measurement under two names; remove one from the suite")
+
+
+def _rows(matrix: Matrix) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
+    """Pruner, budget and seed of every row, vanilla first."""
+    vanilla = next((spec for spec in matrix.pruners if spec.name == "vanilla"), _VANILLA)
+    rows = [(_describe_pruner(vanilla), BudgetInfo(), 0)]
+    for spec in matrix.pruners:
+        if spec.name != "vanilla":
+            info = _describe_pruner(spec)
+            seeds = matrix.seeds if _is_seeded(find(spec.name).load()) else (0,)
+            rows += [(info, budget, seed) for budget in matrix.budgets for seed in seeds]
+    return rows
+
+
+def _describe_pruner(spec: PrunerSpec) -> PrunerInfo:
+    """State a pruner with all its options, defaults included; the seed belongs to the cell."""
+    entry, pruner = find(spec.name), build(spec.name, spec.options)
+    options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}
+    return PrunerInfo(name=spec.name, label=spec.label, options=options, code=entry.code(), distribution=entry.distribution)
+
+
+def _is_seeded(pruner: type[Pruner]) -> bool:
+    return any(field.name == "seed" for field in dataclasses.fields(pruner))
+
+
+def _refuse_large_budgets(suite: Suite, m: int, model: ModelInfo) -> None:
+    for b, budget in enumerate(suite.matrix[m].budgets):
+        if model.vision_tokens is not None and (budget.tokens or 0) > model.vision_tokens:
+            tokens = f"the {model.vision_tokens} vision tokens of model '{model.label}'"
+            raise UserError(f"{suite.where('matrix', m, 'budgets', b)}: budget {budget.tokens} is larger than {tokens}")
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One row of the printed plan: the cells that differ in the benchmark only."""
+
+    model: str
+    pruner: str
+    budget: str
+    tokens: int | None
+    """Average vision tokens per image and layer, None where the model's count varies."""
+    seed: int
+    states: Mapping[str, str]
+    """`done`, `missing`, `infeasible` or `unsupported`, by benchmark."""
+
+
+def plan_rows(cells: Iterable[Cell], done: AbstractSet[str], reasons: Mapping[str, str]) -> list[PlanRow]:
+    """Gather cells to rows in their order; `done` holds ids, `reasons` comes from `obstacles`."""
+    found: dict[tuple[str, str, str, int], PlanRow] = {}
+    for cell in cells:
+        budget, n = budget_label(cell.budget), cell.model.vision_tokens
+        tokens = cell.budget.tokens if n is None else tokens_for(cell.budget, n)
+        key = (cell.model.label, cell.pruner.label, budget, cell.seed)
+        row = found.setdefault(key, PlanRow(*key[:3], tokens, cell.seed, {}))
+        state = "done" if cell.id in done else reasons.get(cell.id, "missing").partition(":")[0]
+        found[key] = dataclasses.replace(row, states={**row.states, cell.benchmark.label: state})
+    return list(found.values())
+
+
+def render_plan(
+    cells: Sequence[Cell],
+    done: AbstractSet[str],
+    reasons: Mapping[str, str] | None = None,
+    seconds: Callable[[Cell], float | None] = lambda cell: None,
+) -> str:
+    """Print a plan as text: a row per model, pruner, budget and seed, a column per benchmark, then counts and time.
+
+    Parameters
+    ----------
+    cells : what `plan` gave, `narrow`ed or not
+    done : ids of cells that have their record
+    reasons : why cells cannot be measured, by id, from `obstacles`
+    seconds : estimated wall-clock time of a cell, None where unknown; see `estimator`
+
+    """
+    reasons = reasons or {}
+    benchmarks = list(dict.fromkeys(cell.benchmark.label for cell in cells))
+    table = [["model", "pruner", "budget", "tokens", "seed", *benchmarks]]
+    for row in plan_rows(cells, done, reasons):
+        tokens = "varies" if row.tokens is None else str(row.tokens)
+        states = [row.states.get(label, "") for label in benchmarks]
+        table.append([row.model, row.pruner, row.budget, tokens, str(row.seed), *states])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    todo = [cell for cell in cells if cell.id not in done and cell.id not in reasons]
+    blocked = [cell for cell in cells if cell.id in reasons and cell.id not in done]
+    why = dict.fromkeys(f"{c.model.label} / {c.pruner.label} @ {budget_label(c.budget)}: {reasons[c.id]}" for c in blocked)
+    count = f"{len(cells)} cells: {len(cells) - len(todo) - len(blocked)} done, {len(todo)} missing"
+    impossible = f", {len(blocked)} impossible" if blocked else ""
+    return "\n".join([*lines, "", *why, f"{count}{impossible}; {_time(todo, seconds)}"])
+
+
+def _time(todo: Sequence[Cell], seconds: Callable[[Cell], float | None]) -> str:
+    known = [value for value in map(seconds, todo) if value is not None]
+    if not todo:
+        return "nothing to do"
+    if not known:
+        return "time unknown, nothing like it has been measured yet"
+    total = sum(known) * len(todo) / len(known)
+    return f"about {total:.0f} s to go" if total < 120 else f"about {total / 60:.0f} min to go"
+
+
+def estimator(records: Iterable[Record]) -> Callable[[Cell], float | None]:
+    """Estimate wall-clock seconds of a cell: the mean over records of its model on the same questions, else on any."""
+    same: dict[tuple[str, str, int | None], list[float]] = {}
+    model: dict[str, list[float]] = {}
+    for record in records:
+        if record.timing is not None and record.status == "ok":
+            key = (record.model.id, record.benchmark.dataset, record.benchmark.limit)
+            same.setdefault(key, []).append(record.timing.wall_s)
+            model.setdefault(record.model.id, []).append(record.timing.wall_s)
+
+    def seconds(cell: Cell) -> float | None:
+        key = (cell.model.id, cell.benchmark.dataset, cell.benchmark.limit)
+        times = same.get(key) or model.get(cell.model.id)
+        return sum(times) / len(times) if times else None
+
+    return seconds

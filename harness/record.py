@@ -1,0 +1,184 @@
+"""The record: one cell of the matrix, measured; the only thing that reports read.
+
+A record is one JSON file. Its checksum covers every other field, so that a truncated or edited file is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "failed", "infeasible", "unsupported"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelInfo(_Frozen):
+    """The model as it was run."""
+
+    label: str
+    """Name in the suite and in tables."""
+    id: str
+    """Hub id, or path as the suite gives it."""
+    family: str
+    weights: str
+    """Hash of the weights, or the hub revision."""
+    dtype: str
+    attention: str
+    """Attention kernel of the language model."""
+    preprocessing: str
+    """`pad` or `crop`, with the image backend."""
+    prompt: str
+    """Name or hash of the prompt template."""
+    vision_tokens: int | None
+    """Tokens of one image where the model has a fixed number."""
+
+
+class PrunerInfo(_Frozen):
+    """The pruner as it was run."""
+
+    name: str
+    label: str
+    """Row in tables; the same pruner can stand in several rows with other options."""
+    options: dict[str, Any]
+    """All options, defaults included, but for the seed."""
+    code: str
+    """Hash of the pruner's source file."""
+    distribution: str
+    """Where it came from: `vtpbench`, another package, or a file."""
+
+
+class BudgetInfo(_Frozen):
+    """What was asked for; exactly one of `tokens` and `ratio` unless the cell is vanilla."""
+
+    tokens: int | None = None
+    """Average vision tokens per image and decoder layer."""
+    ratio: float | None = None
+    """The same as a fraction of the image's tokens, 0-1."""
+
+
+class BenchmarkInfo(_Frozen):
+    """The benchmark as it was run."""
+
+    label: str
+    """Column in tables."""
+    task: str
+    """lmms-eval task."""
+    metric: str
+    """Key of the score in lmms-eval's results, or a sum `a + b` of keys."""
+    scale: float
+    """Factor from the metric to the reported score."""
+    split: str
+    limit: int | None
+    dataset: str
+    """Fingerprint of the questions and images."""
+    generation: dict[str, Any]
+    """Generation arguments in force."""
+
+
+class Observed(_Frozen):
+    """What the real forward passes showed."""
+
+    tokens: float
+    """Vision tokens that entered a decoder layer, mean over layers, then over images."""
+    original: float
+    """Vision tokens of the unpruned image, mean over images."""
+    per_layer: list[float]
+    """Mean over images of the vision tokens that entered each decoder layer."""
+    images: int
+
+
+class Timing(_Frozen):
+    """Where the wall-clock time of the cell went, seconds; not a speed measurement."""
+
+    wall_s: float
+    generate_s: float
+    overhead_s: float
+    """wall_s - generate_s: switching the pruner, task, metrics, writing."""
+
+
+class BatchInfo(_Frozen):
+    """Batching as it happened."""
+
+    requested: int
+    smallest: int
+    """Smallest batch that was needed; less than requested after running out of device memory."""
+
+
+class Environment(_Frozen):
+    """What the cell ran on."""
+
+    versions: dict[str, str]
+    """Of vtpbench, lmms-eval, transformers, torch, python."""
+    device: str
+    platform: str
+    git_commit: str | None
+
+
+class Record(_Frozen):
+    """One measured cell."""
+
+    schema_version: int = SCHEMA_VERSION
+    cell_id: str
+    """Hash of everything that can change a number."""
+    suite: str
+    status: Status
+    reason: str | None = None
+    """Why the status is not ok; a traceback where the cell failed."""
+    model: ModelInfo
+    pruner: PrunerInfo
+    budget: BudgetInfo
+    benchmark: BenchmarkInfo
+    seed: int
+    score: float | None = None
+    """The reported number, scale applied."""
+    stderr: float | None = None
+    """Of `score`, from the per-sample scores; None where the metric is no mean."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Every number that lmms-eval gave for the task."""
+    n: int = 0
+    """Samples."""
+    observed: Observed | None = None
+    timing: Timing | None = None
+    batch: BatchInfo | None = None
+    environment: Environment
+    created: str
+    """UTC, ISO 8601."""
+
+    def dump(self) -> str:
+        """Serialise with the checksum; the same record gives the same text."""
+        body = self.model_dump(mode="json")
+        return json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+class BadRecord(Exception):
+    """A record file that cannot be trusted; the message says why."""
+
+
+def load_record(path: Path) -> Record:
+    """Read one record file; raises `BadRecord` where it is truncated, edited or of another schema."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise BadRecord(f"{path}: not readable as JSON (truncated?): {e}") from e
+    if not isinstance(body, dict):
+        raise BadRecord(f"{path}: not a record")
+    if body.get("schema_version") != SCHEMA_VERSION:
+        raise BadRecord(f"{path}: schema {body.get('schema_version')!r}, this version reads {SCHEMA_VERSION}")
+    if body.pop("checksum", None) != _checksum(body):
+        raise BadRecord(f"{path}: the checksum does not match; the file was edited or damaged")
+    try:
+        return Record.model_validate(body)
+    except ValidationError as e:
+        raise BadRecord(f"{path}: {e.errors()[0]['loc']}: {e.errors()[0]['msg']}") from e
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,122 @@
+"""What stands in the lists of a suite: a model, a pruner, a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.strict_yaml import Strict, locate, reject
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import build, find
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+
+class ModelSpec(Strict):
+    """A model: hub id or checkpoint folder, and what of its use can change a number. Plain text is the path alone."""
+
+    path: str = Field(min_length=1)
+    """Checkpoint folder (from the suite's folder, else from the working folder) or hub id."""
+    label: str = Field(min_length=1)
+    """Name in tables; the last part of the path unless given."""
+    family: str | None = None
+    """Adapter to use; None = by the checkpoint's configuration."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: Dtype | None = None
+    """None = the suite's."""
+    attention: Attention | None = None
+    """Kernel of the language model; None = the suite's."""
+    preprocessing: Literal["pad", "crop"] | None = None
+    """How pictures become square; None = as the checkpoint has it."""
+    prompt: str | None = None
+    """Prompt template; None = the model family's."""
+    _local: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, data: Any) -> Any:
+        spec = {"path": data} if isinstance(data, str) else data
+        if isinstance(spec, Mapping) and "label" not in spec and isinstance(spec.get("path"), str):
+            return {**spec, "label": Path(spec["path"]).name}
+        return spec
+
+    @field_validator("path")
+    @classmethod
+    def _must_exist(cls, value: str, info: ValidationInfo) -> str:
+        if value.startswith((".", "/", "~")) and not locate(value, info).is_dir():
+            reject(f"no checkpoint folder {locate(value, info)}")
+        return value
+
+    def model_post_init(self, context: Any) -> None:
+        """Note where the folder is, while the suite's place is known."""
+        folder = Path((context or {}).get("folder", ""))
+        places = (folder / Path(self.path).expanduser(), Path(self.path).expanduser())
+        self._local = next((place.resolve() for place in places if place.is_dir()), None)
+
+    @property
+    def location(self) -> str:
+        """What to load: the absolute path of a local folder, or the hub id."""
+        return str(self._local or self.path)
+
+
+class PrunerSpec(Strict):
+    """A pruner with options: `name`, `name: {option: value}`, or the long form with `label`, `name` and `options`."""
+
+    name: str
+    """Registered name, or `path/to/file.py:Class`."""
+    label: str = Field(min_length=1)
+    """Row in tables; the name unless given."""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, data: Any) -> Any:
+        spec = {"name": data} if isinstance(data, str) else data
+        if isinstance(spec, Mapping) and len(spec) == 1 and "name" not in spec:
+            name, options = next(iter(spec.items()))
+            spec = {"name": name, "options": {} if options is None else options}
+        if isinstance(spec, Mapping) and "label" not in spec and isinstance(spec.get("name"), str):
+            return {**spec, "label": spec["name"].rpartition(":")[2]}
+        return spec
+
+    @model_validator(mode="after")
+    def _must_be_known(self) -> PrunerSpec:
+        try:
+            find(self.name)
+        except UserError as e:
+            reject(str(e))
+        if "seed" in self.options:
+            reject("give seeds as `seeds: [0, 1]` beside `pruners`, not as an option", "options", "seed")
+        try:
+            if self.options:  # else there is nothing to check here, and torch need not be imported
+                build(self.name, self.options)
+        except UserError as e:
+            reject(str(e), "options", *(option for option in self.options if f"'{option}'" in str(e)))
+        return self
+
+
+def _budget(data: Any) -> Any:
+    """Read a count (48) or a percentage ("33.3%")."""
+    if isinstance(data, int) and not isinstance(data, bool):
+        if data <= 0:
+            reject(f"a budget must be at least 1 vision token, not {data}")
+        return BudgetInfo(tokens=data)
+    try:
+        percent = float(data[:-1]) if isinstance(data, str) and data.endswith("%") else math.nan
+    except ValueError:
+        percent = math.nan
+    if math.isnan(percent):
+        reject(f"a budget is a count of vision tokens (48) or a percentage of them (33.3%), not {data!r}")
+    if not 0 < percent <= 100:
+        reject(f"a budget must be above 0% and at most 100%, not {data}")
+    return BudgetInfo(ratio=round(percent / 100, 12))
+
+
+Budget = Annotated[BudgetInfo, BeforeValidator(_budget)]

@@ -1,0 +1,131 @@
+"""The results of one suite on disk: what is done, what is missing, and who is at work on what.
+
+    <suite>/records/<cell id>.json      one measured cell; its presence means "done"
+    <suite>/samples/<cell id>.parquet   its per-sample table, written before the record
+    <suite>/journal/<cell id>.jsonl     answers of a cell that is not finished
+    <suite>/locks/<cell id>.lock        held while a run works on the cell; the system frees it when the run dies
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from vtpbench.harness.cell import Cell, Sample
+from vtpbench.harness.files import write_atomic, writing
+from vtpbench.harness.journal import FileJournal
+from vtpbench.harness.record import BadRecord, Record, load_record
+
+POLL_S = 0.2
+
+
+class Store:
+    """Records, per-sample tables, journals and leases in one folder.
+
+    Parameters
+    ----------
+    folder : results of one suite; created by `prepare`
+    warn : called once with a line for each record file that cannot be trusted
+
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self.folder = folder
+        self._warn = warn
+        self._warned: set[Path] = set()
+
+    def prepare(self) -> None:
+        """Make the folders and try them; raises `StorageError` where they cannot be written."""
+        for name in ("records", "samples", "journal", "locks"):
+            with writing(self.folder / name):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self.folder / name) as probe:
+                    probe.write(b"\0")
+
+    def read(self, cell_id: str) -> Record | None:
+        """Record of a cell; None where there is none, or, after a warning, where it cannot be trusted."""
+        path = self.record_path(cell_id)
+        if not path.exists():
+            return None
+        try:
+            record = load_record(path)
+            if record.cell_id != cell_id:
+                raise BadRecord(f"{path}: holds the cell {record.cell_id}")
+        except BadRecord as e:
+            if path not in self._warned:
+                self._warned.add(path)
+                self._warn(f"{e}; it is skipped, and the next run measures its cell again")
+            return None
+        return record
+
+    def records(self) -> list[Record]:
+        """All records of the folder that can be trusted, in the order of their ids."""
+        found = (self.read(path.stem) for path in sorted((self.folder / "records").glob("*.json")))
+        return [record for record in found if record is not None]
+
+    def missing(self, cells: Iterable[Cell]) -> tuple[Cell, ...]:
+        """Cells still to be run: those without a record, with a damaged one, and those that failed."""
+        return tuple(cell for cell in cells if not is_done(self.read(cell.id)))
+
+    def journal(self, cell: Cell) -> FileJournal:
+        """Where the answers of an unfinished cell go."""
+        return FileJournal(self.folder / "journal" / f"{cell.id}.jsonl")
+
+    @contextmanager
+    def lease(self, cell: Cell, wait: bool = False) -> Iterator[bool]:
+        """Claim a cell for this process; yields False, at once, where another live run holds it, unless told to wait."""
+        path = self.folder / "locks" / f"{cell.id}.lock"
+        lock = FileLock(path)
+        with writing(path):
+            try:
+                lock.acquire(timeout=-1 if wait else 0, poll_interval=POLL_S)
+            except Timeout:
+                pass  # `is_locked` says so below; yielding here would hide the caller's errors behind this one
+        try:
+            yield lock.is_locked
+        finally:
+            lock.release()
+
+    def save_samples(self, cell_id: str, samples: Sequence[Sample]) -> None:
+        """Write a cell's per-sample table; before its record, so that a record always has its table."""
+        write_atomic(self.folder / "samples" / f"{cell_id}.parquet", _parquet(samples))
+
+    def add(self, record: Record) -> None:
+        """Write a record and forget the cell's journal.
+
+        A damaged file under its name is kept beside it as `<cell id>.bad1`, `.bad2` ...
+        """
+        path = self.record_path(record.cell_id)
+        if path.exists() and self.read(record.cell_id) is None:
+            aside = next(p for i in count(1) if not (p := path.with_suffix(f".bad{i}")).exists())
+            with writing(aside):
+                path.rename(aside)
+        write_atomic(path, record.dump().encode())
+        FileJournal(self.folder / "journal" / f"{record.cell_id}.jsonl").remove()
+
+    def record_path(self, cell_id: str) -> Path:
+        """File of a cell's record."""
+        return self.folder / "records" / f"{cell_id}.json"
+
+
+def is_done(record: Record | None) -> bool:
+    """Whether a cell needs no further attempt; a failed one does."""
+    return record is not None and record.status != "failed"
+
+
+def _parquet(samples: Sequence[Sample]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = [field.name for field in dataclasses.fields(Sample)]
+    schema = pa.schema([(name, pa.float64() if name in ("score", "tokens") else pa.string()) for name in names])
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([dataclasses.asdict(sample) for sample in samples], schema=schema), buffer)
+    return buffer.getvalue()

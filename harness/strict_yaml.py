@@ -1,0 +1,240 @@
+"""YAML that remembers where everything stands, so that an error can name the file, the line and the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from yaml.constructor import SafeConstructor
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from vtpbench.pruners.errors import UserError, did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
+Key = str | int
+
+
+class Strict(BaseModel):
+    """Base of everything that users write: frozen, no coercion, unknown keys answered with the nearest valid one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, Mapping) else ():
+            if key not in cls.model_fields:
+                reject(f"unknown key '{key}'; {did_you_mean(str(key), cls.model_fields)}", key)
+        return data
+
+
+def reject(message: str, *at: Key) -> NoReturn:
+    """Refuse a value from within a validator; `at` leads from the validated object to the culprit."""
+    raise PydanticCustomError("rejected", "{text}", {"text": message, "at": at})
+
+
+def filled_list(value: Any) -> Any:
+    """Validate, before its items, that a value is a list with something in it."""
+    if not isinstance(value, (list, tuple)):
+        reject(f"expected a list: [{value}]")
+    if not value:
+        reject("the list is empty; give at least one item")
+    return value
+
+
+class Document:
+    """One YAML file as a tree of nodes with their places.
+
+    Parameters
+    ----------
+    text : content of the file
+    name : what errors call it
+
+    Raises
+    ------
+    UserError : not YAML, several documents, or a key that is given twice
+
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        self.name = name
+        root = _compose(text, name)
+        if not isinstance(root, MappingNode):
+            raise UserError(f"{name}:1: expected `key: value` lines" + ("" if text.strip() else "; the file is empty"))
+        self._root: Node = root
+        mappings = [node for node in _descendants(root) if isinstance(node, MappingNode)]
+        for node in mappings:  # before any merge, which brings keys that may stand twice
+            _refuse_duplicates(node)
+        for node in mappings:
+            _merge(node, name)
+
+    def override(self, setting: str) -> None:
+        """Apply one `key=value`: a dotted key (list items by number), a YAML value; errors then name the setting."""
+        source = f"--set {setting}"
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"{source}: write key=value, e.g. --set limit=50")
+        value = _compose(text, source) or ScalarNode("tag:yaml.org,2002:null", "")
+        self._root = _replace(self._root, key.strip().split("."), value, source)
+
+    def where(self, *path: Key) -> str:
+        """Place of a key or list item, `file:line`; the nearest enclosing one where it is not written out."""
+        return _place(self._find(path), self.name)
+
+    def validate(self, model: type[M], context: Mapping[str, Any]) -> M:
+        """Check the content against a model; raises `UserError` for the first mistake in the file."""
+        data = _construct(self._root, self.name)
+        try:
+            return model.model_validate(data, context=dict(context))
+        except ValidationError as e:
+            first = min(e.errors(), key=lambda error: _line(self._find(_path(error))))
+            raise UserError(f"{self.where(*_path(first))}: {_message(first)}") from e
+
+    def _find(self, path: tuple[Key, ...]) -> Node:
+        """Follow a path as far as it is written; short forms (`- fastv: {layer: 3}`) leave some of its steps out."""
+        node = place = self._root
+        skipped: Key | None = None
+        for part in path:
+            child = _child(node, part)
+            if child is None:
+                skipped = part
+            else:
+                (place, node), skipped = child, None
+        if isinstance(skipped, str):
+            deeper = (_child(inner, skipped) for inner in _descendants(node))
+            return next((found[0] for found in deeper if found), place)
+        return place
+
+
+def _compose(text: str, name: str) -> Node | None:
+    try:
+        loader = yaml.SafeLoader(text)
+        loader.name = name
+        return loader.get_single_node()
+    except yaml.YAMLError as e:
+        raise _not_yaml(e, name) from e
+
+
+def _construct(node: Node, name: str) -> Any:
+    try:
+        return SafeConstructor().construct_document(node)
+    except yaml.YAMLError as e:
+        raise _not_yaml(e, name) from e
+
+
+def _merge(node: MappingNode, name: str) -> None:
+    """Resolve the `<<` keys of a mapping in place."""
+    try:
+        SafeConstructor().flatten_mapping(node)
+    except yaml.YAMLError as e:
+        raise _not_yaml(e, name) from e
+
+
+def _not_yaml(error: yaml.YAMLError, name: str) -> UserError:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    place = name if mark is None else f"{name}:{mark.line + 1}"
+    return UserError(f"{place}: not valid YAML: {problem or str(error).splitlines()[0]}")
+
+
+def _refuse_duplicates(node: MappingNode) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, ScalarNode):
+            if key.value in seen:
+                raise UserError(f"{_place(key, '')}: key '{key.value}' is given twice")
+            seen.add(key.value)
+
+
+def _descendants(root: Node) -> Iterator[Node]:
+    """Every node once, in the order of the file; aliases lead back to nodes that were seen."""
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if isinstance(node, MappingNode):
+            stack.extend(value for _, value in reversed(node.value))
+        elif isinstance(node, SequenceNode):
+            stack.extend(reversed(node.value))
+
+
+def _child(node: Node, part: Key) -> tuple[Node, Node] | None:
+    """Step down: the node that marks the place, and the value; the last of equal keys wins, as in a merge."""
+    if isinstance(node, MappingNode):
+        for key, value in reversed(node.value):
+            if isinstance(key, ScalarNode) and key.value == str(part):
+                return key, value
+    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None
+
+
+def _replace(node: Node, parts: list[str], value: Node, source: str) -> Node:
+    """Copy the nodes along a path with another value at its end; aliases of the old nodes stay as they were."""
+    if not parts:
+        return value
+    head, rest = parts[0], parts[1:]
+    if isinstance(node, MappingNode):
+        child = _child(node, head)
+        inner = child[1] if child else MappingNode("tag:yaml.org,2002:map", [])
+        key = ScalarNode("tag:yaml.org,2002:str", head, value.start_mark)
+        kept = [pair for pair in node.value if pair[0].value != head]
+        return MappingNode(node.tag, [*kept, (key, _replace(inner, rest, value, source))], node.start_mark)
+    if isinstance(node, SequenceNode):
+        if not head.isdigit() or int(head) >= len(node.value):
+            fix = f"name an item by its number, 0 to {len(node.value) - 1}, or set the whole list"
+            raise UserError(f"{source}: '{head}' stands where a list is; {fix}")
+        items = [_replace(item, rest, value, source) if i == int(head) else item for i, item in enumerate(node.value)]
+        return SequenceNode(node.tag, items, node.start_mark)
+    raise UserError(f"{source}: cannot set '{head}' inside the single value '{node.value}'")
+
+
+def _line(node: Node) -> int:
+    return -1 if node.start_mark is None else int(node.start_mark.line)
+
+
+def _place(node: Node, default: str) -> str:
+    mark = node.start_mark
+    if mark is None:
+        return default
+    return str(mark.name) if mark.name.startswith("--set ") else f"{mark.name}:{mark.line + 1}"
+
+
+def _path(error: ErrorDetails) -> tuple[Key, ...]:
+    path = error["loc"] + tuple(error.get("ctx", {}).get("at", ()))
+    return path[:-1] if error["type"] == "missing" else path
+
+
+def _message(error: ErrorDetails) -> str:
+    if error["type"] == "rejected":
+        return error["msg"]
+    if error["type"] == "missing":
+        return f"key '{error['loc'][-1]}' is missing"
+    names = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "model_type":
+        return f"{names}: expected `key: value` entries, not {error['input']!r}"
+    return f"{names}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+
+
+def locate(value: str, info: ValidationInfo) -> Path:
+    """Absolute path of a file or folder that YAML names: from the YAML file's folder, else from the working folder."""
+    path = Path(value).expanduser()
+    beside = Path((info.context or {}).get("folder", "")) / path
+    return (beside if beside.exists() or not path.exists() else path).resolve()
+
+
+def read_text(path: Path) -> str:
+    """Read a file as UTF-8; raises `UserError` where that fails."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text") from e

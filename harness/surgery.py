@@ -1,0 +1,269 @@
+"""Take vision tokens out of the decoder while it runs, and put everything back afterwards.
+
+A cut before decoder layer k gathers the hidden states that enter the layer; every later layer then gets rotary tables and
+a mask of the shorter sequence, in the prefill and in every decoding step. Nothing is replaced: hooks are registered on the
+layers, and removed on the way out, also after an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtpbench.harness.evidence import Arrival, decoder_evidence
+from vtpbench.harness.models.batch import Batch
+from vtpbench.harness.models.layout import Layout
+from vtpbench.pruners.base import Cut, Evidence, Keep, Pruner, TokenView, take
+from vtpbench.pruners.errors import UserError
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The sequence between two cuts.
+
+    Attributes
+    ----------
+    at : first decoder layer that sees it
+    layout : where what stands
+    positions : position ids, last two dimensions (rows, width)
+    rotary : cosine and sine tables, each (rows, width, head dim)
+    mask : as the attention kernel of the prefill takes it, or None
+    shift : (rows, 1) by how much a renumbered position is smaller than the original, or None
+    index : per image, (n,) place of each token among the original ones
+
+    """
+
+    at: int
+    layout: Layout
+    positions: Tensor
+    rotary: tuple[Tensor, Tensor]
+    mask: Tensor | None
+    shift: Tensor | None
+    index: Mapping[int, Tensor]
+
+
+@dataclass
+class Trace:
+    """What the forward pass showed, filled while it runs.
+
+    `per_layer[image]` lists the vision tokens that entered each decoder layer; `kept[image]` maps each cut's layer to the
+    places of the tokens that stayed, among the original ones.
+    """
+
+    per_layer: dict[int, list[int]] = field(default_factory=dict)
+    kept: dict[int, dict[int, Tensor]] = field(default_factory=dict)
+
+
+@contextmanager
+def pruned(decoder: nn.Module, pruner: Pruner, batch: Batch, needs: frozenset[Evidence]) -> Iterator[Trace]:
+    """Run `pruner`'s cuts at depth >= 1 in every forward pass of `decoder` on `batch` inside the context.
+
+    `decoder` is the text model: it has `layers` and `rotary_emb`.
+    """
+    surgeon = Surgeon(decoder, pruner, batch, needs)
+    with ExitStack() as hooks:
+        for number, layer in enumerate(surgeon.layers):
+            handle = layer.register_forward_pre_hook(partial(surgeon.before_layer, number), with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield surgeon.trace
+
+
+class Surgeon:
+    """State of one batch on its way through the decoder."""
+
+    def __init__(self, decoder: nn.Module, pruner: Pruner, batch: Batch, needs: frozenset[Evidence]) -> None:
+        self.decoder, self.pruner, self.batch = decoder, pruner, batch
+        self.layers: list[nn.Module] = list(decoder.layers)  # type: ignore[arg-type] # nn.Module types its attributes loosely
+        self.needs = frozenset(n for n in needs if n.kind in ("row", "rows_mean", "text", "layer_keys", "embeddings"))
+        self.boundaries = {cut.at for image in batch.images for cut in image.later_cuts}
+        self.trace = Trace()
+        self.stages: list[Stage] = []
+        self.arrived: Tensor | None = None
+
+    def before_layer(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""
+        del module
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length(number) > 0:
+            return self._decode(number, args, kwargs)
+        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        if number == 0:
+            self._enter(kwargs)
+        if number in self.boundaries:
+            hidden = self._cut(number, hidden, kwargs)
+        stage = self.stages[-1]
+        self._count(number, hidden, stage)
+        self.arrived = hidden if number + 1 in self.boundaries else None
+        if stage.at == 0:
+            return None
+        return (hidden, *args[1:]), {**kwargs, **self._tables(stage.positions, stage.rotary, stage.mask)}
+
+    def _enter(self, kwargs: dict[str, Any]) -> None:
+        batch, rows = self.batch, len(self.batch.layout.rows)
+        cosine, sine = kwargs["position_embeddings"]
+        rotary = (cosine.expand(rows, -1, -1), sine.expand(rows, -1, -1))
+        index = {i: image.index for i, image in enumerate(batch.images)}
+        self.stages = [Stage(0, batch.layout, batch.positions, rotary, kwargs.get("attention_mask"), None, index)]
+        self.trace.per_layer = {i: [] for i in range(len(batch.images))}
+        self.trace.kept = {i: {0: image.index} for i, image in enumerate(batch.images)}
+
+    def _count(self, number: int, hidden: Tensor, stage: Stage) -> None:
+        if hidden.shape[1] != stage.layout.width:
+            raise AssertionError(f"layer {number} gets {hidden.shape[1]} columns, {stage.layout.width} are accounted for")
+        for image, place in stage.layout.places.items():
+            self.trace.per_layer[image].append(place.length)
+        for image in self.trace.per_layer.keys() - stage.layout.places.keys():
+            self.trace.per_layer[image].append(0)
+
+    def _cut(self, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Let the pruner choose, then gather; leaves a new stage behind."""
+        before = self.stages[-1]
+        arrival = Arrival(self.layers, number, hidden, self.arrived, kwargs.get("past_key_values"), before.layout, before.rotary)
+        keeps: dict[int, tuple[Keep, int]] = {}
+        for images, cut, stage_number in self._groups(number):
+            keep = self.pruner.apply(self._view(images, cut, stage_number, arrival, before))
+            if keep.valid is not None:
+                raise UserError(f"{type(self.pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
+            if keep.k != cut.keep:
+                raise AssertionError(f"{type(self.pruner).__name__} kept {keep.k} tokens at layer {number}, {cut.keep} were due")
+            for n, image in enumerate(images):
+                keeps[image] = (keep, n)
+        layout = before.layout.shortened({i: keep.k for i, (keep, _) in keeps.items()})
+        columns = self._gather_index(before.layout, layout, keeps, hidden.device)
+        shortened = take(hidden, columns)
+        for image, (keep, n) in keeps.items():
+            if keep.features is not None:
+                place = layout.places[image]
+                shortened[place.row, place.start : place.start + place.length] = keep.features[n].to(hidden.dtype)
+        self.stages.append(self._next_stage(number, before, layout, columns, keeps, shortened))
+        return shortened
+
+    def _groups(self, number: int) -> Iterator[tuple[list[int], Cut, int]]:
+        """Images that are cut here, together where they have equally many tokens and the same schedule."""
+        layout = self.stages[-1].layout
+        groups: dict[tuple[int, Cut, int, object], list[int]] = {}
+        for i, image in enumerate(self.batch.images):
+            for stage, cut in enumerate(image.cuts):
+                if cut.at == number:
+                    groups.setdefault((layout.places[i].length, cut, stage, image.grid), []).append(i)
+        for (_, cut, stage, _), images in groups.items():
+            yield images, cut, stage
+
+    def _view(self, images: list[int], cut: Cut, stage_number: int, arrival: Arrival, before: Stage) -> TokenView:
+        rows, columns = before.layout.columns(images, arrival.hidden.device)
+        text_columns, text = before.layout.text_after(images, arrival.hidden.device)
+        entry = self.batch
+        entry_text = entry.layout.width - text_columns.shape[1] + torch.arange(text_columns.shape[1], device=rows.device)
+        flat = before.positions if before.positions.dim() == 2 else before.positions[0]
+        return TokenView(
+            cut=cut,
+            stage=stage_number,
+            features=arrival.hidden[rows, columns].float(),
+            index=torch.stack([before.index[i] for i in images]),
+            grid=entry.images[images[0]].grid,
+            keys=tuple(entry.images[i].key for i in images),
+            evidence=decoder_evidence(self.needs, arrival, images, entry),
+            text=text,
+            text_embeddings=entry.embeds[rows, entry_text].float(),
+            position=flat[rows, columns],
+            text_position=flat[rows, text_columns],
+            rope=getattr(self.decoder.rotary_emb, "inv_freq", None),
+        )
+
+    @staticmethod
+    def _gather_index(old: Layout, new: Layout, keeps: Mapping[int, tuple[Keep, int]], device: torch.device) -> Tensor:
+        """Column of the old sequence that each column of the new one continues, `(rows, new width)`; padding takes column 0."""
+        host = torch.zeros(len(new.rows), new.width, dtype=torch.int64)
+        for r, row in enumerate(new.rows):
+            source, target = old.width - old.lengths[r], new.width - new.lengths[r]
+            for part, was in zip(row, old.rows[r], strict=True):
+                if part.length == was.length:
+                    host[r, target : target + part.length] = torch.arange(source, source + part.length)
+                source, target = source + was.length, target + part.length
+        index = host.to(device)
+        for image, (keep, n) in keeps.items():
+            place = new.places[image]
+            index[place.row, place.start : place.start + place.length] = old.places[image].start + keep.index[n]
+        return index
+
+    def _next_stage(
+        self, at: int, before: Stage, layout: Layout, columns: Tensor, keeps: Mapping[int, tuple[Keep, int]], hidden: Tensor
+    ) -> Stage:
+        mask = self._prefill_mask(before, layout, columns)
+        if self.pruner.position_rule == "renumber":
+            if before.positions.dim() > 2:
+                raise UserError(f"{type(self.pruner).__name__}: positions with several axes can only be kept; set positions: keep")
+            positions = (layout.valid(columns.device).cumsum(-1) - 1).clamp(min=0)
+            rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
+            shift = self.batch.positions[:, -1:] - positions[:, -1:]
+        else:
+            shape = before.positions.shape[:-1] + columns.shape[-1:]
+            positions = before.positions.gather(-1, columns.expand(shape))
+            rotary = (take(before.rotary[0], columns), take(before.rotary[1], columns))
+            shift = before.shift
+        index = dict(before.index)
+        for image, (keep, n) in keeps.items():
+            index[image] = torch.where(keep.index[n] < 0, -1, before.index[image][keep.index[n].clamp(min=0)])
+            self.trace.kept[image][at] = index[image]
+        return Stage(at, layout, positions, rotary, mask, shift, index)
+
+    @staticmethod
+    def _prefill_mask(before: Stage, layout: Layout, columns: Tensor) -> Tensor | None:
+        """Gather the mask's rows and columns; new padding is seen by nobody but itself."""
+        valid = layout.valid(columns.device)
+        if before.mask is not None and before.mask.dim() == 2:  # FlashAttention: one flag per column
+            return valid.to(before.mask.dtype) if layout.padded else None
+        if before.mask is None:
+            if not layout.padded:
+                return None
+            width = layout.width
+            causal = torch.ones(width, width, dtype=torch.bool, device=columns.device).tril()
+            mask = causal & valid[:, None, None, :]
+        else:
+            rows, old = columns.shape[0], before.mask.shape[-1]
+            full = before.mask.expand(rows, -1, -1, -1)
+            mask = full.gather(2, columns[:, None, :, None].expand(-1, full.shape[1], -1, old))
+            mask = mask.gather(3, columns[:, None, None, :].expand(-1, full.shape[1], mask.shape[2], -1))
+            hidden = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+            mask = mask.masked_fill(~valid[:, None, None, :], hidden)
+        diagonal = torch.eye(layout.width, dtype=torch.bool, device=columns.device)
+        return mask.masked_fill(diagonal & ~valid[:, None, :, None], True if mask.dtype == torch.bool else 0.0)
+
+    def _decode(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Give a decoding step the positions and the mask of the sequence that its layer has cached."""
+        stage = next(s for s in reversed(self.stages) if s.at <= number)
+        if stage.at == 0:
+            return None
+        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        positions, rotary = kwargs.get("position_ids"), kwargs["position_embeddings"]
+        if stage.shift is not None:
+            positions = positions - stage.shift
+            rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
+        mask = None
+        if stage.layout.padded:
+            new = kwargs["past_key_values"].get_seq_length(number) + hidden.shape[1] - stage.layout.width
+            valid = nn.functional.pad(stage.layout.valid(hidden.device), (0, new), value=True)
+            mask = _like(valid, kwargs.get("attention_mask"), hidden.dtype)
+        return args, {**kwargs, **self._tables(positions, rotary, mask)}
+
+    @staticmethod
+    def _tables(positions: Tensor | None, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> dict[str, Any]:
+        return {"position_ids": positions, "position_embeddings": rotary, "attention_mask": mask}
+
+
+def _like(valid: Tensor, example: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Write column flags `(rows, width)` as the kernel of `example` takes a decoding mask."""
+    if example is not None and example.dim() == 2:
+        return valid.to(example.dtype)
+    flags = valid[:, None, None, :]
+    if example is None or example.dtype == torch.bool:
+        return flags
+    return torch.zeros(flags.shape, dtype=dtype, device=valid.device).masked_fill(~flags, torch.finfo(dtype).min)

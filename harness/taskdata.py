@@ -1,0 +1,135 @@
+"""The data behind a benchmark: where they are, what identifies them, and what to do where they are missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtpbench.harness import hub
+from vtpbench.pruners.errors import UserError
+
+if TYPE_CHECKING:
+    from vtpbench.harness.benchmarks import Benchmark
+
+
+def fingerprint(benchmark: Benchmark) -> str:
+    """Hash what a benchmark asks: the task's definition and code, overrides, and the data's content or commit.
+
+    16 hexadecimal digits; comments, labels, and where the files lie make no difference.
+    """
+    definition = benchmark.definition()
+    source = local_data(benchmark)
+    if source is None:
+        data = _revisions(benchmark, definition)
+    else:
+        data = {name: _digest(path) for name, path in source.items()}
+        kwargs = {key: value for key, value in (definition.get("dataset_kwargs") or {}).items() if key != "data_files"}
+        definition = {**definition, "dataset_path": None, "dataset_kwargs": kwargs}
+    code = {path.name: _digest(path) for path in sorted(benchmark.file.parent.glob("*.py"))}
+    facts = {"definition": definition, "code": code, "data": data}
+    return sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def require_data(benchmark: Benchmark) -> None:
+    """Make sure that the data are here or can be downloaded; raises `UserError` at once, with the way to get them."""
+    if local_data(benchmark) is not None:
+        return
+    definition = benchmark.definition()
+    path = definition["dataset_path"]
+    for config in _configs(benchmark, definition):
+        if hub.cached_revision(path, config) is None and (reason := hub.offline_reason()):
+            call = f"datasets.load_dataset({path!r}{f', {config!r}' if config else ''})"
+            raise UserError(
+                f"benchmark '{benchmark.label}' needs the dataset {path}{f' ({config})' if config else ''}, which is not in "
+                f"{hub.cache_folder()}, and {reason}; on a machine with network run `python -c \"import datasets; {call}\"` "
+                "and copy that folder here, or name a local copy: overrides: {dataset_path: FOLDER}"
+            )
+
+
+def must_download(benchmark: Benchmark) -> bool:
+    """Whether a run would download data first."""
+    if local_data(benchmark) is not None:
+        return False
+    definition = benchmark.definition()
+    return any(hub.cached_revision(definition["dataset_path"], config) is None for config in _configs(benchmark, definition))
+
+
+def task_config(benchmark: Benchmark) -> dict[str, Any]:
+    """Configure lmms-eval's `get_task_dict`: task and overrides, the dataset held at the fingerprint's commit.
+
+    The commit is named only where the hub can be asked: without network `datasets` takes the newest copy in the cache,
+    which is the one that the fingerprint names.
+    """
+    config: dict[str, Any] = {"task": benchmark.task, **benchmark.overrides}
+    if local_data(benchmark) is None and hub.offline_reason() is None:
+        definition = benchmark.definition()
+        revision = next(iter(_revisions(benchmark, definition).values()))
+        config["dataset_kwargs"] = {**(definition.get("dataset_kwargs") or {}), "revision": revision}
+    return config
+
+
+def local_data(benchmark: Benchmark) -> dict[str, Path] | None:
+    """Find the data files on this machine, by name; None where the data are a hub dataset.
+
+    Raises
+    ------
+    UserError : a file that the task names does not exist
+
+    """
+    definition, folder = benchmark.definition(), benchmark.file.parent
+    path = str(definition.get("dataset_path"))
+    kwargs = definition.get("dataset_kwargs") or {}
+    if "/" not in path and "data_files" in kwargs:
+        named = {at: _resolve(benchmark, name, folder) for at, name in _leaves(kwargs["data_files"])}
+        return {f"{at}{file.name}": file for at, files in named.items() for file in files}
+    for base in (folder, Path()):
+        if (base / path).is_dir():
+            files = sorted(file for file in (base / path).rglob("*") if file.is_file())
+            return {file.relative_to(base / path).as_posix(): file for file in files}
+    if path.startswith((".", "/", "~")):
+        raise UserError(f"benchmark '{benchmark.label}' needs the folder {path}, which does not exist")
+    return None
+
+
+def _resolve(benchmark: Benchmark, name: str, folder: Path) -> list[Path]:
+    """Expand a data file's name as lmms-eval does: beside the task, else, patterns included, from the working folder."""
+    for path in (folder / name, Path(name)):
+        if path.is_file():
+            return [path]
+    found = [] if Path(name).is_absolute() else sorted(Path().glob(name))
+    if found:
+        return found
+    raise UserError(f"benchmark '{benchmark.label}' needs the data file {folder / name}, which does not exist")
+
+
+def _configs(benchmark: Benchmark, definition: Mapping[str, Any]) -> tuple[str | None, ...]:
+    return (definition.get("dataset_name"), *benchmark.tables)
+
+
+def _revisions(benchmark: Benchmark, definition: Mapping[str, Any]) -> dict[str, str]:
+    """Commit of each configuration that the task loads: the copy in the cache, else the newest on the hub."""
+    require_data(benchmark)
+    path = definition["dataset_path"]
+    return {
+        str(config): hub.cached_revision(path, config) or hub.latest_revision(path) for config in _configs(benchmark, definition)
+    }
+
+
+def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """File names in any of the shapes that `datasets` takes, each with its split and number."""
+    if isinstance(value, str):
+        yield at, value
+    else:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, f"{at}{key}/")
+
+
+def _digest(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Pruners: small frozen dataclasses that choose vision tokens."""

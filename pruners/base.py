@@ -1,0 +1,282 @@
+"""The pruner interface: a pruner is a small frozen dataclass that chooses vision tokens.
+
+A pruner says where tokens leave (`cuts`), which evidence it wants there (`needs`), and how it chooses: by a `score`, or by
+its own `select`, or, where tokens are merged, by `reduce`. Each rung has a default built on the one below. It never
+touches a model: the harness collects the evidence, applies the choice and counts what really entered every layer.
+
+Tensors are batched over images with the same number of tokens: `(images, n, ...)`. No result may depend on the other
+images of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from vtpbench.pruners.errors import Infeasible
+
+Kind = Literal["hidden", "received", "cls", "keys", "projected", "row", "text", "rows_mean", "layer_keys", "embeddings"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Something that a pruner wants to see; always float32, collected for the named layer only, beside SDPA.
+
+    Of the vision tower (cuts at depth 0; `layer` = module index, negative from the end, -1 = last module):
+
+    - `hidden`: output of the layer, `(images, n, width)`;
+    - `received`: attention that each token receives, mean over heads and over all queries of its tile, `(images, n)`;
+    - `cls`: attention of the CLS query, mean over heads, `(images, n)`;
+    - `keys`: key projections before any scaling, mean over heads, `(images, n, head_dim)`;
+    - `projected`: tokens after the projector, in the language model's space, `(images, n, dim)`; `layer` unused.
+
+    Of the language model (cuts at depth >= 1; `layer` is relative to the cut: -1 = the layer that has just run,
+    0 = the layer about to run, with the tokens that are still there):
+
+    - `row`: post-softmax attention of the last prompt token, mean over heads, `(images, n)`;
+    - `rows_mean`: the same, mean over all query rows, `(images, n)`;
+    - `text`: attention of every text token after the image, `(images, heads, text, n)`; see `TokenView.text`;
+    - `layer_keys`: rotated keys of the layer, heads concatenated, `(images, n, dim)`;
+    - `embeddings`: what entered the language model, `(images, n0, dim)`, and `TokenView.text_embeddings`.
+    """
+
+    kind: Kind
+    layer: int = 0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How an image's vision tokens lie: `tiles` pictures of `height` x `width` tokens, raster order, base tile first."""
+
+    tiles: int
+    height: int
+    width: int
+
+    @property
+    def n(self) -> int:
+        """Number of tokens."""
+        return self.tiles * self.height * self.width
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a pruner may know of a model before it runs."""
+
+    family: str
+    decoder_layers: int
+    decoder_heads: int
+    decoder_width: int
+    vision_layers: int
+    vision_width: int
+    feature_layer: int
+    """Module index of the vision layer whose output are the features."""
+    has_cls: bool
+    full_attention: tuple[int, ...]
+    """Vision layers in which every token sees every other."""
+    multi_axis_positions: bool = False
+    """Positions are (time, height, width); they can be kept, not renumbered."""
+
+    def vision_layer(self, fraction: float) -> int:
+        """Module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""
+        return max(1, round(fraction * self.vision_layers)) - 1
+
+    def decoder_layer(self, fraction: float) -> int:
+        """Boundary at a fraction of the decoder's depth, at least 1."""
+        return max(1, round(fraction * self.decoder_layers))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """From decoder layer `at` on, `keep` vision tokens of an image remain; 0 = before the language model."""
+
+    at: int
+    keep: int
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """What a pruner sees of some images at one cut.
+
+    Attributes
+    ----------
+    cut : the cut that is being made
+    stage : its number, from 0
+    features : (images, n, dim) float32; the tokens that arrive (tower features at depth 0, hidden states later)
+    index : (images, n) int64; each token's place among the image's original tokens, -1 for one that has none
+    grid : how the original tokens lie
+    keys : a stable name per image, for seeded draws
+    evidence : what `needs` asked for
+    cls : (images, tiles, dim) float32 CLS features at depth 0, None where the tower has none
+    text : (images, text) bool; which columns of the `text` evidence are real (prompts differ in length)
+    text_embeddings : (images, text, dim) float32, with the same columns
+    position, text_position : (images, n), (images, text) int64 positions in the language model, at depth >= 1
+    rope : (head_dim / 2,) float32 inverse frequencies of the language model's rotary positions, at depth >= 1
+
+    """
+
+    cut: Cut
+    stage: int
+    features: Tensor
+    index: Tensor
+    grid: Grid
+    keys: tuple[str, ...]
+    evidence: Mapping[Evidence, Tensor] = field(default_factory=dict)
+    cls: Tensor | None = None
+    text: Tensor | None = None
+    text_embeddings: Tensor | None = None
+    position: Tensor | None = None
+    text_position: Tensor | None = None
+    rope: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """Tokens per image that arrive."""
+        return self.features.shape[1]
+
+    def by_tile(self) -> TokenView:
+        """Make every tile an image of its own; only at depth 0, where all tokens are present."""
+        tiles = self.grid.tiles
+
+        def split(x: Tensor) -> Tensor:
+            return x.reshape(x.shape[0] * tiles, x.shape[1] // tiles, *x.shape[2:])
+
+        if self.cut.keep % tiles:
+            raise Infeasible(f"a budget of {self.cut.keep} cannot be shared equally by {tiles} tiles; use a multiple of {tiles}")
+        return replace(
+            self,
+            cut=Cut(self.cut.at, self.cut.keep // tiles),
+            features=split(self.features),
+            index=split(self.index),
+            grid=replace(self.grid, tiles=1),
+            keys=tuple(f"{key}/{t}" for key in self.keys for t in range(tiles)),
+            evidence={name: split(value) for name, value in self.evidence.items()},
+            cls=None if self.cls is None else split(self.cls),
+        )
+
+
+@dataclass(frozen=True)
+class Keep:
+    """A pruner's choice.
+
+    Attributes
+    ----------
+    index : (images, k) int64; which of the arriving tokens each outgoing row continues. Ascending and unique where no
+        features are given. A merged row names the token whose place it takes, or -1 where it has none (CLS).
+    features : (images, k, dim) or None; the outgoing rows where they are not simply the chosen tokens
+    valid : (images, k) bool or None; False marks filling, for pruners whose count adapts to the image
+    segments : (images, n) int64 or None; the group of each arriving token, for pictures only (slots, clusters)
+
+    """
+
+    index: Tensor
+    features: Tensor | None = None
+    valid: Tensor | None = None
+    segments: Tensor | None = None
+
+    @property
+    def k(self) -> int:
+        """Rows per image, filling included."""
+        return self.index.shape[1]
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """Base of all pruners; fields of a subclass are its options, `repr` is the run's record.
+
+    Class attributes
+    ----------------
+    source : authors, venue, where to read it
+    scope : `image` = all tiles of an image together, `tile` = each tile alone with its share of the budget
+
+    """
+
+    source: ClassVar[str] = ""
+    scope: ClassVar[Literal["image", "tile"]] = "image"
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the count adapts to the image; the budget is then an upper bound and the observed mean is reported."""
+        return False
+
+    @property
+    def position_rule(self) -> Literal["keep", "renumber"]:
+        """What a cut inside the language model does to the positions of what stays."""
+        return "keep"
+
+    def needs(self, shape: ModelShape) -> frozenset[Evidence]:
+        """Evidence to collect; raises `Unsupported` where the model cannot give it."""
+        del shape
+        return frozenset()
+
+    def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
+        """Schedule that gives an image of `n` tokens an average of `budget` tokens over the decoder layers.
+
+        Ascending in `at`, descending in `keep`; raises `Infeasible` with the reason.
+        """
+        del n, shape
+        return (Cut(0, budget),)
+
+    def expected_average(self, budget: int, n: int, shape: ModelShape) -> float:
+        """Average tokens that the auditor demands of this budget; differs from it only where a paper's own list is asked for."""
+        del n, shape
+        return float(budget)
+
+    def score(self, view: TokenView) -> Tensor:
+        """Rank tokens, `(images, n)`; higher stays. Equal scores favour the lower index."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither score, select nor reduce")
+
+    def select(self, view: TokenView) -> Tensor:
+        """Choose tokens, `(images, keep)` ascending; the best `cut.keep` scores unless overridden."""
+        return top(self.score(view), view.cut.keep)
+
+    def reduce(self, view: TokenView) -> Keep:
+        """Choose and, for merging pruners, combine."""
+        return Keep(self.select(view))
+
+    def apply(self, view: TokenView) -> Keep:
+        """Run `reduce` in this pruner's scope; the harness calls this."""
+        if self.scope == "image" or view.grid.tiles == 1 or view.cut.at > 0:
+            return self.reduce(view)
+        return self.join(self.reduce(view.by_tile()), view)
+
+    def join(self, tiles: Keep, view: TokenView) -> Keep:
+        """Put the choices of an image's tiles one behind the other."""
+        images, count, per_tile = view.features.shape[0], view.grid.tiles, view.n // view.grid.tiles
+        offset = torch.arange(count, device=tiles.index.device).repeat(images)[:, None] * per_tile
+
+        def flat(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.reshape(images, count * x.shape[1], *x.shape[2:])
+
+        index = torch.where(tiles.index < 0, tiles.index, tiles.index + offset)
+        joined = flat(index)
+        assert joined is not None
+        return Keep(joined, flat(tiles.features), flat(tiles.valid))
+
+
+def rank(score: Tensor) -> Tensor:
+    """Order tokens by descending score, ties by ascending index; `(..., n)` to `(..., n)`."""
+    return torch.sort(score.float(), dim=-1, descending=True, stable=True).indices
+
+
+def top(score: Tensor, k: int) -> Tensor:
+    """Indices of the `k` best of the last dimension, ascending; ties favour the lower index."""
+    return rank(score)[..., :k].sort(dim=-1).values
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Gather rows: `(images, n, ...)` by `(images, k)` to `(images, k, ...)`."""
+    shape = index.shape + (1,) * (x.dim() - 2)
+    return x.gather(1, index.reshape(shape).expand(*index.shape, *x.shape[2:]))
+
+
+def average_in(cuts: tuple[Cut, ...], n: int, layers: int) -> float:
+    """Mean number of vision tokens that enter a decoder layer under a schedule."""
+    total, count, start = 0, n, 0
+    for cut in cuts:
+        total += count * (cut.at - start)
+        count, start = cut.keep, cut.at
+    return (total + count * (layers - start)) / layers

@@ -1,0 +1,54 @@
+"""DivPrune: the subset of tokens that lie farthest apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vtpbench.pruners.base import Evidence, ModelShape, Pruner, TokenView
+
+PROJECTED = Evidence("projected")
+
+
+@dataclass(frozen=True)
+class DivPrune(Pruner):
+    """Keep the tokens that a greedy search for the largest minimal cosine distance takes first; in image order.
+
+    The first is the token whose nearest neighbour is farthest, each further one the token farthest from all taken so far.
+    Distances are those of projected tokens, over all tiles of an image together.
+
+    Source: Alvar, Singh, Akbari, Zhang, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models",
+    CVPR 2025, greedy solution of the max-min diversity problem. Departures: a token is never taken twice (the authors' code
+    does so among exact duplicates); a count is kept rather than a ratio; row separators of LLaVA-NeXT are no candidates;
+    float32, ties to the lower index.
+    """
+
+    source: ClassVar[str] = "Alvar et al., CVPR 2025"
+
+    def needs(self, shape: ModelShape) -> frozenset[Evidence]:
+        """Ask for the tokens as the language model gets them."""
+        del shape
+        return frozenset({PROJECTED})
+
+    def select(self, view: TokenView) -> Tensor:
+        """Take a prefix of the greedy order."""
+        return self.order(view, view.cut.keep).sort(dim=1).values
+
+    def order(self, view: TokenView, k: int) -> Tensor:
+        """Order the first `k` tokens as taken, `(images, k)`; the order of a smaller budget is a prefix of it."""
+        rows = normalize(view.evidence[PROJECTED], dim=-1)
+        distance = 1 - rows @ rows.mT
+        distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # a token is not its own nearest neighbour
+        gap = distance.amin(dim=1)
+        distance.diagonal(dim1=1, dim2=2).fill_(-torch.inf)  # once taken, it is never the farthest again
+        image = torch.arange(len(rows), device=rows.device)
+        taken = [gap.argmax(dim=1)]
+        gap = distance[image, taken[0]]
+        for _ in range(1, k):
+            taken.append(gap.argmax(dim=1))  # the lowest index on ties
+            gap = torch.minimum(gap, distance[image, taken[-1]])
+        return torch.stack(taken, dim=1)

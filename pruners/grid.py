@@ -1,0 +1,28 @@
+"""Uniform grid: the floor that spreads its tokens evenly over the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vtpbench.pruners.base import Pruner, TokenView
+from vtpbench.pruners.cells import cells
+
+
+@dataclass(frozen=True)
+class UniformGrid(Pruner):
+    """Divide each tile into as many cells as tokens may stay, and keep the token in the middle of each.
+
+    Source: baseline of the field; the division is this project's.
+    """
+
+    source: ClassVar[str] = "baseline"
+    scope: ClassVar = "tile"
+
+    def select(self, view: TokenView) -> Tensor:
+        """Take the cell centres."""
+        ids = [cell.centre for cell in cells(view.cut.keep, view.grid.height, view.grid.width)]
+        return torch.tensor(ids, device=view.features.device).repeat(len(view.features), 1)

@@ -1,0 +1,95 @@
+"""HiPrune: objects from a middle layer with their surroundings, the global summary from a deep one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from vtpbench.pruners.base import Evidence, Keep, ModelShape, Pruner, TokenView, rank, top
+from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+
+
+@dataclass(frozen=True)
+class HiPrune(Pruner):
+    """Keep anchors, their four neighbours ("buffers") and registers, tile by tile; nothing is merged.
+
+    Anchors are the round(alpha * budget / 5) tokens that receive most attention in the object layer; registers, the rest of
+    the budget, those that receive most in the feature layer and are neither anchor nor buffer.
+
+    Options
+    -------
+    alpha : share of the budget for anchors and buffers, 0-1
+    object_layer : module index from 0; by default the first layer with full attention from 9/24 of the depth on: the
+        authors' "layer 9" of CLIP-L (module 8) and "layer 16" of Qwen2.5-VL (module 15)
+    neighbours : `flat` as the authors' code: ids a-1, a+1, a-width, a+width, clamped, so they wrap over row ends and the top
+        row adds token 0; `grid` stays inside the picture
+    compat : on towers without CLS, subtract 1 from the attention of anchors and buffers as the authors' code does, rather
+        than excluding them. Attention sinks are then picked twice and fewer tokens than the budget stay
+
+    Source: Liu, Du, Zhu, Lian, Li, Chen, "HiPrune: Training-Free Visual Token Pruning via Hierarchical Attention in
+    Vision-Language Models", arXiv:2508.00553 (2025), method section and code. Departures: float32 scores, ties to the lower
+    index; a budget that the tiles cannot share equally is refused (the code rounds down); tiles are counted per image, not
+    per call; an alpha whose anchors and buffers could exceed the budget is refused beforehand.
+    """
+
+    source: ClassVar[str] = "Liu et al., arXiv:2508.00553"
+    scope: ClassVar = "tile"
+    alpha: float = 0.1
+    object_layer: int | None = None
+    neighbours: Literal["flat", "grid"] = "flat"
+    compat: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, not {self.alpha}")
+        if self.neighbours not in ("flat", "grid"):
+            raise ValueError(f"neighbours must be 'flat' or 'grid', not {self.neighbours!r}")
+
+    def needs(self, shape: ModelShape) -> frozenset[Evidence]:
+        """Ask for the attention that tokens receive in the object layer and in the feature layer."""
+        usable = [layer for layer in sorted(shape.full_attention) if layer <= shape.feature_layer]
+        if shape.feature_layer not in usable:
+            raise Unsupported(f"HiPrune needs full attention in the feature layer {shape.feature_layer} of {shape.family}")
+        if self.object_layer is not None and self.object_layer not in usable:
+            raise UserError(f"HiPrune: object_layer {self.object_layer} is no layer with full attention; choose from {usable}")
+        start = shape.vision_layer(9 / 24) if self.object_layer is None else self.object_layer
+        middle = next((layer for layer in usable if layer >= start), shape.feature_layer)
+        return frozenset({Evidence("received", middle), Evidence("received", shape.feature_layer)})
+
+    def score(self, view: TokenView) -> Tensor:
+        """Put anchors and buffers above all others, which are ranked by deep attention."""
+        return deep(view).masked_fill(self.marked(view), torch.inf)
+
+    def reduce(self, view: TokenView) -> Keep:
+        """Choose; with `compat`, registers may repeat anchors and buffers, and the count falls short of the budget."""
+        if not self.compat or view.cls is not None:  # with CLS the attention is a mean, below 1: subtracting 1 excludes
+            return super().reduce(view)
+        marked, attention = self.marked(view), deep(view)
+        registers = view.cut.keep - marked.sum(dim=1, keepdim=True)
+        # There the authors sum over queries: a scale on which the mean over tokens is 1.
+        place = rank(attention / attention.mean(dim=1, keepdim=True) - marked.float()).argsort(dim=1)
+        kept = marked | (place < registers)
+        index = top(kept, view.cut.keep)
+        return Keep(index, valid=kept.gather(1, index))
+
+    def marked(self, view: TokenView) -> Tensor:
+        """Mark anchors and buffers, `(images, n)` bool."""
+        k = round(view.cut.keep * self.alpha / 5)
+        if 5 * k > view.cut.keep:  # without the image's own count, which would cost a host sync and fail midway
+            raise Infeasible(f"HiPrune: {k} anchors and their neighbours can exceed a budget of {view.cut.keep}; lower alpha")
+        shallow = view.evidence[min(view.evidence, key=lambda evidence: evidence.layer)]
+        width = view.grid.width
+        anchor = rank(shallow)[:, :k, None]
+        near = torch.cat([anchor, anchor - 1, anchor + 1, anchor - width, anchor + width], dim=2).clamp(0, view.n - 1)
+        if self.neighbours == "grid":
+            rows, columns = near // width - anchor // width, near % width - anchor % width
+            near = torch.where(rows.abs() + columns.abs() <= 1, near, anchor)
+        return torch.zeros_like(shallow, dtype=torch.bool).scatter(1, near.flatten(1), True)
+
+
+def deep(view: TokenView) -> Tensor:
+    """Attention received in the deeper of the two layers."""
+    return view.evidence[max(view.evidence, key=lambda evidence: evidence.layer)]

@@ -1,0 +1,159 @@
+"""OC-VTP: keep, for each slot of a trained slot attention, the vision token that it attends to most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, rank
+from vtpbench.pruners.errors import Infeasible, Unsupported
+from vtpbench.pruners.oc_vtp.checkpoint import load, network_on
+from vtpbench.pruners.random import private_generator
+
+DEPTH = 9 / 24
+"""Where the authors take their features: "layer 9" of CLIP's 24."""
+
+
+@dataclass(frozen=True)
+class OCVTP(Pruner):
+    """Choose the tokens that stand for an image's objects; nothing is merged.
+
+    Source: Guangyuan Li, Rongzhen Zhao, Jinhong Deng, Yanbo Wang, Joni Pajarinen, "Object-Centric Vision Token Pruning
+    for Vision Language Models", arXiv 2511.20439.
+
+    Departures: S = budget // top_k slots, as in the paper (the released code has one more, `compat_extra_slot`); slot
+    noise is seeded and the same for all images (`seed=None`: drawn per image from the global generator, as released);
+    a surplus of winners drops the least attended ones (the released code: in the order of a Python set). For
+    LLaVA-NeXT (all tiles as one set) and Qwen2.5-VL the instantiation is this project's, no code being public.
+
+    Options
+    -------
+    checkpoint : trained weights, ours (*.safetensors) or the published weights.pth; relative to the working directory
+    layer : module index of the vision layer; None = the checkpoint's, or that at 9/24 of the depth
+    pad : fill up to the budget by the attention that tokens receive in the feature layer, at random, or not at all
+    top_k : tokens per slot
+    slots : number of slots; None = budget // top_k
+    seed : of the slot noise and of random filling
+    attention : what `att_score` ranks by: attention received, mean over all queries, or that of the CLS token
+    compat_extra_slot : (budget + 1) // top_k slots
+
+    """
+
+    source: ClassVar[str] = "Li et al., Object-Centric Vision Token Pruning for Vision Language Models, arXiv 2511.20439"
+
+    checkpoint: str | None = None
+    layer: int | None = None
+    pad: Literal["att_score", "random", "none"] = "att_score"
+    top_k: int = 1
+    slots: int | None = None
+    seed: int | None = 0
+    attention: Literal["meanq", "cls"] = "meanq"
+    compat_extra_slot: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pad not in ("att_score", "random", "none"):
+            raise ValueError(f"pad must be att_score, random or none, not {self.pad!r}")
+        if self.attention not in ("meanq", "cls"):
+            raise ValueError(f"attention must be meanq or cls, not {self.attention!r}")
+        if self.top_k < 1 or (self.slots is not None and self.slots < 1):
+            raise ValueError("top_k and slots must be at least 1")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the count adapts to the image: slots that agree on a token leave the budget unfilled."""
+        return self.pad == "none"
+
+    def needs(self, shape: ModelShape) -> frozenset[Evidence]:
+        """Ask for the features that the checkpoint was trained on and, for padding, an attention summary."""
+        if self.checkpoint is None:
+            raise Unsupported(
+                "oc-vtp has no trained checkpoint for this model; train one with "
+                "`vtpbench train oc-vtp --model MODEL --images FOLDER --out FILE`, then set `checkpoint: FILE`"
+            )
+        trained = load(self.checkpoint)
+        layer = self._layer(trained.header.layer, shape)
+        trained.verify(width=shape.vision_width, layer=layer)
+        if self.pad != "att_score":
+            return frozenset({Evidence("hidden", layer)})
+        if self.attention == "cls" and not shape.has_cls:
+            raise Unsupported(f"the vision tower of {shape.family} has no CLS token; use `attention: meanq`")
+        return frozenset({Evidence("hidden", layer), Evidence(self._summary, shape.feature_layer)})
+
+    def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
+        """Cut once, before the language model; refuses a budget too small for one slot."""
+        del shape
+        if self._slot_count(budget) < 1:
+            raise Infeasible(f"a budget of {budget} leaves no slot with top_k {self.top_k}; lower top_k or raise the budget")
+        if self.checkpoint is not None:
+            load(self.checkpoint).verify(tokens=n)
+        return (Cut(0, budget),)
+
+    def reduce(self, view: TokenView) -> Keep:
+        """Take every slot's best tokens, then pad; `valid` marks the unpadded choice where `pad` is `none`."""
+        attention = self._attend(view)
+        chosen = winners(attention, self.top_k)
+        index = choose(chosen, attention, self._filling(view), view.cut.keep)
+        valid = chosen.gather(1, index) if self.pad == "none" else None
+        return Keep(index, valid=valid, segments=attention.argmax(dim=1))
+
+    @property
+    def _summary(self) -> Literal["received", "cls"]:
+        return "received" if self.attention == "meanq" else "cls"
+
+    def _layer(self, trained: int | None, shape: ModelShape) -> int:
+        """Resolve the vision layer; in towers with windowed attention the nearest full one, the deeper of two."""
+        layer = self.layer if self.layer is not None else trained
+        if layer is None:
+            default = shape.vision_layer(DEPTH)
+            return min(shape.full_attention or (default,), key=lambda full: (abs(full - default), -full))
+        resolved = layer + shape.vision_layers if layer < 0 else layer
+        if not 0 <= resolved < shape.vision_layers:
+            raise Unsupported(f"layer {layer} is not among the {shape.vision_layers} layers of {shape.family}'s vision tower")
+        return resolved
+
+    def _slot_count(self, budget: int) -> int:
+        return self.slots or (budget + self.compat_extra_slot) // self.top_k
+
+    @torch.no_grad()
+    def _attend(self, view: TokenView) -> Tensor:
+        assert self.checkpoint is not None, "needs() refuses to run without"
+        features = _evidence(view, "hidden")
+        network = network_on(self.checkpoint, features.device)
+        size = (self._slot_count(view.cut.keep), network.initializ.mean.shape[-1])
+        if self.seed is None:
+            noise = torch.randn(len(features), *size)
+        else:
+            noise = torch.randn(size, generator=private_generator("oc-vtp slots", self.seed))
+        attention: Tensor = network.bind(features, noise.to(features.device))[1]
+        return attention
+
+    def _filling(self, view: TokenView) -> Tensor:
+        """Score the tokens for padding, `(images, n)`; unused where `pad` is `none`."""
+        if self.pad == "att_score":
+            return _evidence(view, self._summary)
+        if self.pad == "none":
+            return torch.zeros_like(view.features[..., 0])
+        if self.seed is None:
+            return torch.rand(view.features.shape[:2]).to(view.features.device)
+        draws = [torch.rand(view.n, generator=private_generator("oc-vtp filling", self.seed, key)) for key in view.keys]
+        return torch.stack(draws).to(view.features.device)
+
+
+def winners(attention: Tensor, top_k: int) -> Tensor:
+    """Mark each slot's `top_k` most attended tokens: `(B, S, N)` to `(B, N)` bool; ties favour the lower index."""
+    best = attention.argmax(-1) if top_k == 1 else rank(attention)[..., :top_k].flatten(1)
+    return torch.zeros_like(attention[:, 0], dtype=torch.bool).scatter_(1, best, True)
+
+
+def choose(chosen: Tensor, attention: Tensor, filling: Tensor, k: int) -> Tensor:
+    """Keep `k` tokens, `(B, k)` ascending: the chosen by the attention of their keenest slot, then others by `filling`."""
+    order = rank(torch.where(chosen, attention.amax(dim=1), filling.to(attention)))
+    first = rank(chosen.gather(1, order))  # stable: moves the chosen to the front and leaves both parts in order
+    return order.gather(1, first)[:, :k].sort(-1).values
+
+
+def _evidence(view: TokenView, kind: str) -> Tensor:
+    return next(value for name, value in view.evidence.items() if name.kind == kind)

@@ -1,0 +1,230 @@
+"""Training of OC-VTP: rebuild vision tokens from slots; the language model takes no part.
+
+Every random number of a step comes from a generator seeded by (seed, step, rank), so a run that was killed and resumed
+draws the same as one that was not. On a CPU the loss curve is then equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.oc_vtp.checkpoint import Header, load, save
+from vtpbench.pruners.oc_vtp.config import TrainConfig
+from vtpbench.pruners.oc_vtp.decoder import Masking, draw_masking
+from vtpbench.pruners.oc_vtp.features import Batch, FeatureStore
+from vtpbench.pruners.oc_vtp.loss import Criterion, reconstruction_loss
+from vtpbench.pruners.oc_vtp.progress import Log, LogRow, load_state, save_state
+from vtpbench.pruners.oc_vtp.task import Task, seeded
+from vtpbench.pruners.random import private_generator
+
+STATE, LOG, BEST = "state.pt", "log.csv", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one process of a run computes; several share each batch, once `torch.distributed` is set up."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+
+CPU = Place(torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    best: Path
+    """The weights of the best validation, decoder included."""
+    log: Path
+    step: int
+    """Steps taken; fewer than asked for after an early stop."""
+    header: Header
+    """Of the best weights."""
+
+
+def train(
+    config: TrainConfig,
+    store: FeatureStore,
+    folder: Path,
+    place: Place = CPU,
+    on_row: Callable[[LogRow], None] = lambda row: None,
+) -> Result:
+    """Train, or go on where an interrupted run in the same folder stopped; `on_row` sees every row of the log.
+
+    Raises
+    ------
+    UserError : too few images, a folder that holds another run, or a loss that is no longer a number
+
+    """
+    task = Task(config, store)
+    if config.batch % place.world:
+        raise UserError(f"a batch of {config.batch} cannot be shared equally by {place.world} processes; change `batch`")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(task, folder, place)
+    log = Log(folder / LOG, run.step) if place.rank == 0 else None
+
+    def note(row: LogRow) -> None:
+        if log is not None:
+            log.add(row)
+            on_row(row)
+
+    if run.step == 0:
+        note(run.check(LogRow(step=0)))
+    while not run.finished:
+        row = run.advance()
+        if run.step % config.validate_every == 0 or run.step == config.steps:
+            note(run.check(row))
+            run.save()  # after its row: what a resumed run drops from the log is what it will write again
+        elif run.step % config.log_every == 0:
+            note(row)
+    return Result(folder / BEST, folder / LOG, run.step, load(folder / BEST).header)
+
+
+@torch.no_grad()
+def validate(model: nn.Module, task: Task, place: Place = CPU) -> tuple[float, float]:
+    """Rebuild the held-out images under fixed masks and slot noise.
+
+    Returns
+    -------
+    loss, mse : the training loss, and the plain error; means over images and slot counts
+
+    """
+    config, images = task.config, task.validation
+    criteria: tuple[Criterion, Criterion] = (config.loss, "mse")
+    model.eval()
+    sums = torch.zeros(2)
+    for slots in task.slot_counts:
+        for start in range(0, len(images), config.batch):
+            part = images[start : start + config.batch]
+            draw = _Draw.make(task, part, slots, private_generator(config.seed, "validation", slots, start), place.device)
+            rebuilt, attention = draw.run(model, config)
+            target = draw.batch.features
+            errors = [reconstruction_loss(rebuilt, target, attention, criterion, draw.valid) for criterion in criteria]
+            sums += torch.stack(errors).cpu() * len(part)
+    model.train()
+    loss, mse = (sums / len(images) / len(task.slot_counts)).tolist()
+    return loss, mse
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """A batch with everything random about it, on the device."""
+
+    batch: Batch
+    valid: Tensor | None
+    noise: Tensor
+    masking: Masking
+
+    @classmethod
+    def make(cls, task: Task, images: list[int], slots: int, generator: torch.Generator, device: torch.device) -> _Draw:
+        """Read the images, draw slot noise and masks; on the CPU, so that every kind of device gets the same."""
+        batch = task.store.batch(images)
+        noise = torch.randn(len(images), slots, task.config.slot_dim, generator=generator)
+        masking = draw_masking(batch.present, task.config.prefix, generator)
+        valid = None if batch.valid is None else batch.valid.to(device)
+        return cls(batch.to(device), valid, noise.to(device), masking.to(device))
+
+    def run(self, model: nn.Module, config: TrainConfig) -> tuple[Tensor, Tensor]:
+        """Rebuild the batch's features; returns them and the attention."""
+        on_gpu = self.noise.device.type == "cuda"
+        with torch.autocast(self.noise.device.type, torch.bfloat16, enabled=config.amp and on_gpu):
+            out: tuple[Tensor, Tensor] = model(self.batch.features, self.noise, self.masking, self.valid, self.batch.places)
+        return out
+
+
+class _Run:
+    """The moving parts of a training: weights, optimiser, average, and how validation went so far."""
+
+    def __init__(self, task: Task, folder: Path, place: Place) -> None:
+        config = task.config
+        self.task, self.folder, self.place = task, folder, place
+        self.model = task.model().to(place.device)
+        self.average = _average(self.model, config.ema) if config.ema else None
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.step, self.best, self.worse = 0, math.inf, 0
+        if state := load_state(folder / STATE, task.identity):
+            self.step, self.best, self.worse = state["step"], state["best"], state["worse"]
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+        self.replica: nn.Module = self.model if place.world == 1 else DistributedDataParallel(self.model)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are taken, or validation has not improved for too long."""
+        patience = self.task.config.patience
+        return self.step >= self.task.config.steps or (patience is not None and self.worse >= patience)
+
+    def advance(self) -> LogRow:
+        """Take one step; the row is that of this process's share of the batch."""
+        config, place, lr = self.task.config, self.place, self.task.config.lr_at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        generator = private_generator(config.seed, "step", self.step, place.rank)
+        slots = self.task.slots(self.step)
+        draw = _Draw.make(self.task, self.task.images(self.step)[place.rank :: place.world], slots, generator, place.device)
+        with seeded(generator.initial_seed(), place.device):  # for dropout
+            rebuilt, attention = draw.run(self.replica, config)
+        loss = reconstruction_loss(rebuilt, draw.batch.features, attention, config.loss, draw.valid)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        value = loss.item()
+        if not math.isfinite(value):
+            raise UserError(f"the loss is {value} after step {self.step}; lower `lr`, or switch `amp` off")
+        return LogRow(self.step, lr, slots, value, norm.item())
+
+    def check(self, row: LogRow) -> LogRow:
+        """Validate, keep the weights if they are the best so far, and add the outcome to a row."""
+        model: nn.Module = self.model if self.average is None else self.average.module
+        loss, mse = self._from_first(lambda: validate(model, self.task, self.place))
+        self.worse = 0 if loss < self.best else self.worse + 1
+        if loss < self.best:
+            self.best = loss
+            if self.place.rank == 0:
+                header = self.task.header(self.step, {"loss": loss, "mse": mse})
+                save(self.folder / BEST, model.state_dict(), header, decoder=True)
+        return replace(row, val_loss=loss, val_mse=mse)
+
+    def save(self) -> None:
+        """Write the state to resume from."""
+        if self.place.rank == 0:
+            state = {
+                "identity": self.task.identity,
+                "step": self.step,
+                "best": self.best,
+                "worse": self.worse,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+            }
+            save_state(self.folder / STATE, state)
+
+    def _from_first(self, compute: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+        """Let the first process compute and tell the others, so that all stop at the same step."""
+        values = torch.tensor(compute() if self.place.rank == 0 else (0.0, 0.0), dtype=torch.float64, device=self.place.device)
+        if self.place.world > 1:
+            torch.distributed.broadcast(values, src=0)
+        first, second = values.tolist()
+        return first, second
+
+
+def _average(model: nn.Module, decay: float) -> AveragedModel:
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # torch leaves it untyped

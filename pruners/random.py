@@ -1,0 +1,37 @@
+"""Random pruning: the floor that every method must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vtpbench.pruners.base import Pruner, TokenView
+
+
+@dataclass(frozen=True)
+class Random(Pruner):
+    """Keep the first tokens of one seeded permutation per image, in their original order.
+
+    The permutation depends on the seed and the image's name alone: not on batch, order, worker or device, and a smaller
+    budget keeps a subset of a larger one.
+
+    Source: baseline of the field; the seeding is this project's.
+    """
+
+    source: ClassVar[str] = "baseline"
+    seed: int = 0
+
+    def select(self, view: TokenView) -> Tensor:
+        """Take a prefix of each image's permutation."""
+        rows = [torch.randperm(view.n, generator=private_generator(self.seed, key))[: view.cut.keep] for key in view.keys]
+        return torch.stack(rows).sort(dim=-1).values.to(view.features.device)
+
+
+def private_generator(*parts: object) -> torch.Generator:
+    """CPU generator seeded by names and numbers, independent of every global state."""
+    digest = sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

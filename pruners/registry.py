@@ -1,0 +1,123 @@
+"""Names of pruners: built-ins from the table below, strangers by entry point, local files by path; all loaded lazily."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtpbench.pruners.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from vtpbench.pruners.base import Pruner
+
+GROUP = "vtpbench.pruners"
+SHARED = ("base.py", "budget.py", "cells.py")
+"""Modules whose change can change what a built-in pruner keeps."""
+BUILT_IN = {
+    "vanilla": "vtpbench.pruners.vanilla:Vanilla",
+    "random": "vtpbench.pruners.random:Random",
+    "oc-vtp": "vtpbench.pruners.oc_vtp:OCVTP",
+    "fastv": "vtpbench.pruners.fastv:FastV",
+    "sparsevlm": "vtpbench.pruners.sparsevlm:SparseVLM",
+    "visionzip": "vtpbench.pruners.visionzip:VisionZip",
+    "pyramiddrop": "vtpbench.pruners.pyramiddrop:PyramidDrop",
+    "hiprune": "vtpbench.pruners.hiprune:HiPrune",
+    "divprune": "vtpbench.pruners.divprune:DivPrune",
+    "grid": "vtpbench.pruners.grid:UniformGrid",
+    "pool": "vtpbench.pruners.pool:Pool",
+    "downsample": "vtpbench.pruners.downsample:Downsample",
+    "text-only": "vtpbench.pruners.text_only:TextOnly",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a pruner's class is: `target` is `module:Class`, or `path/to/file.py:Class`."""
+
+    name: str
+    target: str
+    distribution: str
+
+    def load(self) -> type[Pruner]:
+        """Import the class; a failing import names the distribution."""
+        from vtpbench.pruners.base import Pruner
+
+        module, _, attribute = self.target.partition(":")
+        try:
+            found = getattr(_import(module), attribute, None)
+        except UserError:
+            raise
+        except Exception as e:  # a stranger's module may fail in any way; the message must say whose it is
+            raise UserError(f"pruner '{self.name}' of {self.distribution} cannot be imported: {type(e).__name__}: {e}") from e
+        if not (inspect.isclass(found) and issubclass(found, Pruner) and dataclasses.is_dataclass(found)):
+            raise UserError(f"pruner '{self.name}' of {self.distribution}: {self.target} is no dataclass derived from Pruner")
+        return found
+
+    def code(self) -> str:
+        """Hash of the source that decides the pruner's numbers.
+
+        That is the file that defines the class, the whole folder where that file is a package's `__init__.py`, and for
+        built-ins the modules that they share.
+        """
+        own = Path(inspect.getfile(self.load()))
+        files = sorted(own.parent.rglob("*.py")) if own.name == "__init__.py" else [own]
+        shared = [Path(__file__).with_name(name) for name in SHARED] if self.distribution == "vtpbench" else []
+        return sha256(b"\0".join(file.read_bytes() for file in [*files, *shared])).hexdigest()[:16]
+
+
+def entries() -> dict[str, Entry]:
+    """All pruners by name; a name that is given twice is an error that names both distributions."""
+    found = {name: Entry(name, target, "vtpbench") for name, target in BUILT_IN.items()}
+    for point in entry_points(group=GROUP):
+        distribution = point.dist.name if point.dist else "unknown"
+        if point.name in found:
+            first = found[point.name].distribution
+            raise UserError(f"pruner '{point.name}' is provided by both {first} and {distribution}; uninstall one of them")
+        found[point.name] = Entry(point.name, point.value, distribution)
+    return found
+
+
+def find(name: str) -> Entry:
+    """Look a name up; `./file.py:Class` runs the code of that file."""
+    if ".py:" in name:
+        return Entry(name, name, f"file {name.partition(':')[0]}")
+    known = entries()
+    if name not in known:
+        raise UserError(f"unknown pruner '{name}'; {did_you_mean(name, known)}")
+    return known[name]
+
+
+def build(name: str, options: Mapping[str, Any]) -> Pruner:
+    """Make a pruner with options; an unknown or unusable option is an error that names the valid ones."""
+    cls = find(name).load()
+    fields = {f.name for f in dataclasses.fields(cls) if f.init}
+    for option in options:
+        if option not in fields:
+            raise UserError(f"pruner '{name}' has no option '{option}'; {did_you_mean(option, fields)}")
+    try:
+        return cls(**options)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"pruner '{name}': {e}") from e
+
+
+def _import(module: str) -> Any:
+    if not module.endswith(".py"):
+        return importlib.import_module(module)
+    path = Path(module)
+    if not path.is_file():
+        raise UserError(f"no pruner file {path}")
+    spec = importlib.util.spec_from_file_location(f"vtpbench_local_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses look their module up there
+    spec.loader.exec_module(loaded)
+    return loaded

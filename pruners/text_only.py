@@ -1,0 +1,29 @@
+"""Text only: the floor that shows what a model answers without seeing the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from vtpbench.pruners.base import Cut, ModelShape, Pruner, TokenView
+
+
+@dataclass(frozen=True)
+class TextOnly(Pruner):
+    """Remove all vision tokens, whatever the budget: one row for all budgets, with 0 tokens observed.
+
+    Source: baseline of the field.
+    """
+
+    source: ClassVar[str] = "baseline"
+
+    def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
+        """Cut everything before the language model."""
+        del budget, n, shape
+        return (Cut(0, 0),)
+
+    def select(self, view: TokenView) -> Tensor:
+        """Choose none."""
+        return view.index[:, :0]

@@ -1,0 +1,101 @@
+"""VisionZip: the tokens that attention points to, and the rest folded into a few contextual tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vtpbench.pruners.base import Evidence, Keep, ModelShape, Pruner, TokenView, rank, take
+from vtpbench.pruners.errors import Infeasible, Unsupported
+
+
+@dataclass(frozen=True)
+class VisionZip(Pruner):
+    """Keep D dominant tokens and merge all others into R contextual ones, tile by tile; D + R = budget of the tile.
+
+    Dominant are CLS itself and the patches that CLS attends to most. Of the patches that remain, R evenly spaced ones are
+    targets; each other one joins the target with the most similar key (cosine), and a contextual token is its target's
+    feature plus the mean of those that joined (the paper says average, the authors' code adds).
+
+    R = budget / 6.4, rounded, which gives every published split: 192 = 162 + 30, 128 = 108 + 20, 64 = 54 + 10, and
+    32 = 27 + 5 for a tile of LLaVA-NeXT. At least one token is merged, unless the budget is 1.
+
+    Towers without CLS (not in the paper): dominant are the tokens that receive most attention in the feature layer, and
+    contextual tokens stand at the places of their targets, so that the order is that of the image.
+
+    `contextual` sets R for each tile; 0 merges nothing.
+
+    Source: Yang, Chen, Tian, Wang, Li, Yu, Jia, "VisionZip: Longer is Better but Not Necessary in Vision Language Models",
+    CVPR 2025, dominant token selection and contextual tokens merging. Departures: float32 scores, ties to the lower index;
+    R = 0 selects (the authors' code divides by zero); on LLaVA-NeXT the dominant patches of the grid tiles come tile by
+    tile, not by rows of the joined grid.
+    """
+
+    source: ClassVar[str] = "Yang et al., CVPR 2025"
+    scope: ClassVar = "tile"
+    contextual: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.contextual is not None and self.contextual < 0:
+            raise ValueError(f"contextual must be 0 or more, not {self.contextual}")
+
+    def needs(self, shape: ModelShape) -> frozenset[Evidence]:
+        """Ask for the attention and the keys of the layer that makes the features."""
+        layer = shape.feature_layer
+        if layer not in shape.full_attention:
+            raise Unsupported(f"VisionZip needs full attention in the feature layer {layer} of {shape.family}")
+        return frozenset({Evidence("cls" if shape.has_cls else "received", layer), Evidence("keys", layer)})
+
+    def split(self, budget: int) -> tuple[int, int]:
+        """Share a tile's budget: tokens that stay as they are (CLS among them), tokens that are merged."""
+        merged = min(max(1, round(budget / 6.4)), budget - 1) if self.contextual is None else self.contextual
+        if merged >= budget:
+            raise Infeasible(f"VisionZip: {merged} contextual tokens leave none of {budget}; lower `contextual`")
+        return budget - merged, merged
+
+    def reduce(self, view: TokenView) -> Keep:
+        """Choose the dominant tokens of one tile and merge the others."""
+        dominant, contextual = self.split(view.cut.keep)
+        seen = {evidence.kind: value for evidence, value in view.evidence.items()}
+        order = rank(seen["received" if view.cls is None else "cls"])
+        patches = dominant if view.cls is None else dominant - 1
+        if patches + contextual > view.n:
+            raise Infeasible(f"VisionZip: {patches} dominant and {contextual} contextual tokens of {view.n}; lower the budget")
+        chosen, rest = order[:, :patches].sort(dim=1).values, order[:, patches:].sort(dim=1).values
+        targets, merged = fold(view.features, seen["keys"], rest, contextual)
+        index = torch.cat([chosen, targets], dim=1)
+        features = torch.cat([take(view.features, chosen), merged], dim=1)
+        if view.cls is None:
+            raster = index.argsort(dim=1)
+            return Keep(index.gather(1, raster), take(features, raster))
+        return Keep(torch.cat([index.new_full((len(index), 1), -1), index], dim=1), torch.cat([view.cls, features], dim=1))
+
+    def join(self, tiles: Keep, view: TokenView) -> Keep:
+        """Put the base tile first, then of all other tiles the patches, the CLS tokens, the contextual tokens."""
+        joined = super().join(tiles, view)
+        if view.cls is None or joined.features is None:
+            return joined
+        dominant, _ = self.split(tiles.k)
+        row = torch.arange(joined.k, device=joined.index.device).reshape(view.grid.tiles, tiles.k)
+        others = (row[1:, 1:dominant], row[1:, :1], row[1:, dominant:])
+        order = torch.cat([row[0], *(part.flatten() for part in others)])
+        return Keep(joined.index[:, order], joined.features[:, order])
+
+
+def fold(features: Tensor, keys: Tensor, rest: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Fold the tokens `rest`, (images, m), into `count` of them: ids of the targets and the merged rows."""
+    if count == 0:
+        return rest[:, :0], features[:, :0]
+    m = rest.shape[1]
+    step = m // count
+    place = torch.arange(m, device=rest.device)
+    is_target = (place % step == 0) & (place < step * count)
+    unit, rows = normalize(take(keys, rest), dim=-1), take(features, rest)
+    nearest = (unit @ unit[:, ::step][:, :count].mT).argmax(dim=-1)  # (images, m), the lowest on ties
+    joins = (nearest[..., None] == place[:count]) & ~is_target[:, None]
+    mean = joins.float().mT @ rows / joins.sum(dim=1).clamp(min=1)[..., None]
+    return rest[:, ::step][:, :count], rows[:, ::step][:, :count] + mean

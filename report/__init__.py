@@ -1,0 +1,1 @@
+"""Tables from records: records in, text out."""

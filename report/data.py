@@ -1,0 +1,71 @@
+"""JSON and CSV: one object per cell, for scripts; the fields are described in docs/records.md and kept stable."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from vtpbench.harness.record import Record
+from vtpbench.report.names import budget_label
+from vtpbench.report.rounding import relative
+from vtpbench.report.table import Table
+
+FIELDS = (
+    "model",
+    "pruner",
+    "label",
+    "budget",
+    "observed_tokens",
+    "benchmark",
+    "metric",
+    "score",
+    "stderr",
+    "relative",
+    "n",
+    "seed",
+    "status",
+    "cell_id",
+)
+
+
+def as_json(tables: Sequence[Table]) -> str:
+    """Print a list of objects; numbers are not rounded, what is not known is null."""
+    return json.dumps(cells(tables), indent=1, ensure_ascii=False) + "\n"
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """Print the same as columns; what is not known is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells(tables))
+    return text.getvalue()
+
+
+def cells(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """List what was measured, every cell once, in the order of the tables."""
+    entries = [entry for table in tables for block in table.blocks for row in block.rows for entry in row.entries]
+    found = [(record, entry.vanilla) for entry in entries for record in sorted(entry.records, key=lambda r: r.seed)]
+    return list({(r.suite, r.cell_id): _cell(r, vanilla) for r, vanilla in found}.values())
+
+
+def _cell(record: Record, vanilla: float | None) -> dict[str, Any]:
+    return {
+        "model": record.model.label,
+        "pruner": record.pruner.name,
+        "label": record.pruner.label,
+        "budget": budget_label(record.budget),
+        "observed_tokens": record.observed.tokens if record.observed else None,
+        "benchmark": record.benchmark.label,
+        "metric": record.benchmark.metric,
+        "score": record.score,
+        "stderr": record.stderr,
+        "relative": relative(record.score, vanilla),
+        "n": record.n,
+        "seed": record.seed,
+        "status": record.status,
+        "cell_id": record.cell_id,
+    }

@@ -1,0 +1,80 @@
+r"""LaTeX: tables for a paper; they need `\usepackage{booktabs}` and, for pdflatex, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vtpbench.report.layout import Place, clean, header, places
+from vtpbench.report.table import Row, Table
+
+_SPECIAL = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        **{c: f"{{{c}}}" for c in "[]*"},  # behind a line's end they would be taken for its arguments
+        "±": r"$\pm$",
+        "\N{MULTIPLICATION SIGN}": r"$\times$",
+        "·": r"$\cdot$",
+    }
+)
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """Print all tables."""
+    return "% \\usepackage{booktabs}\n" + "\n".join(_table(table) for table in tables)
+
+
+def escape(text: str) -> str:
+    """Make a text show as it is."""
+    return clean(text).translate(_SPECIAL)
+
+
+def _table(table: Table) -> str:
+    names = header(table)
+    body: list[str] = []
+    for block in table.blocks:
+        body += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{c}}{{\textit{{{escape(block.title)}}}}} \\", r"\midrule"]
+        body += [line for row in block.rows for line in _row(row)]
+    notes = [rf"\textsuperscript{{{i}}} {escape(note)}\par" for i, note in enumerate(table.notes, 1)]
+    facts = [rf"\textbf{{{escape(name)}:}} {escape(fact)}\par" for name, fact in table.footer]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape(table.title)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(escape, names)) + r" \\",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright",
+            *notes,
+            *facts,
+            r"\end{minipage}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _row(row: Row) -> list[str]:
+    """Two lines: scores, and below them relative accuracies."""
+    cells = places(row)
+    above = " & ".join(map(_above, cells)) + r" \\"
+    below = " & ".join(_number(place.below) for place in cells) + r" \\"
+    return [above, below] if any(place.below for place in cells) else [above]
+
+
+def _above(place: Place) -> str:
+    marks = ",".join(map(str, place.notes))
+    return _number(place.text) + (rf"\textsuperscript{{{marks}}}" if marks else "")
+
+
+def _number(text: str) -> str:
+    return escape(text).replace(r" \%", r"\,\%")

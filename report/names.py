@@ -1,0 +1,53 @@
+"""Names of budgets, blocks and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vtpbench.harness.record import BudgetInfo, PrunerInfo, Record
+from vtpbench.report.rounding import half_up, paper
+from vtpbench.report.settings import groups, identity, is_vanilla
+
+
+def budget_label(budget: BudgetInfo) -> str:
+    """Name a budget as a suite does: `16`, `11.1%`, or `all`."""
+    if budget.tokens is not None:
+        return str(budget.tokens)
+    return "all" if budget.ratio is None else f"{100 * budget.ratio:.4g}%"
+
+
+def row_labels(records: Iterable[Record]) -> dict[str, str]:
+    """Label of each pruner; where one label stands for several pruners, with what tells them apart."""
+    by_label = groups(records, lambda r: r.pruner.label)
+    named: dict[str, str] = {}
+    for label, same in by_label.items():
+        infos = {identity(r.pruner): r.pruner for r in same}
+        facts = {key: _pruner_facts(info) for key, info in infos.items()}
+        for key, own in facts.items():
+            differing = [text for name, text in own.items() if any(other.get(name) != text for other in facts.values())]
+            named[key] = f"{label} ({', '.join(differing)})" if differing else label
+    return named
+
+
+def _pruner_facts(info: PrunerInfo) -> dict[str, str]:
+    options = {f"option {name}": f"{name}={value}" for name, value in sorted(info.options.items())}
+    return {"name": info.name, **options, "code": f"code {info.code[:8]}", "distribution": f"from {info.distribution}"}
+
+
+def block_title(record: Record, observed: float | None, original: float | None) -> str:
+    """Say what the rows of a record's block keep; `observed` and `original` are mean tokens, where known."""
+    budget = record.budget
+    if is_vanilla(record):
+        if original is None:
+            return "All tokens"
+        fixed = record.model.vision_tokens is not None
+        return f"All {_count(original)} tokens" if fixed else f"All tokens ({_count(original)} on average)"
+    if budget.tokens is not None:
+        share = "" if original is None else f" ({paper(100 * budget.tokens / original)} %)"
+        return f"Retain {budget.tokens} tokens{share}"
+    mean = "" if observed is None else f" ({_count(observed)} tokens on average)"
+    return f"Retain {budget_label(budget).removesuffix('%')} %{mean}"
+
+
+def _count(tokens: float) -> str:
+    return str(half_up(tokens, 1)).removesuffix(".0")

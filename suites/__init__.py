@@ -1,0 +1,1 @@
+"""Suites: the YAML files that say what is compared."""

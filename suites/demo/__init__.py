@@ -1,0 +1,1 @@
+"""The embedded model, its benchmarks, and the scripts that made them."""

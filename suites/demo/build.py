@@ -1,0 +1,224 @@
+"""Build the demo model and its benchmarks from nothing: `python -m vtpbench.suites.demo.build --work DIR`.
+
+Every stage leaves a file in the work folder and is skipped when that file exists, so an interrupted build goes on where
+it stopped. Equal seeds, versions and thread counts give an equal model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from vtpbench.suites.demo.data import Pictures, load_pictures
+from vtpbench.suites.demo.export import export_benchmarks, export_model
+from vtpbench.suites.demo.language import Answerer, Pack, Packer, train_answers, train_tokenizer
+from vtpbench.suites.demo.questions import TASKS, Question, ask
+from vtpbench.suites.demo.scenes import GRID, PATCH, SIZE
+from vtpbench.suites.demo.tower import DenseHeads, DenseTargets, initialise, train_tower
+
+N_VISION = GRID * GRID
+QUESTIONS_PER_TASK = {"exist": 3, "open": 4, "choice": 4, "read": 3}
+BLIND_SHARE = 0.06
+"""Share of training prompts without a picture, so that the blind baseline answers as well as it can."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is trained; written into the model card."""
+
+    seed: int = 0
+    pictures: int = 40_000
+    tower_batch: int = 32
+    tower_steps: int = 4000
+    tower_rate: float = 1.2e-3
+    answer_batch: int = 12
+    language_steps: int = 2600
+    language_rate: float = 1.5e-3
+    joint_steps: int = 600
+    joint_rate: float = 5e-4
+
+
+class Builder:
+    """Runs the stages; holds what they share."""
+
+    def __init__(self, recipe: Recipe, work: Path, device: torch.device) -> None:
+        self.recipe, self.work, self.device = recipe, work, device
+        work.mkdir(parents=True, exist_ok=True)
+        self.start = time.time()
+        self.pictures: Pictures = load_pictures("train", recipe.pictures, recipe.seed, work)
+
+    def log(self, message: str) -> None:
+        """Print with the seconds since the start."""
+        print(f"{time.time() - self.start:6.0f}s {message}", flush=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note how long a stage took."""
+        began = time.time()
+        yield
+        facts = self.facts()
+        facts[name] = {"minutes": round((time.time() - began) / 60, 1)}
+        (self.work / "facts.json").write_text(json.dumps(facts, indent=1))
+
+    def facts(self) -> dict[str, Any]:
+        """What the stages noted so far."""
+        file = self.work / "facts.json"
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Train the tokenizer on the prompts of some scenes."""
+        rng = np.random.default_rng((self.recipe.seed, 10))
+        asked = [q for scene in self.pictures.scenes[:2000] for task in TASKS for q in ask(scene, task, rng)]
+        return train_tokenizer([f"USER: \n{q.prompt} ASSISTANT: {q.answer}" for q in asked])
+
+    def fresh_model(self, tokenizer: PreTrainedTokenizerFast) -> tuple[LlavaForConditionalGeneration, DenseHeads]:
+        """Build the untrained model and the supervision heads."""
+        torch.manual_seed(self.recipe.seed)
+        vision = CLIPVisionConfig(
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=8,
+            num_attention_heads=4,
+            image_size=SIZE,
+            patch_size=PATCH,
+            initializer_factor=2.0,
+        )
+        text = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=320,
+            num_hidden_layers=8,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            initializer_range=0.06,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        config = LlavaConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            image_seq_length=N_VISION,
+            vision_feature_layer=-2,
+            vision_feature_select_strategy="default",
+            tie_word_embeddings=False,
+        )
+        model = LlavaForConditionalGeneration(config).to(self.device)
+        initialise(model.model.vision_tower)
+        return model, DenseHeads(vision.hidden_size).to(self.device)
+
+    def restore(self, model: LlavaForConditionalGeneration, heads: DenseHeads, name: str) -> bool:
+        """Load a stage's result if it is there."""
+        file = self.work / f"{name}.pt"
+        if not file.exists():
+            return False
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        model.load_state_dict(state["model"])
+        heads.load_state_dict(state["heads"])
+        return True
+
+    def save(self, model: LlavaForConditionalGeneration, heads: DenseHeads, name: str) -> None:
+        """Keep a stage's result."""
+        file = self.work / f"{name}.pt"
+        torch.save({"model": model.state_dict(), "heads": heads.state_dict()}, file.with_suffix(".tmp"))
+        os.replace(file.with_suffix(".tmp"), file)
+
+    def rows(self, stage: int, batch: int, steps: int) -> np.ndarray:
+        """Which scenes each step sees, `(steps, batch)`: whole passes in random order."""
+        rng = np.random.default_rng((self.recipe.seed, 20, stage))
+        n = len(self.pictures.scenes)
+        passes = [rng.permutation(n) for _ in range(steps * batch // n + 1)]
+        return np.concatenate(passes)[: steps * batch].reshape(steps, batch)
+
+    def train_tower(self, model: LlavaForConditionalGeneration, heads: DenseHeads) -> None:
+        """Stage (i)."""
+        recipe = self.recipe
+        if self.restore(model, heads, "tower"):
+            return
+        rows = self.rows(0, recipe.tower_batch, recipe.tower_steps)
+        with self.stage("tower"):
+            train_tower(
+                model.model.vision_tower,
+                heads,
+                lambda step: self.pictures.batch(rows[step], self.device),
+                recipe.tower_steps,
+                recipe.tower_rate,
+                self.log,
+            )
+        self.save(model, heads, "tower")
+
+    def train_answers(
+        self, model: LlavaForConditionalGeneration, heads: DenseHeads, tokenizer: PreTrainedTokenizerFast, joint: bool
+    ) -> None:
+        """Stages (ii) and (iii)."""
+        name, recipe = ("joint" if joint else "language"), self.recipe
+        if self.restore(model, heads, name):
+            return
+        steps, rate = (recipe.joint_steps, recipe.joint_rate) if joint else (recipe.language_steps, recipe.language_rate)
+        batch = self.answer_batches(Packer(tokenizer, N_VISION), 100 + joint, steps)
+        with self.stage(name):
+            train_answers(Answerer(model, heads, tokenizer), batch, steps, rate, joint, self.log)
+        self.save(model, heads, name)
+
+    def answer_batches(self, packer: Packer, stage: int, steps: int) -> Callable[[int], tuple[Tensor, DenseTargets, Pack]]:
+        """Batches of scenes with a dozen questions each."""
+        rows = self.rows(stage, self.recipe.answer_batch, steps)
+
+        def batch(step: int) -> tuple[Tensor, DenseTargets, Pack]:
+            rng = np.random.default_rng((self.recipe.seed, 30, stage, step))
+            questions: list[list[Question]] = [
+                [q for task, n in QUESTIONS_PER_TASK.items() for q in ask(self.pictures.scenes[row], task, rng)[:n]]
+                for row in rows[step]
+            ]
+            seen = [bool(s) for s in rng.random(len(questions)) >= BLIND_SHARE]
+            pixels, targets = self.pictures.batch(rows[step], self.device)
+            pack = packer.pack(questions, seen)
+            return pixels, targets, Pack(*(t.to(self.device) for t in (pack.ids, pack.positions, pack.labels, pack.segment)))
+
+        return batch
+
+
+def main() -> None:
+    """Run all stages, then write the model, its card's facts and the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder for intermediate results (about 2 GB)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder that gets model/ and tasks/data/")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    builder = Builder(Recipe(), arguments.work, torch.device(arguments.device))
+    tokenizer = builder.tokenizer()
+    model, heads = builder.fresh_model(tokenizer)
+    builder.train_tower(model, heads)
+    builder.train_answers(model, heads, tokenizer, joint=False)
+    builder.train_answers(model, heads, tokenizer, joint=True)
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {arguments.device}"
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    facts = {"recipe": asdict(builder.recipe), "stages": builder.facts(), "machine": machine, "versions": versions}
+    export_model(model, tokenizer, arguments.out / "model", facts)
+    export_benchmarks(arguments.out / "tasks" / "data", builder.recipe.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Stages (ii) and (iii) of the demo model: projector and language model, then everything together.
+
+A picture's prompt is packed once with a dozen questions behind it; the mask lets a question see the picture and itself
+only, and its positions start where the picture ends, so that each is trained exactly as it will be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from vtpbench.suites.demo.questions import Question
+from vtpbench.suites.demo.scenes import COLOURS, KINDS, SIZES
+from vtpbench.suites.demo.tower import DenseHeads, DenseTargets
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ 'USER: ' if m.role == 'user' else ' ASSISTANT: ' }}"
+    "{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content if c.type == 'image' %}{{ '<image>\\n' }}{% endfor %}"
+    "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+"""The layout of vicuna_v1 without its system sentence: `USER: <image>` newline question ` ASSISTANT:`."""
+IGNORED = -100
+ALIGN_WEIGHT = 0.5
+"""Weight of the loss that makes a projected patch resemble the embeddings of its colour's, kind's and size's words."""
+
+
+def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the words of the prompts; any text can be encoded."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1024, special_tokens=special, initial_alphabet=alphabet))
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", core.token_to_id("<s>"))])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Token ids of several pictures with their questions, right-padded to a common length.
+
+    ids, positions, labels : (batch, length) int64;  segment : (batch, length), 0 = the picture's prompt, -1 = padding
+    """
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    segment: Tensor
+
+    def mask(self) -> Tensor:
+        """Additive attention mask `(batch, 1, length, length)`: causal, the prompt and the own question only."""
+        query, key = self.segment[:, :, None], self.segment[:, None, :]
+        length = self.ids.shape[1]
+        seen = ((key == 0) | (key == query)) & (key >= 0)
+        seen &= torch.ones(length, length, dtype=torch.bool, device=self.ids.device).tril()
+        seen |= torch.eye(length, dtype=torch.bool, device=self.ids.device)  # padding looks at itself: no empty row
+        return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, float("-inf"))[:, None]
+
+
+class Packer:
+    """Builds packs; fixed for a tokenizer and a number of vision tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, n_vision: int) -> None:
+        self.tokenizer, self.n_vision = tokenizer, n_vision
+        self._cache: dict[str, list[int]] = {}
+
+    def _encode(self, text: str) -> list[int]:
+        if text not in self._cache:
+            self._cache[text] = self.tokenizer.encode(text, add_special_tokens=False)
+        return self._cache[text]
+
+    def pack(self, questions: list[list[Question]], seen: list[bool]) -> Pack:
+        """Pack the questions of several pictures; a picture with `seen` false is asked about without being shown."""
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        image = self.tokenizer.convert_tokens_to_ids("<image>")
+        rows: list[tuple[list[int], list[int], list[int], list[int]]] = []
+        for asked, visible in zip(questions, seen, strict=True):
+            ids = [bos, *self._encode("USER: ")]
+            ids = [*ids, *[image] * self.n_vision, *self._encode("\n")] if visible else ids
+            start = len(ids)
+            positions, labels, segment = list(range(start)), [IGNORED] * start, [0] * start
+            for n, q in enumerate(asked):
+                body, answer = self._encode(q.prompt + " ASSISTANT:"), [*self._encode(" " + q.answer), eos]
+                ids += body + answer
+                positions += range(start, start + len(body) + len(answer))
+                labels += [IGNORED] * (len(body) - 1) + answer + [IGNORED]  # a token's label is the one after it
+                segment += [n + 1] * (len(body) + len(answer))
+            rows.append((ids, positions, labels, segment))
+        length = max(len(r[0]) for r in rows)
+        fill = (self.tokenizer.pad_token_id, 0, IGNORED, -1)
+        columns = [[r[k] + [fill[k]] * (length - len(r[k])) for r in rows] for k in range(4)]
+        return Pack(*(torch.tensor(c) for c in columns))
+
+
+class Answerer:
+    """The parts of a LLaVA that answer, with the loss of a pack."""
+
+    def __init__(self, model: LlavaForConditionalGeneration, heads: DenseHeads, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.model, self.heads = model, heads
+        self.image_id = model.config.image_token_id
+
+        def words(names: tuple[str, ...]) -> Tensor:
+            ids = [tokenizer.encode(" " + n, add_special_tokens=False) for n in names]
+            assert all(len(i) == 1 for i in ids), "every attribute is one token"
+            return torch.tensor([i[0] for i in ids], device=model.device)
+
+        self.words = (words(KINDS), words(tuple(COLOURS)), words(SIZES))
+
+    def loss(self, pixels: Tensor, targets: DenseTargets, pack: Pack, joint: bool) -> tuple[Tensor, float]:
+        """Loss of a batch and the share of answer tokens that are right; `joint` trains the vision tower too."""
+        core = self.model.model
+        with torch.set_grad_enabled(joint):
+            states = core.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        projected = core.multi_modal_projector(states[-2][:, 1:])
+        embeds = core.get_input_embeddings()(pack.ids)
+        slots = pack.ids == self.image_id
+        embeds = embeds.masked_scatter(slots.unsqueeze(-1), projected[slots.any(1)])
+        hidden = core.language_model(
+            inputs_embeds=embeds, attention_mask=pack.mask(), position_ids=pack.positions, use_cache=False
+        ).last_hidden_state
+        asked = pack.labels != IGNORED
+        logits, wanted = self.model.lm_head(hidden[asked]), pack.labels[asked]
+        loss = F.cross_entropy(logits, wanted) + ALIGN_WEIGHT * self._alignment(projected, targets)
+        if joint:
+            loss = loss + 0.5 * self.heads.loss(states, targets)[0]
+        return loss, float((logits.argmax(-1) == wanted).float().mean())
+
+    def _alignment(self, projected: Tensor, targets: DenseTargets) -> Tensor:
+        table = self.model.get_input_embeddings().weight
+        front = targets.kind != len(KINDS)
+        loss = projected.new_zeros(())
+        for words, target in zip(self.words, (targets.kind, targets.colour, targets.size), strict=True):
+            loss = loss + F.cross_entropy(projected[front] @ table[words].T, target[front])
+        return loss
+
+
+def train_answers(
+    answerer: Answerer,
+    batch: Callable[[int], tuple[Tensor, DenseTargets, Pack]],
+    steps: int,
+    learning_rate: float,
+    joint: bool,
+    log: Callable[[str], None],
+) -> None:
+    """Train in place; with `joint` the vision tower follows at a fifth of the rate and keeps its dense supervision."""
+    core = answerer.model.model
+    answering = [*core.language_model.parameters(), *core.multi_modal_projector.parameters(), *answerer.model.lm_head.parameters()]
+    groups = [{"params": answering, "lr": learning_rate}]
+    if joint:
+        groups.append({"params": [*core.vision_tower.parameters(), *answerer.heads.parameters()], "lr": learning_rate / 5})
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.05, betas=(0.9, 0.98))
+    peaks = [g["lr"] for g in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=steps, pct_start=0.05)  # type: ignore[arg-type] # the stub wants floats only
+    answerer.model.train()
+    window: list[float] = []
+    for step in range(steps):
+        loss, hits = answerer.loss(*batch(step), joint=joint)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
+        optimiser.step()
+        schedule.step()
+        window.append(hits)
+        if step % 50 == 49 or step == steps - 1:
+            log(f"{'joint' if joint else 'language'} {step + 1}/{steps} loss {loss.item():.3f} answer tokens {sum(window) / len(window):.3f}")
+            window.clear()
+    answerer.model.eval()

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from vtpbench.harness.cell import Cell
+from vtpbench.harness.plan import build_pruner, estimator, narrow, obstacles, plan, render_plan
+from vtpbench.harness.record import BatchInfo, Environment, ModelInfo, Record, Timing
+from vtpbench.harness.suite import ModelSpec, Suite, load
+from vtpbench.pruners.base import ModelShape
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.random import Random
+
+TASK = """\
+task: {0}
+dataset_path: json
+dataset_kwargs: {{data_files: q.json}}
+test_split: train
+metric_list: [{{metric: hits}}]
+"""
+SUITE = """\
+models: [{label: m, path: org/m}]
+matrix:
+  pruners: [random]
+  budgets: [8, 25%]
+  benchmarks: [{label: one, task: one, folder: tasks, metric: hits}, {label: two, task: two, folder: tasks, metric: hits}]
+  seeds: [0, 1]
+"""
+PRUNER = """
+from dataclasses import dataclass
+from vtpbench.pruners.base import Cut, Pruner
+from vtpbench.pruners.errors import Infeasible, Unsupported
+
+@dataclass(frozen=True)
+class Late(Pruner):
+    layer: int = 2
+    cls: bool = False
+
+    def needs(self, shape):
+        if self.cls and not shape.has_cls:
+            raise Unsupported("no CLS token")
+        return frozenset()
+
+    def cuts(self, budget, n, shape):
+        if budget < n * self.layer / shape.decoder_layers:
+            raise Infeasible(f"layer {self.layer} is too late for {budget} of {n}")
+        return (Cut(self.layer, budget),)
+"""
+SHAPE = ModelShape("f", 8, 2, 8, 4, 8, 2, False, ())
+VERSIONS = {"vtpbench": "1", "torch": "2"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tasks").mkdir()
+    for task in ("one", "two"):
+        (tmp_path / f"tasks/{task}.yaml").write_text(TASK.format(task))
+    (tmp_path / "tasks/q.json").write_text("{}")
+    (tmp_path / "late.py").write_text(PRUNER)
+    return tmp_path
+
+
+def suite(folder: Path, text: str = SUITE, *overrides: str) -> Suite:
+    (folder / "s.yaml").write_text(text)
+    return load(folder / "s.yaml", overrides)
+
+
+def describe(spec: ModelSpec, vision_tokens: int | None = 64) -> ModelInfo:
+    return ModelInfo(
+        label=spec.label,
+        id=spec.path,
+        family="f",
+        weights="w",
+        dtype=str(spec.dtype),
+        attention=str(spec.attention),
+        preprocessing="crop",
+        prompt="p",
+        vision_tokens=vision_tokens,
+    )
+
+
+def cells_of(folder: Path, text: str = SUITE, *overrides: str, versions: Mapping[str, str] = VERSIONS) -> tuple[Cell, ...]:
+    return plan(suite(folder, text, *overrides), describe, versions)
+
+
+def record(cell: Cell, wall_s: float) -> Record:
+    return Record(
+        cell_id=cell.id,
+        suite="s",
+        status="ok",
+        model=cell.model,
+        pruner=cell.pruner,
+        budget=cell.budget,
+        benchmark=cell.benchmark,
+        seed=cell.seed,
+        timing=Timing(wall_s=wall_s, generate_s=wall_s, overhead_s=0),
+        batch=BatchInfo(requested=1, smallest=1),
+        environment=Environment(versions={}, device="cpu", platform="p", git_commit=None),
+        created="2025-01-01T00:00:00+00:00",
+    )
+
+
+def test_the_product_with_each_denominator_first(folder: Path) -> None:
+    half = [f"m / {row} / one / seed {seed}" for row, seed in [("vanilla", 0)]]
+    half += [f"m / random @ {budget} / one / seed {seed}" for budget in ("8", "25%") for seed in (0, 1)]
+    assert [str(cell) for cell in cells_of(folder)] == half + [line.replace("one", "two") for line in half]
+
+
+def test_vanilla_in_the_list_only_names_its_row(folder: Path) -> None:
+    named = cells_of(folder, SUITE.replace("[random]", "[random, {label: Full, name: vanilla}]"))
+    assert [cell.id for cell in named] == [cell.id for cell in cells_of(folder)]
+    assert named[0].pruner.label == "Full"
+    assert len(cells_of(folder, SUITE.replace("[random]", "[vanilla]"), "matrix.budgets=[5]")) == 2
+
+
+def test_seeds_multiply_only_pruners_that_draw(folder: Path) -> None:
+    cells = cells_of(folder, SUITE.replace("[random]", f"[random, '{folder}/late.py:Late']"))
+    assert {cell.seed for cell in cells if cell.pruner.label == "Late"} == {0}
+    assert cells[-1].pruner.options == {"layer": 2, "cls": False}
+    drawn = [build_pruner(cell) for cell in cells if cell.pruner.name == "random"]
+    assert drawn[:2] == [Random(seed=0), Random(seed=1)]
+
+
+def test_matrices_that_overlap_share_cells(folder: Path) -> None:
+    block = SUITE.partition("matrix:\n")[2]
+    items = "-" + block[1:] + "-" + block[1:].replace("[8, 25%]", "[8, 16]")
+    cells = cells_of(folder, "models: [{label: m, path: org/m}]\nmatrix:\n" + items)
+    assert len(cells) == len({cell.id for cell in cells}) == 2 * (1 + 3 * 2)
+
+
+def test_a_matrix_may_name_its_models(folder: Path) -> None:
+    text = SUITE.replace("[{label: m, path: org/m}]", "[org/m, org/k]").replace("matrix:\n", "matrix:\n  models: [k]\n")
+    assert {cell.model.label for cell in cells_of(folder, text)} == {"k"}
+
+
+@pytest.mark.parametrize("change", ["limit=3", "batch_size=2", "dtype=float32", "generation.max_new_tokens=3", "attention=eager"])
+def test_every_option_changes_the_identity(change: str, folder: Path) -> None:
+    assert not {cell.id for cell in cells_of(folder)} & {cell.id for cell in cells_of(folder, SUITE, change)}
+
+
+def test_identity_follows_versions_but_no_labels(folder: Path) -> None:
+    before = [cell.id for cell in cells_of(folder)]
+    assert [cell.id for cell in cells_of(folder, SUITE.replace("label: m,", "label: other,"))] == before
+    assert not set(before) & {cell.id for cell in cells_of(folder, versions={**VERSIONS, "torch": "3"})}
+
+
+def test_one_measurement_under_two_names_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"random @ 8 .* and .*again @ 8 .* are the same measurement"):
+        cells_of(folder, SUITE.replace("[random]", "[random, {label: again, name: random}]"))
+
+
+def test_a_budget_above_the_vision_tokens_names_its_line(folder: Path) -> None:
+    text = SUITE.replace("[8, 25%]", "\n    - 64\n    - 65")
+    with pytest.raises(UserError, match=r"s\.yaml:6: budget 65 is larger than the 64 vision tokens of model 'm'"):
+        cells_of(folder, text)
+    assert plan(suite(folder, text), lambda spec: describe(spec, None), VERSIONS)  # the count varies: judged when it runs
+
+
+def test_only_keeps_what_is_named_and_its_denominators(folder: Path) -> None:
+    cells = cells_of(folder)
+    chosen = narrow(cells, ["budget=8", "benchmark=two", "seed=1"])
+    assert [str(cell) for cell in chosen] == ["m / vanilla / two / seed 0", "m / random @ 8 / two / seed 1"]
+    assert narrow(cells, ["budget=8", "budget=25%"]) == cells
+    assert [cell.benchmark.label for cell in narrow(cells, ["pruner=vanilla"])] == ["one", "two"]
+    assert narrow(cells, []) == cells
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("prunner=random", "--only prunner=random: did you mean 'pruner'?; keys are model, pruner, budget, benchmark, seed"),
+        ("random", "--only random: write key=value; keys are "),
+        ("pruner=randon", "--only pruner=randon: no cell has this pruner; did you mean 'random'?"),
+        ("budget=9", "--only budget=9: no cell has this budget; known: 25%, 8, all"),
+    ],
+)
+def test_only_names_its_mistakes(only: str, message: str, folder: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        narrow(cells_of(folder), [only])
+    assert str(caught.value).startswith(message)
+
+
+def test_only_that_leaves_nothing_is_a_mistake(folder: Path) -> None:
+    with pytest.raises(UserError, match="no cell is left by --only pruner=vanilla --only budget=8"):
+        narrow(cells_of(folder), ["pruner=vanilla", "budget=8"])
+
+
+def test_the_printed_plan(folder: Path) -> None:
+    late = f"{{label: late, name: '{folder}/late.py:Late', options: {{layer: 4}}}}"
+    clipped = f"{{label: cls, name: '{folder}/late.py:Late', options: {{cls: true}}}}"
+    text = SUITE.replace("[random]", f"[random, {late}, {clipped}]").replace("[0, 1]", "[0]").replace("[8, 25%]", "[16, 50%]")
+    cells = cells_of(folder, text)
+    reasons = obstacles(cells, {"m": SHAPE})
+    done = {cell.id for cell in cells if cell.benchmark.label == "one" and cell.pruner.name in ("vanilla", "random")}
+    times = estimator([record(cells[0], 40.0)])
+    assert render_plan(cells, done, reasons, times) == """\
+model  pruner   budget  tokens  seed  one          two
+m      vanilla  all     64      0     done         missing
+m      random   16      16      0     done         missing
+m      random   50%     32      0     done         missing
+m      late     16      16      0     infeasible   infeasible
+m      late     50%     32      0     missing      missing
+m      cls      16      16      0     unsupported  unsupported
+m      cls      50%     32      0     unsupported  unsupported
+
+m / late @ 16: infeasible: layer 4 is too late for 16 of 64
+m / cls @ 16: unsupported: no CLS token
+m / cls @ 50%: unsupported: no CLS token
+14 cells: 3 done, 5 missing, 6 impossible; about 3 min to go"""
+    assert obstacles(cells, {}) == {}
+
+
+def test_the_estimate_prefers_records_of_the_same_questions(folder: Path) -> None:
+    cells = cells_of(folder)
+    one, two = cells[0], cells[-1]
+    times = estimator([record(one, 10.0), record(one, 20.0)])
+    assert (times(one), times(two)) == (15.0, 15.0)
+    times = estimator([record(one, 10.0), record(two, 100.0)])
+    assert (times(one), times(two)) == (10.0, 100.0)
+    assert estimator([])(one) is None
+    assert render_plan(cells, set()).endswith("10 cells: 0 done, 10 missing; time unknown, nothing like it has been measured yet")
+    assert render_plan(cells, {cell.id for cell in cells}).endswith("10 done, 0 missing; nothing to do")
