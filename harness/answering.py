@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
@@ -74,14 +75,14 @@ class Answerer:
         waiting = list(questions)
         while waiting:
             window = waiting[: WINDOW * self._size]
-            shown = self._retrying(lambda asked=window: self._show(asked))
+            shown = self._retrying(partial(self._show, window))
             if shown is None:
                 continue
             waiting = waiting[len(window) :]
             pending = sorted(zip(window, shown, strict=True), key=lambda pair: (-pair[0].max_new_tokens, -len(pair[0].text)))
             while pending:
                 batch = [p for p in pending[: self._size] if p[0].max_new_tokens == pending[0][0].max_new_tokens]
-                answers = self._retrying(lambda asked=batch: self._batch(*zip(*asked, strict=True)))
+                answers = self._retrying(partial(self._batch, [q for q, _ in batch], [s for _, s in batch]))
                 if answers is not None:
                     pending = pending[len(batch) :]
                     yield answers

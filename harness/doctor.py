@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import shutil
@@ -45,7 +46,7 @@ def examine(results: Path) -> list[Finding]:
         torchvision_pair,
         lambda: launcher(os.environ),  # the one look at the environment: finding what disturbs a run is this command's task
         devices,
-        hub,
+        caches,
         lambda: disk(results),
     )
     return [finding for check in checks for finding in check()]
@@ -123,15 +124,21 @@ def devices() -> Iterator[Finding]:
         yield Finding("cuda", "ok", f"none ({build}); runs use the CPU")
 
 
-def hub() -> Iterator[Finding]:
-    """Where models and datasets are cached, and whether downloading is allowed."""
-    if version_of("huggingface-hub") is None:
+def caches() -> Iterator[Finding]:
+    """Where models and datasets are cached, and whether the hub can be asked for more."""
+    if version_of("huggingface-hub") is None or version_of("datasets") is None:
         return
     from huggingface_hub import constants
 
+    from vtpbench.harness import hub
+
     yield Finding("model cache", "ok", str(constants.HF_HUB_CACHE))
-    offline = "offline: only what is in the cache can be used" if constants.HF_HUB_OFFLINE else "downloads are allowed"
-    yield Finding("hub", "ok", offline)
+    yield Finding("data cache", "ok", str(hub.cache_folder()))
+    reason = hub.offline_reason()
+    if reason is None:
+        yield Finding("hub", "ok", "within reach: what is not in the caches can be downloaded")
+    else:
+        yield Finding("hub", "note", f"offline, {reason}: only what is in the caches, and local folders, can be used")
 
 
 def disk(results: Path) -> Iterator[Finding]:
@@ -150,3 +157,8 @@ def _memory() -> str:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return ""
     return f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB memory"
+
+
+def as_dicts(findings: Iterable[Finding]) -> list[dict[str, str | None]]:
+    """Give findings to scripts."""
+    return [dataclasses.asdict(finding) for finding in findings]

@@ -47,7 +47,7 @@ class Arrival:
         """Hidden states that entered layer `number + layer`."""
         if layer == 0:
             return self.hidden
-        assert layer == -1 and self.previous is not None, "evidence reaches one layer back"
+        assert self.previous is not None, "evidence reaches one layer back, where a cut is due"
         return self.previous
 
     def keys(self, layer: int) -> Tensor:
@@ -65,7 +65,7 @@ class Arrival:
 
     @staticmethod
     def _project(module: Any, projection: nn.Module, norm: str, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        x = projection(module.input_layernorm(hidden)).unflatten(-1, (-1, module.self_attn.head_dim))
+        x: Tensor = projection(module.input_layernorm(hidden)).unflatten(-1, (-1, module.self_attn.head_dim))
         if hasattr(module.self_attn, norm):
             x = getattr(module.self_attn, norm)(x)
         x = x.transpose(1, 2)
@@ -76,9 +76,9 @@ class Arrival:
     def attention(self, layer: int, rows: Tensor, columns: Tensor) -> Tensor:
         """Post-softmax attention of some tokens over all columns, `(m, heads, r, width)` float32."""
         query, key = self.queries(layer, rows, columns), self.keys(layer)[rows[:, 0]]
-        grouped = query.float().unflatten(1, (key.shape[1], -1))
-        logits = torch.einsum("mkgrd,mkld->mkgrl", grouped, key.float()).flatten(1, 2) * query.shape[-1] ** -0.5
-        seen = torch.arange(key.shape[2], device=key.device) <= columns[:, :, None]
+        grouped: Tensor = query.float().unflatten(1, (key.shape[1], -1))
+        logits: Tensor = torch.einsum("mkgrd,mkld->mkgrl", grouped, key.float()).flatten(1, 2) * query.shape[-1] ** -0.5
+        seen: Tensor = torch.arange(key.shape[2], device=key.device) <= columns[:, :, None]
         seen = seen & self.layout.valid(key.device)[rows[:, 0], None, :]
         return logits.masked_fill(~seen[:, None], float("-inf")).softmax(-1).nan_to_num()  # padding rows see nothing
 

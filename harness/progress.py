@@ -87,8 +87,8 @@ class LiveProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.completed}/{task.total} {task.fields[facts]}"))
-        self._bars = Bars(*columns, console=console, transient=True)
+        numbers = TextColumn("{task.completed}/{task.total} {task.fields[facts]}")
+        self._bars = Bars(TextColumn("{task.description}"), BarColumn(30), numbers, console=console, transient=True)
         self._run = self._bars.add_task("cells", total=None, facts="")
         self._cell = self._bars.add_task("", total=None, visible=False, facts="")
         self._pace = Pace()

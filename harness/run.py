@@ -76,7 +76,7 @@ class Summary:
         return 1 if any(visit.record.status == "failed" for visit in self.visits) else 0
 
     def lines(self) -> list[str]:
-        """Closing words: what failed and why, then the counts."""
+        """Say at the end what failed and why, then the counts."""
         failed = [visit for visit in self.visits if visit.record.status == "failed"]
         lines = [f"failed: {v.cell}: {headline(v.record.reason)} (records/{v.cell.id}.json)" for v in failed]
         counts = Counter("done by another run" if visit.elsewhere else visit.record.status for visit in self.visits)

@@ -1,9 +1,11 @@
 """The results of one suite on disk: what is done, what is missing, and who is at work on what.
 
-    <suite>/records/<cell id>.json      one measured cell; its presence means "done"
-    <suite>/samples/<cell id>.parquet   its per-sample table, written before the record
-    <suite>/journal/<cell id>.jsonl     answers of a cell that is not finished
-    <suite>/locks/<cell id>.lock        held while a run works on the cell; the system frees it when the run dies
+Below the suite's folder lie, named after the cell's id:
+
+- `records/*.json`: measured cells; a cell without a record is missing
+- `samples/*.parquet`: per-sample tables, each written before its record
+- `journal/*.jsonl`: answers of cells that are not finished
+- `locks/*.lock`: held while a run works on a cell; the system frees them when the run dies
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import dataclasses
 import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -83,11 +85,8 @@ class Store:
         """Claim a cell for this process; yields False, at once, where another live run holds it, unless told to wait."""
         path = self.folder / "locks" / f"{cell.id}.lock"
         lock = FileLock(path)
-        with writing(path):
-            try:
-                lock.acquire(timeout=-1 if wait else 0, poll_interval=POLL_S)
-            except Timeout:
-                pass  # `is_locked` says so below; yielding here would hide the caller's errors behind this one
+        with writing(path), suppress(Timeout):  # `is_locked` tells
+            lock.acquire(timeout=-1 if wait else 0, poll_interval=POLL_S)
         try:
             yield lock.is_locked
         finally:
@@ -121,8 +120,8 @@ def is_done(record: Record | None) -> bool:
 
 
 def _parquet(samples: Sequence[Sample]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow has no type hints
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]  # the same
 
     names = [field.name for field in dataclasses.fields(Sample)]
     schema = pa.schema([(name, pa.float64() if name in ("score", "tokens") else pa.string()) for name in names])

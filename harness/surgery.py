@@ -20,7 +20,7 @@ from vtpbench.harness.evidence import Arrival, decoder_evidence
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.layout import Layout
 from vtpbench.pruners.base import Cut, Evidence, Keep, Pruner, TokenView, take
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.errors import Unsupported
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -79,9 +79,9 @@ def pruned(decoder: nn.Module, pruner: Pruner, batch: Batch, needs: frozenset[Ev
 class Surgeon:
     """State of one batch on its way through the decoder."""
 
-    def __init__(self, decoder: nn.Module, pruner: Pruner, batch: Batch, needs: frozenset[Evidence]) -> None:
+    def __init__(self, decoder: Any, pruner: Pruner, batch: Batch, needs: frozenset[Evidence]) -> None:
         self.decoder, self.pruner, self.batch = decoder, pruner, batch
-        self.layers: list[nn.Module] = list(decoder.layers)  # type: ignore[arg-type] # nn.Module types its attributes loosely
+        self.layers: list[nn.Module] = list(decoder.layers)
         self.needs = frozenset(n for n in needs if n.kind in ("row", "rows_mean", "text", "layer_keys", "embeddings"))
         self.boundaries = {cut.at for image in batch.images for cut in image.later_cuts}
         self.trace = Trace()
@@ -131,7 +131,7 @@ class Surgeon:
         for images, cut, stage_number in self._groups(number):
             keep = self.pruner.apply(self._view(images, cut, stage_number, arrival, before))
             if keep.valid is not None:
-                raise UserError(f"{type(self.pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
+                raise Unsupported(f"{type(self.pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
             if keep.k != cut.keep:
                 raise AssertionError(f"{type(self.pruner).__name__} kept {keep.k} tokens at layer {number}, {cut.keep} were due")
             for n, image in enumerate(images):
@@ -200,10 +200,11 @@ class Surgeon:
         mask = self._prefill_mask(before, layout, columns)
         if self.pruner.position_rule == "renumber":
             if before.positions.dim() > 2:
-                raise UserError(f"{type(self.pruner).__name__}: positions with several axes can only be kept; set positions: keep")
+                name = type(self.pruner).__name__
+                raise Unsupported(f"{name}: positions with several axes can be kept only; set positions: keep")
             positions = (layout.valid(columns.device).cumsum(-1) - 1).clamp(min=0)
             rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
-            shift = self.batch.positions[:, -1:] - positions[:, -1:]
+            shift: Tensor | None = self.batch.positions[:, -1:] - positions[:, -1:]
         else:
             shape = before.positions.shape[:-1] + columns.shape[-1:]
             positions = before.positions.gather(-1, columns.expand(shape))
@@ -243,7 +244,7 @@ class Surgeon:
         if stage.at == 0:
             return None
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
-        positions, rotary = kwargs.get("position_ids"), kwargs["position_embeddings"]
+        positions, rotary = kwargs["position_ids"], kwargs["position_embeddings"]
         if stage.shift is not None:
             positions = positions - stage.shift
             rotary = self.decoder.rotary_emb(hidden, position_ids=positions)

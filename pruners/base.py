@@ -81,11 +81,11 @@ class ModelShape:
     """Positions are (time, height, width); they can be kept, not renumbered."""
 
     def vision_layer(self, fraction: float) -> int:
-        """Module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""
+        """Find the module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""
         return max(1, round(fraction * self.vision_layers)) - 1
 
     def decoder_layer(self, fraction: float) -> int:
-        """Boundary at a fraction of the decoder's depth, at least 1."""
+        """Find the boundary at a fraction of the decoder's depth, at least 1."""
         return max(1, round(fraction * self.decoder_layers))
 
 
@@ -208,12 +208,17 @@ class Pruner:
         return "keep"
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
-        """Evidence to collect; raises `Unsupported` where the model cannot give it."""
+        """List evidence to collect; raises `Unsupported` where the model cannot give it."""
         del shape
         return frozenset()
 
+    def target_grid(self, budget: int, grid: Grid, shape: ModelShape) -> tuple[int, int] | None:
+        """Say to which height and width, in tokens, each tile is to shrink before the encoder; None leaves the image alone."""
+        del budget, grid, shape
+        return None
+
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
-        """Schedule that gives an image of `n` tokens an average of `budget` tokens over the decoder layers.
+        """Plan the schedule that gives an image of `n` tokens an average of `budget` tokens over the decoder layers.
 
         Ascending in `at`, descending in `keep`; raises `Infeasible` with the reason.
         """
@@ -263,7 +268,7 @@ def rank(score: Tensor) -> Tensor:
 
 
 def top(score: Tensor, k: int) -> Tensor:
-    """Indices of the `k` best of the last dimension, ascending; ties favour the lower index."""
+    """Choose the `k` best indices of the last dimension, ascending; ties favour the lower index."""
     return rank(score)[..., :k].sort(dim=-1).values
 
 
@@ -274,7 +279,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def average_in(cuts: tuple[Cut, ...], n: int, layers: int) -> float:
-    """Mean number of vision tokens that enter a decoder layer under a schedule."""
+    """Compute the mean number of vision tokens that enter a decoder layer under a schedule."""
     total, count, start = 0, n, 0
     for cut in cuts:
         total += count * (cut.at - start)

@@ -23,7 +23,11 @@ class Downsample(Pruner):
     """
 
     source: ClassVar[str] = "Liao et al., ACL 2026"
-    adaptive: ClassVar[bool] = True
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the count adapts: some budgets have no grid of exactly that size."""
+        return True
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Cut nowhere: fewer tokens arrive."""

@@ -19,7 +19,7 @@ class Unsupported(UserError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Closing words of an error about an unknown name: the nearest valid name, or all of them."""
+    """Give the closing words of an error about an unknown name: the nearest valid name, or all of them."""
     names = sorted(known)
     near = get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"

@@ -116,7 +116,8 @@ def _import(module: str) -> Any:
     if not path.is_file():
         raise UserError(f"no pruner file {path}")
     spec = importlib.util.spec_from_file_location(f"vtpbench_local_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = loaded  # dataclasses look their module up there
     spec.loader.exec_module(loaded)

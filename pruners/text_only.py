@@ -24,6 +24,11 @@ class TextOnly(Pruner):
         del budget, n, shape
         return (Cut(0, 0),)
 
+    def expected_average(self, budget: int, n: int, shape: ModelShape) -> float:
+        """Demand no token at all."""
+        del budget, n, shape
+        return 0.0
+
     def select(self, view: TokenView) -> Tensor:
         """Choose none."""
         return view.index[:, :0]

@@ -158,7 +158,7 @@ class Family(ABC):
 
     def _embed(self, ids: list[int], layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
         """Embed the text, project the vision tokens, and put both in their places; padding is zero."""
-        words = self.model.get_input_embeddings()(torch.tensor(ids, device=self.device))
+        words: Tensor = self.model.get_input_embeddings()(torch.tensor(ids, device=self.device))
         embeds = words.new_zeros(len(layout.rows), layout.width, words.shape[-1])
         vision = self.project(torch.cat([image.features for image in images])) if images else words[:0]
         next_word, next_row = 0, 0

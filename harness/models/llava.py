@@ -17,7 +17,6 @@ from vtpbench.harness.models.tower import tower_evidence, watching
 from vtpbench.pruners.base import Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
 
-
 VICUNA_V1 = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
     "answers to the user's questions."
@@ -47,7 +46,7 @@ class Llava(Family):
         """Shape of a model with this configuration, and the vision tokens of an image."""
         layer, vision, text = config.vision_feature_layer, config.vision_config, config.text_config
         if config.vision_feature_select_strategy != "default" or not isinstance(layer, int) or layer >= 0:
-            raise Unsupported("only LLaVA checkpoints that take one vision layer, counted from the end, without CLS are supported")
+            raise Unsupported("supported are LLaVA checkpoints with one vision layer, counted from the end, without CLS")
         shape = ModelShape(
             family="llava",
             decoder_layers=text.num_hidden_layers,

@@ -29,7 +29,7 @@ class Described:
     folder: Path
 
 
-def _families() -> dict[str, type[Family]]:
+def families() -> dict[str, type[Family]]:
     """Give the family of each transformers `model_type`."""
     from vtpbench.harness.models.llava import Llava
 
@@ -80,7 +80,7 @@ def describe_model(
 
     folder = find_checkpoint(path, revision, label)
     model_type = _model_type(folder, label)
-    family = _families()[model_type]
+    family = families()[model_type]
     shape, tokens = family.describe(AutoConfig.from_pretrained(folder))
     info = ModelInfo(
         label=label,
@@ -101,7 +101,7 @@ def open_model(described: Described, device: torch.device) -> Family:
     import torch
 
     info = described.info
-    family = _families()[_model_type(described.folder, info.label)]
+    family = families()[_model_type(described.folder, info.label)]
     dtype = getattr(torch, info.dtype)
     return family.load(described.folder, dtype, device, info.attention, info.preprocessing)
 
@@ -114,7 +114,7 @@ def _model_type(folder: Path, label: str) -> str:
         config: dict[str, Any] = json.loads(file.read_text())
     except json.JSONDecodeError as e:
         raise UserError(f"model '{label}': {file} is not valid JSON: {e}") from e
-    found, known = config.get("model_type"), _families()
+    found, known = config.get("model_type"), families()
     if found not in known:
         architecture = ", ".join(config.get("architectures") or [str(found)])
         raise UserError(f"model '{label}': architecture {architecture} is not supported; supported: {', '.join(sorted(known))}")

@@ -66,7 +66,8 @@ def tower_evidence(layers: nn.ModuleList, seen: Seen, needs: Iterable[Evidence])
 
 
 def _heads(x: Tensor, attention: Any) -> Tensor:
-    return x.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
+    heads: Tensor = x.unflatten(-1, (attention.num_heads, attention.head_dim))
+    return heads.transpose(1, 2)
 
 
 def _attention(attention: Any, hidden: Tensor, kind: str) -> Tensor:
@@ -74,5 +75,5 @@ def _attention(attention: Any, hidden: Tensor, kind: str) -> Tensor:
     query, key = _heads(attention.q_proj(hidden), attention).float(), _heads(attention.k_proj(hidden), attention).float()
     if kind == "cls":
         query = query[:, :, :1]
-    probability = (query @ key.transpose(-1, -2) * attention.scale).softmax(-1)
+    probability: Tensor = (query @ key.transpose(-1, -2) * attention.scale).softmax(-1)
     return probability.mean((1, 2))[:, 1:]

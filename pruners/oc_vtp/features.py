@@ -1,7 +1,6 @@
 """Vision features on disk: float16 rows in memory-mapped shards and an index, written once, resumed after any interruption.
 
-A folder holds `meta.json`, `index.jsonl` with one line per image, and `shard-00000.f16` ... of raw rows. An image's rows
-are written before its line, so a line is the proof that the image is complete.
+A folder holds `meta.json`, `index.jsonl` (a line per image) and `shard-00000.f16` ...; rows are written before their line.
 """
 
 from __future__ import annotations
@@ -139,14 +138,7 @@ def extract(
 
 
 class FeatureStore:
-    """Read access to a folder of features.
-
-    Parameters
-    ----------
-    folder : what `extract` wrote
-    keys : the images to use, all unless given; their order does not matter
-
-    """
+    """Read access to what `extract` wrote, to all images or to those named; the order of names does not matter."""
 
     def __init__(self, folder: Path, keys: Collection[str] | None = None) -> None:
         self.meta = _read_meta(folder)

@@ -89,6 +89,8 @@ def train(
             run.save()  # after its row: what a resumed run drops from the log is what it will write again
         elif run.step % config.log_every == 0:
             note(row)
+    if place.world > 1:
+        torch.distributed.barrier()  # the first process may still be writing the best weights
     return Result(folder / BEST, folder / LOG, run.step, load(folder / BEST).header)
 
 

@@ -29,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from vtpbench.suites.demo.card import write_card
 from vtpbench.suites.demo.data import Pictures, load_pictures
 from vtpbench.suites.demo.export import export_benchmarks, export_model
 from vtpbench.suites.demo.language import Answerer, Pack, Packer, train_answers, train_tokenizer
@@ -81,7 +82,7 @@ class Builder:
         (self.work / "facts.json").write_text(json.dumps(facts, indent=1))
 
     def facts(self) -> dict[str, Any]:
-        """What the stages noted so far."""
+        """Read what the stages noted so far."""
         file = self.work / "facts.json"
         return dict(json.loads(file.read_text())) if file.exists() else {}
 
@@ -207,6 +208,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder that gets model/ and tasks/data/")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    torch.set_flush_denormal(True)  # peaked attention is full of denormal numbers, which processors handle slowly
     builder = Builder(Recipe(), arguments.work, torch.device(arguments.device))
     tokenizer = builder.tokenizer()
     model, heads = builder.fresh_model(tokenizer)
@@ -216,8 +218,9 @@ def main() -> None:
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {arguments.device}"
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     facts = {"recipe": asdict(builder.recipe), "stages": builder.facts(), "machine": machine, "versions": versions}
-    export_model(model, tokenizer, arguments.out / "model", facts)
     export_benchmarks(arguments.out / "tasks" / "data", builder.recipe.seed)
+    export_model(model, tokenizer, arguments.out / "model")
+    write_card(arguments.out / "model", facts)
 
 
 if __name__ == "__main__":

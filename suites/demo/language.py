@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vtpbench.suites.demo.questions import Question
-from vtpbench.suites.demo.scenes import COLOURS, KINDS, SIZES
+from vtpbench.suites.demo.scenes import COLOURS, KINDS
 from vtpbench.suites.demo.tower import DenseHeads, DenseTargets
 
 CHAT_TEMPLATE = (
@@ -29,7 +30,7 @@ CHAT_TEMPLATE = (
 """The layout of vicuna_v1 without its system sentence: `USER: <image>` newline question ` ASSISTANT:`."""
 IGNORED = -100
 ALIGN_WEIGHT = 0.5
-"""Weight of the loss that makes a projected patch resemble the embeddings of its colour's, kind's and size's words."""
+"""Weight of the loss that makes a projected patch resemble the embeddings of the words for its colour and kind."""
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -124,7 +125,7 @@ class Answerer:
             assert all(len(i) == 1 for i in ids), "every attribute is one token"
             return torch.tensor([i[0] for i in ids], device=model.device)
 
-        self.words = (words(KINDS), words(tuple(COLOURS)), words(SIZES))
+        self.words = (words(KINDS), words(tuple(COLOURS)))
 
     def loss(self, pixels: Tensor, targets: DenseTargets, pack: Pack, joint: bool) -> tuple[Tensor, float]:
         """Loss of a batch and the share of answer tokens that are right; `joint` trains the vision tower too."""
@@ -149,7 +150,7 @@ class Answerer:
         table = self.model.get_input_embeddings().weight
         front = targets.kind != len(KINDS)
         loss = projected.new_zeros(())
-        for words, target in zip(self.words, (targets.kind, targets.colour, targets.size), strict=True):
+        for words, target in zip(self.words, (targets.kind, targets.colour), strict=True):
             loss = loss + F.cross_entropy(projected[front] @ table[words].T, target[front])
         return loss
 
@@ -164,13 +165,14 @@ def train_answers(
 ) -> None:
     """Train in place; with `joint` the vision tower follows at a fifth of the rate and keeps its dense supervision."""
     core = answerer.model.model
-    answering = [*core.language_model.parameters(), *core.multi_modal_projector.parameters(), *answerer.model.lm_head.parameters()]
-    groups = [{"params": answering, "lr": learning_rate}]
+    parts = (core.language_model, core.multi_modal_projector, answerer.model.lm_head)
+    answering = [p for part in parts for p in part.parameters()]
+    groups: list[dict[str, Any]] = [{"params": answering, "lr": learning_rate}]
     if joint:
         groups.append({"params": [*core.vision_tower.parameters(), *answerer.heads.parameters()], "lr": learning_rate / 5})
     optimiser = torch.optim.AdamW(groups, weight_decay=0.05, betas=(0.9, 0.98))
     peaks = [g["lr"] for g in groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=steps, pct_start=0.05)  # type: ignore[arg-type] # the stub wants floats only
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=steps, pct_start=0.05)
     answerer.model.train()
     window: list[float] = []
     for step in range(steps):
@@ -182,6 +184,7 @@ def train_answers(
         schedule.step()
         window.append(hits)
         if step % 50 == 49 or step == steps - 1:
-            log(f"{'joint' if joint else 'language'} {step + 1}/{steps} loss {loss.item():.3f} answer tokens {sum(window) / len(window):.3f}")
+            share = sum(window) / len(window)
+            log(f"{'joint' if joint else 'language'} {step + 1}/{steps} loss {loss.item():.3f} answer tokens {share:.3f}")
             window.clear()
     answerer.model.eval()

@@ -1,6 +1,6 @@
 """A run with a scripted engine: no model, the real loop, store and journal. Tests load it, or start it as a process.
 
-    python scripted_run.py FOLDER CELLS [PAUSE_S] [BARRIER]
+    python scripted_run.py FOLDER CELLS [PAUSE_S [PARTIES [LARGEST_FILE]]]
 
 Every question that is asked leaves a line in FOLDER/asked.log, so that tests can count how often it was.
 """
@@ -136,4 +136,4 @@ def main(folder: Path, cells: int, pause_s: float = 0.0, parties: int = 1, large
 
 if __name__ == "__main__":
     here, count, *rest = sys.argv[1:]
-    sys.exit(main(Path(here), int(count), *(float(rest[0]),) * bool(rest), *map(int, rest[1:])))
+    sys.exit(main(Path(here), int(count), float(rest[0]) if rest else 0.0, *map(int, rest[1:])))

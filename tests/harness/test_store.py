@@ -17,8 +17,9 @@ scripted = SimpleNamespace(**run_path(str(Path(__file__).with_name("scripted_run
 
 
 def record_of(cell, status: Status = "ok") -> Record:
-    same = {name: getattr(cell, name) for name in ("model", "pruner", "budget", "benchmark", "seed")}
-    return Record(cell_id=cell.id, suite="toy", status=status, environment=scripted.ENVIRONMENT, created="2025-01-01T00:00:00+00:00", **same)
+    facts = {name: getattr(cell, name) for name in ("model", "pruner", "budget", "benchmark", "seed")}
+    facts |= {"suite": "toy", "environment": scripted.ENVIRONMENT, "created": "2025-01-01T00:00:00+00:00"}
+    return Record(cell_id=cell.id, status=status, **facts)
 
 
 @pytest.fixture
@@ -79,7 +80,8 @@ def test_a_damaged_record_is_named_once_skipped_and_kept_beside_the_new_one(stor
 
 
 def test_the_table_of_samples_can_be_read_by_name(store: Store):
-    samples = [Sample("0", "img", "", "is it?", "yes", "yes", 1.0, 4.0, "{}"), Sample("1", "img", "", "what?", "ü\n", "no", None, 4.0, "{}")]
+    first = Sample("0", "img", "", "is it?", "yes", "yes", 1.0, 4.0, "{}")
+    samples = [first, Sample("1", "img", "", "what?", "ü\n", "no", None, 4.0, "{}")]
     store.save_samples("abc", samples)
     table = pq.read_table(store.folder / "samples" / "abc.parquet")
     assert table.to_pylist() == [vars(sample) for sample in samples]

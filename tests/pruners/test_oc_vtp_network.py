@@ -97,7 +97,7 @@ def test_last_round_alone_is_differentiated(pruner: OCPruner) -> None:
     """The gradient skips the earlier rounds, yet reaches the initial slots as if they were the last round's input."""
     features, noise = torch.randn(1, 9, 24), torch.randn(4, 16)
     slots, _ = pruner.bind(features, noise)
-    slots.sum().backward()
+    slots.sum().backward()  # type: ignore[no-untyped-call]  # torch
     gradient = pruner.initializ.mean.grad
     assert gradient is not None
     pruner.aggregat.iterations = 2

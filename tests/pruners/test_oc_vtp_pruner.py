@@ -22,7 +22,12 @@ QWEN = replace(SHAPE, family="qwen2_5_vl", vision_layers=32, feature_layer=31, h
 HEADER = Header(model="tiny", tower="abc", layer=8, tokens=36)
 # the worked example of the specification: 4 slots, 6 tokens, attention that tokens receive
 ATTENTION = torch.tensor(
-    [[0.40, 0.2, 0.1, 0.1, 0.3, 0.2], [0.35, 0.2, 0.1, 0.2, 0.3, 0.1], [0.15, 0.3, 0.1, 0.6, 0.2, 0.1], [0.10, 0.3, 0.7, 0.1, 0.2, 0.6]]
+    [
+        [0.40, 0.2, 0.1, 0.1, 0.3, 0.2],
+        [0.35, 0.2, 0.1, 0.2, 0.3, 0.1],
+        [0.15, 0.3, 0.1, 0.6, 0.2, 0.1],
+        [0.10, 0.3, 0.7, 0.1, 0.2, 0.6],
+    ]
 )[None]
 RECEIVED = torch.tensor([[0.05, 0.20, 0.10, 0.02, 0.18, 0.15]])
 
@@ -75,7 +80,9 @@ def test_normalising_over_tokens_would_choose_otherwise() -> None:
     assert winners(logits.softmax(2), 1).nonzero()[:, 1].tolist() == [4]
 
 
-@pytest.mark.parametrize("options", [{}, {"pad": "random"}, {"attention": "cls"}, {"top_k": 3}, {"slots": 20}, {"compat_extra_slot": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"pad": "random"}, {"attention": "cls"}, {"top_k": 3}, {"slots": 20}, {"compat_extra_slot": True}]
+)
 def test_padded_count_is_exact(checkpoint: str, options: dict[str, Any]) -> None:
     pruner = OCVTP(checkpoint, **options)
     for keep in (3, 8, 35, 36):
@@ -107,11 +114,12 @@ def test_padding_follows_received_attention(checkpoint: str) -> None:
     winning = OCVTP(checkpoint, pad="none").apply(shown)
     assert winning.valid is not None
     won = set(winning.index[winning.valid].tolist())
-    for attention, kind in (("meanq", "received"), ("cls", "cls")):
-        score = shown.evidence[Evidence(kind, 22)][0]  # type: ignore[arg-type]  # a Kind
-        others = [i for i in score.argsort(descending=True).tolist() if i not in won]
-        expected = sorted(won | set(others[: 30 - len(won)]))
-        assert OCVTP(checkpoint, attention=attention).apply(shown).index[0].tolist() == expected  # type: ignore[arg-type]
+    for pruner, asked in (
+        (OCVTP(checkpoint), Evidence("received", 22)),
+        (OCVTP(checkpoint, attention="cls"), Evidence("cls", 22)),
+    ):
+        others = [i for i in shown.evidence[asked][0].argsort(descending=True).tolist() if i not in won]
+        assert pruner.apply(shown).index[0].tolist() == sorted(won | set(others[: 30 - len(won)]))
 
 
 @pytest.mark.parametrize("pad", ["att_score", "random", "none"])
@@ -192,7 +200,7 @@ def test_checkpoint_of_another_tower_is_refused(checkpoint: str) -> None:
         OCVTP(checkpoint, layer=10).needs(SHAPE)
     with pytest.raises(Unsupported, match="tokens per image 36 there, 180 here"):
         OCVTP(checkpoint).cuts(8, 180, SHAPE)
-    with pytest.raises(Unsupported, match="trained on tiny.* vision tower abc there, xyz here"):
+    with pytest.raises(Unsupported, match=r"trained on tiny.* vision tower abc there, xyz here"):
         load(checkpoint).verify(tower="xyz")
     load(checkpoint).verify(tower="abc", tokens=36, layer=8, width=24)
 

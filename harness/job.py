@@ -1,0 +1,113 @@
+"""From a suite and the command line's choices to a plan, and from a plan to a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from vtpbench.harness.cell import Cell
+from vtpbench.harness.environment import environment, versions
+from vtpbench.harness.plan import estimator, narrow, obstacles, plan, render_plan
+from vtpbench.harness.progress import Progress
+from vtpbench.harness.record import ModelInfo
+from vtpbench.harness.run import Engine, Setting, Summary, run
+from vtpbench.harness.specs import Dtype, ModelSpec
+from vtpbench.harness.store import Store
+from vtpbench.harness.suite import Suite, load
+from vtpbench.pruners.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from vtpbench.harness.models.load import Described
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the command line says beside the suite."""
+
+    out: Path
+    only: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    """`key=value`, replacing what the suite says."""
+    limit: int | None = None
+    batch_size: int | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A suite with its models (by label), its cells and the folder of its results."""
+
+    suite: Suite
+    models: Mapping[str, Described]
+    cells: tuple[Cell, ...]
+    store: Store
+
+
+def make_job(suite_name: str, choices: Choices, warn: Callable[[str], None]) -> Job:
+    """Load and plan a suite; raises `UserError` for every mistake that can be known before a model is loaded."""
+    named = {"limit": choices.limit, "batch_size": choices.batch_size}
+    suite = load(suite_name, [*choices.settings, *(f"{key}={value}" for key, value in named.items() if value is not None)])
+    if choices.dtype is not None:
+        suite = suite.with_dtype(_dtype(choices.dtype))
+    models: dict[str, Described] = {}
+
+    def describe(spec: ModelSpec) -> ModelInfo:
+        models[spec.label] = _describe(spec)
+        return models[spec.label].info
+
+    cells = narrow(plan(suite, describe, versions()), choices.only)
+    return Job(suite, models, cells, Store(choices.out / suite.name, warn))
+
+
+def show(job: Job) -> str:
+    """Print the plan: what is done, what is missing, what cannot be done, and how long the rest will take."""
+    missing = {cell.id for cell in job.store.missing(job.cells)}
+    done = {cell.id for cell in job.cells} - missing
+    reasons = obstacles(job.cells, {label: described.shape for label, described in job.models.items()})
+    return render_plan(job.cells, done, reasons, estimator(job.store.records()))
+
+
+def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
+    """Run the missing cells of a job on a device as torch names it; by default the first GPU, else the CPU."""
+    import torch
+
+    try:
+        device = torch.device(device_name or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:  # a CPU build asserts
+        raise UserError(f"no device '{device_name}' here ({str(e).splitlines()[0]}); `vtpbench doctor` lists the devices") from e
+
+    def open_engine(model: ModelInfo) -> Engine:
+        from vtpbench.harness import engine  # imports lmms-eval: many seconds, which a complete folder need not pay
+        from vtpbench.harness.models.load import open_model
+
+        return engine.Engine(open_model(job.models[model.label], device), job.suite.batch_size)
+
+    setting = Setting(job.suite.name, job.store, open_engine, job.suite.benchmarks, environment(str(device)), progress)
+    return run(job.cells, setting)
+
+
+def _dtype(name: str) -> Dtype:
+    if name not in get_args(Dtype):
+        raise UserError(f"--dtype {name}: {did_you_mean(name, get_args(Dtype))}")
+    return cast(Dtype, name)
+
+
+def _describe(spec: ModelSpec) -> Described:
+    from vtpbench.harness.models.load import describe_model
+
+    assert spec.dtype is not None  # filled in by `load`, as is the next
+    assert spec.attention is not None
+    described = describe_model(
+        spec.label,
+        spec.location,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        attention=spec.attention,
+        preprocessing=spec.preprocessing,
+    )
+    # As the suite has it: where a folder lies on this machine changes no number, and must not change a cell's identity.
+    return dataclasses.replace(described, info=described.info.model_copy(update={"id": spec.path}))

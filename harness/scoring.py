@@ -1,0 +1,111 @@
+"""From lmms-eval's results to a cell's outcome: the score, its error, the rows per sample, and the audit of the counts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vtpbench.harness.answering import Answerer
+from vtpbench.harness.cell import Answer, Cell, Sample, tokens_for
+from vtpbench.harness.outcome import Outcome
+from vtpbench.harness.record import BatchInfo, Observed
+from vtpbench.pruners.base import ModelShape, Pruner
+
+TOLERANCE_TOKENS, TOLERANCE_SHARE = 1.0, 0.01
+"""A cell whose observed average is off by more than both of these fails."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What lmms-eval said of one task, and what answered it."""
+
+    results: Mapping[str, Any]
+    samples: list[dict[str, Any]]
+    answerer: Answerer
+    answers: Mapping[str, Answer]
+
+
+def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated) -> Outcome:
+    """Turn an evaluation into a cell's result; it fails where the counts are not what was asked for."""
+    numbers = {k: float(v) for k, v in evaluated.results.items() if k.endswith(",none") and _is_number(v)}
+    metrics = {k.removesuffix(",none"): v for k, v in numbers.items()}
+    terms = [term.strip() for term in cell.benchmark.metric.split("+")]
+    answers = list(evaluated.answers.values())
+    rows = [_sample(sample, terms, evaluated.answers[str(sample["doc_id"])]) for sample in evaluated.samples]
+    problem = _audit(cell, pruner, shape, answers)
+    return Outcome(
+        status="failed" if problem else "ok",
+        reason=problem,
+        score=cell.benchmark.scale * sum(metrics[t] for t in terms),
+        stderr=_stderr(cell, [row.score for row in rows], sum(metrics[t] for t in terms)),
+        metrics={k: v for k, v in metrics.items() if "stderr" not in k},
+        n=len(rows),
+        observed=_observed(answers, shape.decoder_layers),
+        generate_s=evaluated.answerer.seconds,
+        batch=BatchInfo(requested=cell.batch_size, smallest=evaluated.answerer.smallest),
+        samples=rows,
+    )
+
+
+def _sample(sample: dict[str, Any], terms: list[str], answer: Answer) -> Sample:
+    per_image = [_mean(counts) for counts in answer.per_layer]
+    own = {k: v for k, v in sample.items() if k in terms}
+    first = next(iter(own.values()), None)
+    score: Any = first.get("score") if isinstance(first, dict) else first
+    doc = sample.get("doc") or {}
+    return Sample(
+        sample=answer.sample,
+        image=answer.images[0] if answer.images else "",
+        category=str(doc.get("category", "")),
+        prompt=str(sample["arguments"][0] if isinstance(sample["arguments"], (list, tuple)) else sample["arguments"]),
+        answer=answer.text,
+        target=str(sample["target"]),
+        score=float(score) if _is_number(score) else None,
+        tokens=_mean(per_image),
+        detail=json.dumps(own, default=str, ensure_ascii=False),
+    )
+
+
+def _observed(answers: list[Answer], layers: int) -> Observed:
+    counts = [c for answer in answers for c in answer.per_layer]
+    originals = [n for answer in answers for n in answer.original]
+    per_layer = [_mean([c[layer] for c in counts]) for layer in range(layers)] if counts else [0.0] * layers
+    return Observed(tokens=_mean(per_layer), original=_mean(originals), per_layer=per_layer, images=len(counts))
+
+
+def _audit(cell: Cell, pruner: Pruner, shape: ModelShape, answers: list[Answer]) -> str | None:
+    """Compare the counts of the forward passes with what was asked for."""
+    for answer in answers:
+        for original, counts in zip(answer.original, answer.per_layer, strict=True):
+            budget = original if cell.is_vanilla else tokens_for(cell.budget, original)
+            expected = pruner.expected_average(budget, original, shape)
+            excess = _mean(counts) - expected
+            off = max(excess, 0.0) if pruner.adaptive else abs(excess)
+            if off > max(TOLERANCE_TOKENS, TOLERANCE_SHARE * expected):
+                seen = f"{_mean(counts):.2f} vision tokens entered a layer on average, {expected:.2f} were due"
+                return f"sample {answer.sample}: {seen} (image of {original} tokens, per layer {list(counts)})"
+    return None
+
+
+def _stderr(cell: Cell, scores: list[float | None], mean: float) -> float | None:
+    """Estimate the standard error of the score where it is the mean of the per-sample scores, else None."""
+    numbers = [s for s in scores if s is not None]
+    if len(numbers) < max(2, len(scores)) or abs(_mean(numbers) - mean) > 1e-6:
+        return None
+    variance = sum((s - mean) ** 2 for s in numbers) / (len(numbers) - 1)
+    return cell.benchmark.scale * math.sqrt(variance / len(numbers))
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return float(sum(numbers) / len(numbers)) if numbers else 0.0
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return not isinstance(value, (str, list, dict)) and math.isfinite(float(value))  # type: ignore[arg-type]  # numpy scalars too
+    except (TypeError, ValueError):
+        return False

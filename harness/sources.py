@@ -1,0 +1,57 @@
+"""Records for a report: from suites by name, or from folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtpbench.harness.record import Record
+from vtpbench.harness.store import Store
+from vtpbench.harness.suite import Suite, load
+from vtpbench.pruners.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Records, and the order of columns and rows (labels) where a suite gives one."""
+
+    records: list[Record]
+    benchmarks: list[str]
+    pruners: list[str]
+
+
+def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> Sources:
+    """Read the records that `names` stand for: folders of results, or suites, whose folder lies in `results`.
+
+    Raises
+    ------
+    UserError : a name that is neither, or no record at all
+
+    """
+    folders: list[Path] = []
+    suites: list[Suite] = []
+    for name in names:
+        if Path(name).is_dir():
+            folders += _stores(Path(name))
+        elif Path(name) != results:
+            suites.append(load(name))
+            folders.append(results / suites[-1].name)
+    records = [record for folder in dict.fromkeys(folders) for record in Store(folder, warn).records()]
+    if not records:
+        raise UserError(f"no records in {', '.join(map(str, folders or names))}; measure something first: vtpbench run demo")
+    matrices = [matrix for suite in suites for matrix in suite.matrix]
+    return Sources(
+        records,
+        _unique(benchmark.label for matrix in matrices for benchmark in matrix.benchmarks),
+        _unique(pruner.label for matrix in matrices for pruner in matrix.pruners),
+    )
+
+
+def _stores(folder: Path) -> list[Path]:
+    """Folder of one suite's results, or those of all suites below."""
+    return [path.parent for path in sorted(folder.rglob("records")) if path.is_dir()]
+
+
+def _unique(labels: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(labels))

@@ -1,0 +1,1 @@
+"""What runs write, next to what papers published; only the latter is packaged."""

@@ -1,0 +1,1 @@
+"""lmms-eval tasks of the demo benchmarks."""
