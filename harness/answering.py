@@ -17,7 +17,7 @@ from vtpbench.harness.models.batch import ImageTokens
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
-    from vtpbench.pruners.base import Pruner
+    from vtpbench.pruners.base import Grid, Pruner
 
 
 T = TypeVar("T")
@@ -124,11 +124,17 @@ class Answerer:
         keys = [f"{q.name}:{n}" for q, own in zip(questions, names, strict=True) for n in range(len(own))]
         selected: dict[int, ImageTokens] = {}
         if distinct:
-            for group in self.family.encode(list(distinct.values()), self.pruner.needs(self.family.shape)):
-                budget = self.budget(group.grid.n)
+            needs = self.pruner.needs(self.family.shape)
+            for group in self.family.encode(list(distinct.values()), needs, self._target):
+                budget = self.budget(group.original)
                 selected.update(self.family.select(group.shown_as(entries), keys, self.pruner, budget))
         tokens = iter(selected[n] for n in range(len(entries)))
         return [Shown(own, [next(tokens) for _ in own]) for own in names]
+
+    def _target(self, grid: Grid) -> tuple[int, int] | None:
+        """Ask the pruner how small to make an image before the tower."""
+        budget = self.budget(grid.n)
+        return None if budget is None else self.pruner.target_grid(budget, grid, self.family.shape)
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

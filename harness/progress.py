@@ -150,7 +150,7 @@ class LiveProgress(Progress):
 
 def make_progress(console: Console) -> Progress:
     """Live on a terminal, plain elsewhere."""
-    return LiveProgress(console) if console.is_terminal else Progress(console)
+    return LiveProgress(console) if console.is_interactive else Progress(console)
 
 
 def describe(record: Record) -> str:

@@ -120,8 +120,8 @@ def is_done(record: Record | None) -> bool:
 
 
 def _parquet(samples: Sequence[Sample]) -> bytes:
-    import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow has no type hints
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]  # the same
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     names = [field.name for field in dataclasses.fields(Sample)]
     schema = pa.schema([(name, pa.float64() if name in ("score", "tokens") else pa.string()) for name in names])

@@ -104,7 +104,9 @@ class Surgeon:
         self.arrived = hidden if number + 1 in self.boundaries else None
         if stage.at == 0:
             return None
-        return (hidden, *args[1:]), {**kwargs, **self._tables(stage.positions, stage.rotary, stage.mask)}
+        # A model with positions on several axes gives its layers rotary tables alone; a kernel would misread such positions.
+        positions = None if kwargs.get("position_ids") is None else stage.positions
+        return (hidden, *args[1:]), {**kwargs, **self._tables(positions, stage.rotary, stage.mask)}
 
     def _enter(self, kwargs: dict[str, Any]) -> None:
         batch, rows = self.batch, len(self.batch.layout.rows)

@@ -6,10 +6,10 @@ A family knows its processor, its vision tower, its prompt and its positions; wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL.Image import Image
@@ -18,10 +18,14 @@ from torch import Tensor, nn
 from vtpbench.harness.models.batch import Batch, ImageTokens
 from vtpbench.harness.models.layout import Layout, Part
 from vtpbench.harness.surgery import Trace, pruned
-from vtpbench.pruners.base import Evidence, Grid, ModelShape, Pruner, TokenView
+from vtpbench.pruners.base import Cut, Evidence, Grid, Keep, ModelShape, Pruner, TokenView, take
 
 PIXELS_AT_ONCE = 32
 """Pictures that go through the vision tower together."""
+IMAGE_MARKER = "<image>"
+"""How benchmarks mark an image inside a question."""
+Target = Callable[[Grid], "tuple[int, int] | None"]
+"""Height and width, in tokens, to shrink each tile of an image to before the tower; None leaves it alone."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class VisionTokens:
     cls : (images, tiles, width) float32 or None
     grid : how the tokens lie
     evidence : what was asked for
+    original : tokens of an image at full size, with all that its family puts between them
 
     """
 
@@ -43,6 +48,7 @@ class VisionTokens:
     cls: Tensor | None
     grid: Grid
     evidence: dict[Evidence, Tensor]
+    original: int
 
     def shown_as(self, shown: Sequence[int]) -> VisionTokens:
         """Repeat images: entry n is image number `shown[n]`; entries of other groups are left out."""
@@ -51,7 +57,7 @@ class VisionTokens:
         rows = torch.tensor([row[shown[n]] for n in entries], device=self.features.device)
         cls = None if self.cls is None else self.cls[rows]
         evidence = {need: value[rows] for need, value in self.evidence.items()}
-        return VisionTokens(tuple(entries), self.features[rows], cls, self.grid, evidence)
+        return VisionTokens(tuple(entries), self.features[rows], cls, self.grid, evidence, self.original)
 
 
 class Family(ABC):
@@ -61,13 +67,22 @@ class Family(ABC):
     model: Any
     """The transformers model; typed loosely because its parts are found by attribute."""
     tokenizer: Any
-    image_token: str
+    image_id: int
+    """Token that stands for an image in a rendered prompt."""
     chat_template: str
-    default_preprocessing: str
+    preprocessings: ClassVar[tuple[str, ...]]
+    """What the family can do to pictures; the first is the default."""
+
+    @classmethod
+    def read_config(cls, folder: Path) -> Any:
+        """Read the configuration of a checkpoint."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(folder)
 
     @classmethod
     @abstractmethod
-    def describe(cls, config: Any) -> tuple[ModelShape, int | None]:
+    def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
         """Shape of a model with this configuration, and the vision tokens of an image where every image has equally many."""
 
     @classmethod
@@ -86,8 +101,8 @@ class Family(ABC):
         """The text model, with `layers` and `rotary_emb`."""
 
     @abstractmethod
-    def encode(self, images: Sequence[Image], needs: frozenset[Evidence]) -> list[VisionTokens]:
-        """Step 1: run the vision tower; images are grouped by geometry."""
+    def encode(self, images: Sequence[Image], needs: frozenset[Evidence], target: Target | None = None) -> list[VisionTokens]:
+        """Step 1: run the vision tower; images are grouped by geometry. `target` is asked for each full-size grid."""
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
@@ -99,37 +114,46 @@ class Family(ABC):
         return (layout.valid(self.device).long().cumsum(-1) - 1).clamp(min=0)
 
     def render(self, question: str, n_images: int) -> str:
-        """Put a question and its images into the model's prompt template."""
-        content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": question}]
+        """Put a question and its images into the model's prompt template; images come first, wherever the question marks them."""
+        text = question.replace(IMAGE_MARKER, "")
+        content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": text}]
         message = [{"role": "user", "content": content}]
         template = self.chat_template
         return str(
             self.tokenizer.apply_chat_template(message, chat_template=template, add_generation_prompt=True, tokenize=False)
         )
 
+    def token_ids(self, prompt: str) -> list[int]:
+        """Tokenize a rendered prompt, one `image_id` for each image."""
+        return list(self.tokenizer(prompt)["input_ids"])
+
     def select(
         self, tokens: VisionTokens, keys: Sequence[str], pruner: Pruner, budget: int | None
     ) -> dict[int, ImageTokens]:
         """Step 2: make the cut at depth 0, if there is one; `budget` None means no budget (vanilla)."""
-        n = tokens.grid.n
+        n, features = tokens.original, tokens.features
         cuts = pruner.cuts(n if budget is None else budget, n, self.shape)
-        everything = torch.arange(n, device=tokens.features.device).expand(len(tokens.members), -1)
-        features: Tensor = tokens.features
-        index, valid = everything, None
+        index, valid = torch.arange(tokens.grid.n, device=features.device).expand(len(tokens.members), -1), None
         if cuts and cuts[0].at == 0:
             names = tuple(keys[m] for m in tokens.members)
-            view = TokenView(cuts[0], 0, features.float(), everything, tokens.grid, names, tokens.evidence, tokens.cls)
-            keep = pruner.apply(view)
+            keep = self.choose(
+                TokenView(cuts[0], 0, features.float(), index, tokens.grid, names, tokens.evidence, tokens.cls), pruner
+            )
+            features = take(features, keep.index) if keep.features is None else keep.features.to(features.dtype)
             index, valid = keep.index, keep.valid
-            if keep.features is not None:
-                features = keep.features.to(features.dtype)
-            else:
-                features = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
         found = {}
         for row, member in enumerate(tokens.members):
             real = slice(None) if valid is None else valid[row]
-            found[member] = ImageTokens(keys[member], features[row][real], index[row][real], n, tokens.grid, cuts)
+            found[member] = self.pack(ImageTokens(keys[member], features[row][real], index[row][real], n, tokens.grid, cuts))
         return found
+
+    def choose(self, view: TokenView, pruner: Pruner) -> Keep:
+        """Let the pruner choose at depth 0."""
+        return pruner.apply(view)
+
+    def pack(self, image: ImageTokens) -> ImageTokens:
+        """Put what is left of an image into the order in which it enters the language model."""
+        return image
 
     def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> Batch:
         """Build the prompts with exactly as many places as tokens are kept; images without a token leave no trace."""
@@ -138,29 +162,33 @@ class Family(ABC):
         numbered = iter(enumerate(flat))
         ids: list[int] = []
         rows: list[tuple[Part, ...]] = []
-        image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         for question, own in zip(questions, kept, strict=True):
             parts: list[Part] = []
-            for token in self.tokenizer(self.render(question, len(own)))["input_ids"]:
-                if token == image_id:
+            for token in self.token_ids(self.render(question, len(own))):
+                if token == self.image_id:
                     number, image = next(numbered)
                     parts.append(Part(len(image.index), number))
-                elif parts and parts[-1].image is None:
+                    continue
+                ids.append(token)
+                if parts and parts[-1].image is None:
                     parts[-1] = Part(parts[-1].length + 1)
                 else:
                     parts.append(Part(1))
-                ids.append(token)
             rows.append(tuple(parts))
         layout = Layout(tuple(rows))
         if len(layout.places) != len(flat):
             raise AssertionError(f"the prompts name {len(layout.places)} images, {len(flat)} were given")
         return Batch(self._embed(ids, layout, flat), self.positions(layout, flat), layout, flat)
 
+    def enter(self, images: Sequence[ImageTokens]) -> Tensor:
+        """Embed what is left of images, one after the other, in the language model's space."""
+        return self.project(torch.cat([image.features for image in images]))
+
     def _embed(self, ids: list[int], layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
         """Embed the text, project the vision tokens, and put both in their places; padding is zero."""
         words: Tensor = self.model.get_input_embeddings()(torch.tensor(ids, device=self.device))
         embeds = words.new_zeros(len(layout.rows), layout.width, words.shape[-1])
-        vision = self.project(torch.cat([image.features for image in images])) if images else words[:0]
+        vision = self.enter(images) if images else words[:0]
         next_word, next_row = 0, 0
         for r, row in enumerate(layout.rows):
             column = layout.width - layout.lengths[r]
@@ -171,7 +199,6 @@ class Family(ABC):
                 else:
                     embeds[r, column : column + part.length] = vision[next_row : next_row + part.length]
                     next_row += part.length
-                    next_word += 1  # the placeholder
                 column += part.length
         return embeds
 

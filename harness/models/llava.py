@@ -1,18 +1,19 @@
-"""LLaVA-1.5: CLIP tower, one tile, an MLP projector, a Llama."""
+"""LLaVA-1.5: CLIP tower, one tile, an MLP projector, a Llama; and what LLaVA-NeXT has in common with it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image as Pillow
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from vtpbench.harness.models.family import PIXELS_AT_ONCE, Family, VisionTokens
+from vtpbench.harness.models.family import PIXELS_AT_ONCE, Family, Target, VisionTokens
 from vtpbench.harness.models.tower import tower_evidence, watching
 from vtpbench.pruners.base import Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
@@ -28,27 +29,47 @@ VICUNA_V1 = (
 """The prompt that LLaVA-1.5 was trained with; used where a checkpoint brings no template."""
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Images with the same geometry, preprocessed.
+
+    Attributes
+    ----------
+    members : their numbers among the images that were encoded together
+    pixels : (images * tiles, channels, height, width) float32
+    grid : how the tokens of an image lie
+    tokens : tokens of an image at full size, with all that is put between them
+
+    """
+
+    members: tuple[int, ...]
+    pixels: Tensor
+    grid: Grid
+    tokens: int
+
+
 class Llava(Family):
     """`LlavaForConditionalGeneration`, from a checkpoint in Hugging Face form."""
 
-    default_preprocessing = "pad"
+    name: ClassVar[str] = "llava"
+    preprocessings = ("pad", "crop")
 
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any, chat_template: str, preprocessing: str) -> None:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
         self.chat_template, self.preprocessing = chat_template, preprocessing
-        self.image_token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
-        self.shape, tokens = self.describe(model.config)
-        side = math.isqrt(tokens)
-        self.grid = Grid(1, side, side)
+        self.image_id = model.config.image_token_id
+        self.shape, _ = self.describe(model.config, preprocessing)
+        self.side = tile_side(model.config)
 
     @classmethod
-    def describe(cls, config: Any) -> tuple[ModelShape, int]:
+    def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
         """Shape of a model with this configuration, and the vision tokens of an image."""
+        del preprocessing
         layer, vision, text = config.vision_feature_layer, config.vision_config, config.text_config
         if config.vision_feature_select_strategy != "default" or not isinstance(layer, int) or layer >= 0:
-            raise Unsupported("supported are LLaVA checkpoints with one vision layer, counted from the end, without CLS")
+            raise Unsupported("only LLaVA checkpoints that take one vision layer, counted from the end, without CLS are supported")
         shape = ModelShape(
-            family="llava",
+            family=cls.name,
             decoder_layers=text.num_hidden_layers,
             decoder_heads=text.num_attention_heads,
             decoder_width=text.hidden_size,
@@ -58,14 +79,21 @@ class Llava(Family):
             has_cls=True,
             full_attention=tuple(range(vision.num_hidden_layers)),
         )
-        return shape, (vision.image_size // vision.patch_size) ** 2
+        return shape, tile_side(config) ** 2
+
+    @staticmethod
+    def model_class() -> Any:
+        """Class of transformers that holds the weights."""
+        from transformers import LlavaForConditionalGeneration
+
+        return LlavaForConditionalGeneration
 
     @classmethod
     def load(cls, path: Path | str, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str) -> Llava:
         """Load a checkpoint; the caller has verified that it is one."""
-        from transformers import AutoImageProcessor, AutoProcessor, LlavaForConditionalGeneration
+        from transformers import AutoImageProcessor, AutoProcessor
 
-        model = LlavaForConditionalGeneration.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        model = cls.model_class().from_pretrained(path, dtype=dtype, attn_implementation=attention)
         processor = AutoProcessor.from_pretrained(path)
         images = AutoImageProcessor.from_pretrained(path, backend="pil")
         template = processor.chat_template or processor.tokenizer.chat_template or VICUNA_V1
@@ -76,40 +104,69 @@ class Llava(Family):
         """The Llama."""
         return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
 
-    def pixels(self, images: Sequence[Image]) -> Tensor:
+    def pictures(self, images: Sequence[Image]) -> list[Pictures]:
         """Preprocess: `pad` to a square of the mean colour as the original LLaVA does, or `crop` as the checkpoint says."""
         ready = [image.convert("RGB") for image in images]
         if self.preprocessing == "pad":
             fill = tuple(int(255 * m) for m in self.image_processor.image_mean)
             ready = [_square(image, fill) for image in ready]
-        values: Tensor = self.image_processor(ready, return_tensors="pt")["pixel_values"]
-        return values.to(self.device, self.model.dtype)
+        pixels: Tensor = self.image_processor(ready, return_tensors="pt")["pixel_values"]
+        return [Pictures(tuple(range(len(ready))), pixels, Grid(1, self.side, self.side), self.side**2)]
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Image], needs: frozenset[Evidence]) -> list[VisionTokens]:
-        """Run the tower; all images have the same geometry."""
+    def encode(self, images: Sequence[Image], needs: frozenset[Evidence], target: Target | None = None) -> list[VisionTokens]:
+        """Run the tower over the tiles of all images."""
+        found = []
+        for group in self.pictures(images):
+            size, grid, pixels = target(group.grid) if target else None, group.grid, group.pixels
+            if size is not None:
+                patch = self.model.config.vision_config.patch_size
+                shrunk = [patch * tokens for tokens in size]
+                pixels = nn.functional.interpolate(pixels, shrunk, mode="bicubic", antialias=True)
+                grid = replace(grid, height=size[0], width=size[1])
+            features, evidence = self._run_tower(pixels, needs, off_size=size is not None)
+            whole = partial(_join_tiles, tiles=grid.tiles)
+            joined = {need: whole(value) for need, value in evidence.items()}
+            cls = features[:, :1].float()
+            found.append(VisionTokens(group.members, whole(features[:, 1:]), whole(cls), grid, joined, group.tokens))
+        return found
+
+    def _run_tower(
+        self, pixels: Tensor, needs: frozenset[Evidence], off_size: bool
+    ) -> tuple[Tensor, dict[Evidence, Tensor]]:
+        """Features of each picture, CLS first, `(pictures, 1 + n, width)`, and evidence over its n patches.
+
+        Pictures that are `off_size` get interpolated position embeddings.
+        """
         tower = self.model.model.vision_tower
         layers = tower.encoder.layers
         outputs = {self.shape.feature_layer, *(n.layer % len(layers) for n in needs if n.kind == "hidden")}
         attended = {n.layer % len(layers) for n in needs if n.kind in ("received", "cls", "keys")}
         parts = []
-        pixels = self.pixels(images)
         for chunk in pixels.split(PIXELS_AT_ONCE):
             with watching(layers, outputs, attended) as seen:
-                tower(pixel_values=chunk)
+                tower(pixel_values=chunk.to(self.device, self.model.dtype), interpolate_pos_encoding=off_size)
                 evidence = tower_evidence(layers, seen, needs)
             features = seen.outputs[self.shape.feature_layer]
             for need in needs:
                 if need.kind == "projected":
                     evidence[need] = self.project(features[:, 1:]).float()
             parts.append((features, evidence))
-        features = torch.cat([f for f, _ in parts])
-        joined = {need: torch.cat([e[need] for _, e in parts]) for need in parts[0][1]}
-        return [VisionTokens(tuple(range(len(images))), features[:, 1:], features[:, :1].float(), self.grid, joined)]
+        return torch.cat([f for f, _ in parts]), {need: torch.cat([e[need] for _, e in parts]) for need in parts[0][1]}
 
     def project(self, features: Tensor) -> Tensor:
         """Apply the two-layer MLP."""
         return self.model.model.multi_modal_projector(features)  # type: ignore[no-any-return] # found by attribute
+
+
+def tile_side(config: Any) -> int:
+    """Tokens along each side of a picture that the tower sees at its own size."""
+    return int(config.vision_config.image_size // config.vision_config.patch_size)
+
+
+def _join_tiles(x: Tensor, tiles: int) -> Tensor:
+    """Put the tokens of an image's tiles one behind the other: `(images * tiles, n, ...)` to `(images, tiles * n, ...)`."""
+    return x.reshape(-1, tiles * x.shape[1], *x.shape[2:])
 
 
 def _square(image: Image, fill: tuple[int, ...]) -> Image:

@@ -17,16 +17,19 @@ _CHUNK = 8  # pictures at a time whose full attention is held in float32
 
 @dataclass
 class Seen:
-    """What the hooks saw in one pass: outputs of layers, and inputs of attention modules, by module index."""
+    """What the hooks saw in one pass: outputs of layers, inputs of attention modules and their rotary tables, by module index."""
 
     outputs: dict[int, Tensor]
     attended: dict[int, Tensor]
+    rotary: dict[int, tuple[Tensor, Tensor]]
 
 
 @contextmanager
-def watching(layers: nn.ModuleList, outputs: Iterable[int], attended: Iterable[int]) -> Iterator[Seen]:
+def watching(
+    layers: nn.ModuleList, outputs: Iterable[int], attended: Iterable[int], attention: str = "self_attn"
+) -> Iterator[Seen]:
     """Record the output of some layers and what enters the attention of others; hooks are removed on the way out."""
-    seen = Seen({}, {})
+    seen = Seen({}, {}, {})
 
     def keep_output(number: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -37,6 +40,8 @@ def watching(layers: nn.ModuleList, outputs: Iterable[int], attended: Iterable[i
     def keep_input(number: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             seen.attended[number] = args[0] if args else kwargs["hidden_states"]
+            if "position_embeddings" in kwargs:
+                seen.rotary[number] = kwargs["position_embeddings"]
 
         return hook
 
@@ -44,8 +49,8 @@ def watching(layers: nn.ModuleList, outputs: Iterable[int], attended: Iterable[i
         for number in set(outputs):
             stack.callback(layers[number].register_forward_hook(keep_output(number)).remove)
         for number in set(attended):
-            attention: Any = layers[number].self_attn
-            stack.callback(attention.register_forward_pre_hook(keep_input(number), with_kwargs=True).remove)
+            module: Any = getattr(layers[number], attention)
+            stack.callback(module.register_forward_pre_hook(keep_input(number), with_kwargs=True).remove)
         yield seen
 
 

@@ -1,0 +1,70 @@
+"""How LLaVA-NeXT lays out an image: one tile of the whole, then tiles that make up an enlarged picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from vtpbench.pruners.base import Grid
+
+NEWLINE = -1
+"""Index of a newline: it is none of the image's vision tokens."""
+
+
+@dataclass(frozen=True)
+class AnyRes(Grid):
+    """Tokens in the order of the tower, tile after tile; they enter the language model as `sequence` says.
+
+    Attributes
+    ----------
+    across : tiles in a row of the enlarged picture
+    top, left : tokens at each side of it that show only padding and do not enter
+    newlines : whether a newline ends each row of it
+
+    """
+
+    across: int = 1
+    top: int = 0
+    left: int = 0
+    newlines: bool = False
+
+    @cached_property
+    def sequence(self) -> Tensor:
+        """Tokens in the order in which they enter: the base tile, then the enlarged picture in raster order."""
+        tile, down = self.height * self.width, (self.tiles - 1) // self.across
+        ids = torch.arange(tile, self.n).reshape(down, self.across, self.height, self.width).transpose(1, 2)
+        picture = ids.reshape(down * self.height, self.across * self.width)
+        picture = picture[self.top : len(picture) - self.top, self.left : picture.shape[1] - self.left]
+        if self.newlines:
+            picture = pad(picture, (0, 1), value=NEWLINE)
+        return torch.cat([torch.arange(tile), picture.flatten()])
+
+    @cached_property
+    def place(self) -> Tensor:
+        """Where each token stands in `sequence`, -1 for padding."""
+        place = torch.full((self.n,), -1)
+        shown = (self.sequence != NEWLINE).nonzero().flatten()
+        place[self.sequence[shown]] = shown
+        return place
+
+    def raster(self, index: Tensor) -> Tensor:
+        """Order that brings rows into the order of `sequence`.
+
+        A pruner that merges may put rows of different kinds one after the other, each kind in ascending order: each kind is
+        brought into order by itself. A row without an index stays where it is.
+        """
+        kind = pad((index[1:] <= index[:-1]).cumsum(0), (1, 0))[: len(index)]
+        place = torch.where(index < 0, -1, self.place.to(index.device)[index.clamp(min=0)])
+        return (kind * (self.n + 1) + place).argsort()
+
+    def packed(self, index: Tensor) -> Tensor:
+        """Places in `sequence` of those tokens that are not padding, and of the newlines of rows that have one; ascending."""
+        tile, line = self.height * self.width, self.across * self.width - 2 * self.left + 1
+        place = self.place[index]
+        place = place[place >= 0]
+        rows = ((place[place >= tile] - tile) // line).unique()
+        return torch.cat([place, tile + (rows + 1) * line - 1]).sort().values

@@ -1,0 +1,157 @@
+"""LLaVA-NeXT: LLaVA with several tiles of an image (AnyRes)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vtpbench.harness.models.anyres import NEWLINE, AnyRes
+from vtpbench.harness.models.batch import ImageTokens
+from vtpbench.harness.models.family import Target, VisionTokens
+from vtpbench.harness.models.llava import Llava, Pictures, tile_side
+from vtpbench.pruners.base import Cut, Evidence, Grid, Keep, ModelShape, Pruner, TokenView
+from vtpbench.pruners.errors import Unsupported
+
+
+class LlavaNext(Llava):
+    """`LlavaNextForConditionalGeneration`, from a checkpoint in Hugging Face form, in one of two protocols.
+
+    `fixed672`: every image becomes 1 + 2 x 2 tiles (of 336 pixels, hence the name), without newlines and without cutting
+    padding off, as in the papers on token pruning: 2880 tokens. What is left of the base tile comes first, then what is left
+    of the four tiles by rows of the picture that they make up.
+
+    `native`: as many tiles as fit the image, padding cut off and a newline after each row, as transformers does. Newlines
+    are vision tokens and count in the budget. A pruner that acts before the language model chooses among the tokens of all
+    tiles; of its choice those on padding are dropped, and newlines follow the rows that are left. The pruner is asked for
+    as many as, all counted, come nearest to the budget from below: a token at most is missing where a larger choice only
+    adds to a smaller one. Pruners that merge, shrink the input, or share the budget among tiles cannot be counted in this
+    way and are refused. Inside the language model a newline is a token like any other.
+    """
+
+    name = "llava_next"
+    preprocessings = ("fixed672", "native")
+
+    @classmethod
+    def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
+        """Shape of a model with this configuration, and the vision tokens of an image where that is fixed."""
+        shape, tile = super().describe(config, preprocessing)
+        return shape, None if tile is None or preprocessing == "native" else 5 * tile
+
+    @staticmethod
+    def model_class() -> Any:
+        """Class of transformers that holds the weights."""
+        from transformers import LlavaNextForConditionalGeneration
+
+        return LlavaNextForConditionalGeneration
+
+    def pictures(self, images: Sequence[Image]) -> list[Pictures]:
+        """Cut images into tiles; group them by geometry."""
+        ready = [image.convert("RGB") for image in images]
+        if self.preprocessing == "native":
+            return self._native_pictures(ready)
+        side = 2 * self.model.config.vision_config.image_size
+        tiles: Tensor = self.image_processor(ready, image_grid_pinpoints=[[side, side]], return_tensors="pt")["pixel_values"]
+        grid = AnyRes(5, self.side, self.side, across=2)
+        return [Pictures(tuple(range(len(ready))), tiles.flatten(0, 1), grid, grid.n)]
+
+    def _native_pictures(self, images: Sequence[Image]) -> list[Pictures]:
+        tiles: Tensor = self.image_processor(images, return_tensors="pt")["pixel_values"]
+        groups: dict[AnyRes, list[int]] = {}
+        for member, image in enumerate(images):
+            groups.setdefault(native_grid(self.model.config, image), []).append(member)
+        return [
+            Pictures(tuple(members), tiles[members, : grid.tiles].flatten(0, 1), grid, len(grid.sequence))
+            for grid, members in groups.items()
+        ]
+
+    def encode(self, images: Sequence[Image], needs: frozenset[Evidence], target: Target | None = None) -> list[VisionTokens]:
+        """Run the tower over the tiles of all images."""
+        if target is None or self.preprocessing == "fixed672":
+            return super().encode(images, needs, target)
+
+        def refuse(grid: Grid) -> None:
+            if target(grid) is not None:
+                raise Unsupported("an image cannot be shrunk under preprocessing 'native'; use 'fixed672'")
+
+        return super().encode(images, needs, refuse)
+
+    def choose(self, view: TokenView, pruner: Pruner) -> Keep:
+        """Let the pruner choose at depth 0; under `native` so many that with newlines the budget is met."""
+        if self.preprocessing == "fixed672":
+            return super().choose(view, pruner)
+        if pruner.scope == "tile":
+            raise Unsupported(f"{type(pruner).__name__} shares its budget among tiles; use preprocessing 'fixed672'")
+        chosen = [_fit(_single(view, row), pruner) for row in range(len(view.keys))]
+        valid = pad_sequence([torch.ones_like(index, dtype=torch.bool) for index in chosen], batch_first=True)
+        return Keep(pad_sequence(chosen, batch_first=True), valid=valid)
+
+    def pack(self, image: ImageTokens) -> ImageTokens:
+        """Order what is left of an image; under `native` drop padding and add newlines, as rows of zeros."""
+        assert isinstance(image.grid, AnyRes)
+        if self.preprocessing == "fixed672":
+            order = image.grid.raster(image.index)
+            return replace(image, features=image.features[order], index=image.index[order])
+        index = image.index.cpu()  # how many newlines there are depends on what was chosen: one wait per image
+        target = image.grid.sequence[image.grid.packed(index)]
+        row = torch.full((image.grid.n,), NEWLINE)
+        row[index] = torch.arange(len(index))
+        source = torch.where(target == NEWLINE, 0, row[target.clamp(min=0)]).to(image.index.device)
+        target = target.to(image.index.device)
+        features = image.features[source] * (target != NEWLINE)[:, None]
+        return replace(image, features=features, index=target)
+
+    def enter(self, images: Sequence[ImageTokens]) -> Tensor:
+        """Project what is left of images; newlines are a vector of the language model's space."""
+        rows = super().enter(images)
+        if self.preprocessing == "fixed672":
+            return rows
+        newline = torch.cat([image.index for image in images]) == NEWLINE
+        return torch.where(newline[:, None], self.model.model.image_newline.to(rows), rows)
+
+
+def native_grid(config: Any, image: Image) -> AnyRes:
+    """Lay out an image as transformers does with this configuration."""
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+    size, side = (image.height, image.width), tile_side(config)
+    down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, config.vision_config.image_size)
+    whole = torch.empty(1, down * side, across * side)
+    height, width = unpad_image(whole, size).shape[1:]
+    top, left = (whole.shape[1] - height) // 2, (whole.shape[2] - width) // 2
+    return AnyRes(1 + down * across, side, side, across, top, left, newlines=True)
+
+
+def _single(view: TokenView, row: int) -> TokenView:
+    """View of one image."""
+    part = slice(row, row + 1)
+    return replace(
+        view,
+        features=view.features[part],
+        index=view.index[part],
+        keys=view.keys[part],
+        evidence={need: value[part] for need, value in view.evidence.items()},
+        cls=None if view.cls is None else view.cls[part],
+    )
+
+
+def _fit(view: TokenView, pruner: Pruner) -> Tensor:
+    """Tokens of one image, so many that with newlines they are nearest to the budget from below, `(k,)`."""
+    assert isinstance(view.grid, AnyRes)
+    best, low, high = view.index[0, :0], 0, view.n
+    while low < high:
+        middle = (low + high + 1) // 2
+        keep = pruner.apply(replace(view, cut=Cut(0, middle)))
+        if keep.features is not None:
+            raise Unsupported(f"{type(pruner).__name__} merges tokens; use preprocessing 'fixed672'")
+        index = keep.index[0] if keep.valid is None else keep.index[0][keep.valid[0]]
+        if len(view.grid.packed(index.cpu())) <= view.cut.keep:
+            best, low = index, middle
+        else:
+            high = middle - 1
+    return best

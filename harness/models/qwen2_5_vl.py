@@ -1,0 +1,167 @@
+"""Qwen2.5-VL: pictures of any size, a windowed tower that merges 2 x 2 patches, positions on three axes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image, Resampling
+from torch import Tensor, nn
+
+from vtpbench.harness.models.batch import ImageTokens
+from vtpbench.harness.models.family import Family, Target, VisionTokens
+from vtpbench.harness.models.layout import Layout, Part
+from vtpbench.harness.models.tower import watching
+from vtpbench.harness.models.windows import block_evidence, window_order
+from vtpbench.pruners.base import Evidence, Grid, ModelShape
+from vtpbench.pruners.errors import Unsupported
+
+PATCHES_AT_ONCE = 1 << 15
+"""Patches that go through the tower together, though at least one image."""
+
+
+class Qwen25VL(Family):
+    """`Qwen2_5_VLForConditionalGeneration`.
+
+    A vision token is what the merger makes of 2 x 2 patches: cuts at depth 0 act behind the merger, where the projector of
+    other models stands, so that `project` has nothing left to do. An image's tokens keep the positions that they have in
+    the full prompt, and the text after it goes on from there.
+    """
+
+    preprocessings = ("dynamic",)
+
+    def __init__(self, model: Any, tokenizer: Any, image_processor: Any, chat_template: str) -> None:
+        self.model, self.tokenizer, self.image_processor, self.chat_template = model, tokenizer, image_processor, chat_template
+        self.image_id = model.config.image_token_id
+        self.shape, _ = self.describe(model.config, "dynamic")
+        self._unit = image_processor.patch_size * image_processor.merge_size  # pixels along each side of a vision token
+        self._window = model.config.vision_config.window_size // self._unit
+
+    @classmethod
+    def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, None]:
+        """Shape of a model with this configuration; the number of vision tokens depends on the image."""
+        del preprocessing
+        vision, text = config.vision_config, config.text_config
+        if "sliding_attention" in text.layer_types:
+            raise Unsupported("Qwen2.5-VL with sliding-window attention is not supported; set use_sliding_window to false")
+        if vision.spatial_merge_size != 2:
+            raise Unsupported(f"only Qwen2.5-VL that merges 2 x 2 patches is supported, not {vision.spatial_merge_size}")
+        shape = ModelShape(
+            family="qwen2_5_vl",
+            decoder_layers=text.num_hidden_layers,
+            decoder_heads=text.num_attention_heads,
+            decoder_width=text.hidden_size,
+            vision_layers=vision.depth,
+            vision_width=vision.hidden_size,
+            feature_layer=vision.depth - 1,
+            has_cls=False,
+            full_attention=tuple(vision.fullatt_block_indexes),
+            multi_axis_positions=True,
+        )
+        return shape, None
+
+    @classmethod
+    def load(cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str) -> Qwen25VL:
+        """Load a checkpoint; the caller has verified that it is one."""
+        from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+        del preprocessing
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        images = AutoImageProcessor.from_pretrained(path, backend="pil")
+        return cls(model.to(device).eval(), tokenizer, images, _template(path, tokenizer))
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The Qwen2.5."""
+        return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image], needs: frozenset[Evidence], target: Target | None = None) -> list[VisionTokens]:
+        """Run the tower; images of the same size go together."""
+        groups: dict[tuple[Grid, Grid], list[int]] = {}
+        for member, image in enumerate(images):
+            full = self._grid(image)
+            size = target(full) if target else None
+            groups.setdefault((full, full if size is None else Grid(1, *size)), []).append(member)
+        found = []
+        for (full, grid), members in groups.items():
+            at_once = max(1, PATCHES_AT_ONCE // (4 * grid.n))
+            chunks = [members[start : start + at_once] for start in range(0, len(members), at_once)]
+            parts = [self._run_tower([images[m] for m in chunk], grid, grid is not full, needs) for chunk in chunks]
+            features = torch.cat([features for features, _ in parts])
+            evidence = {need: torch.cat([e[need] for _, e in parts]) for need in parts[0][1]}
+            found.append(VisionTokens(tuple(members), features, None, grid, evidence, full.n))
+        return found
+
+    def _grid(self, image: Image) -> Grid:
+        """Tokens of an image at the size that the processor gives it."""
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+        limits = self.image_processor.size
+        height, width = smart_resize(
+            image.height, image.width, self._unit, min_pixels=limits["shortest_edge"], max_pixels=limits["longest_edge"]
+        )
+        return Grid(1, height // self._unit, width // self._unit)
+
+    def _run_tower(
+        self, images: Sequence[Image], grid: Grid, resize: bool, needs: frozenset[Evidence]
+    ) -> tuple[Tensor, dict[Evidence, Tensor]]:
+        """Vision tokens `(images, n, width)` and evidence of images whose tokens lie like `grid`."""
+        ready = [image.convert("RGB") for image in images]
+        if resize:
+            size = (self._unit * grid.width, self._unit * grid.height)
+            ready = [image.resize(size, Resampling.BICUBIC) for image in ready]
+        inputs = self.image_processor(ready, do_resize=not resize, return_tensors="pt")
+        tower = self.model.model.visual
+        blocks, depth = tower.blocks, self.shape.vision_layers
+        outputs = {n.layer % depth for n in needs if n.kind == "hidden"}
+        attended = {n.layer % depth for n in needs if n.kind in ("received", "keys")}
+        pixels, sizes = inputs["pixel_values"].to(self.device, self.model.dtype), inputs["image_grid_thw"].to(self.device)
+        with watching(blocks, outputs, attended, attention="attn") as seen:
+            merged = tower(pixels, grid_thw=sizes).pooler_output
+        features = merged.unflatten(0, (len(images), grid.n))
+        order = window_order(grid.height, grid.width, self._window).to(self.device)
+        evidence = block_evidence(blocks, self.shape.full_attention, seen, needs, order)
+        evidence.update((need, features.float()) for need in needs if need.kind == "projected")
+        return features, evidence
+
+    def project(self, features: Tensor) -> Tensor:
+        """Leave features alone: the tower's merger has projected them."""
+        return features
+
+    def positions(self, layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
+        """Positions in the full prompt, `(3, rows, width)`: time, height and width.
+
+        A token of an image stands at its row and column behind the text before the image, and text goes on behind the
+        image's longer side. A row that continues no token stands where its image begins. Padding has position 0.
+        """
+        positions = torch.zeros(3, len(layout.rows), layout.width, dtype=torch.int64, device=self.device)
+        for r, row in enumerate(layout.rows):
+            column, start = layout.width - layout.lengths[r], 0
+            for part in row:
+                place, length = self._places(part, images)
+                positions[:, r, column : column + part.length] = start + place
+                column, start = column + part.length, start + length
+        return positions
+
+    def _places(self, part: Part, images: Sequence[ImageTokens]) -> tuple[Tensor, int]:
+        """Positions of a part's tokens, counted from its beginning, and by how much it moves what follows."""
+        if part.image is None:
+            return torch.arange(part.length, device=self.device), part.length
+        index, grid = images[part.image].index.clamp(min=0), images[part.image].grid
+        axes = [torch.zeros_like(index), index // grid.width, index % grid.width]
+        return torch.stack(axes), max(grid.height, grid.width)
+
+
+def _template(path: Path, tokenizer: Any) -> str:
+    """Find the chat template of a checkpoint: that of its processor, or else that of its tokenizer."""
+    file = Path(path) / "chat_template.json"
+    if file.is_file():
+        return str(json.loads(file.read_text())["chat_template"])
+    if tokenizer.chat_template is None:
+        raise Unsupported(f"{path} has no chat template; add the chat_template.jinja of the model that it was made from")
+    return str(tokenizer.chat_template)

@@ -1,0 +1,119 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vtpbench.harness.answering import WINDOW, Answerer, Question, image_name
+from vtpbench.harness.models.batch import Batch
+from vtpbench.harness.models.llava import Llava
+from vtpbench.harness.models.tiny import tiny_llava
+from vtpbench.pruners.base import Pruner
+from vtpbench.pruners.registry import build
+
+PICTURES = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (20 + n, 30, 3), dtype=np.uint8)) for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Llava:
+    return tiny_llava()
+
+
+def question(n: int, pictures: Sequence[int], tokens: int = 6, until: tuple[str, ...] = ()) -> Question:
+    text = "Is there a thing? " * (1 + n % 3)
+    return Question(str(n), f"task:{n}", text, lambda: [PICTURES[p] for p in pictures], tokens, until)
+
+
+MIXED = [question(n, [[n % 5], [], [n % 5, (n + 1) % 5]][n % 3]) for n in range(18)]
+
+
+def answers(model: Llava, pruner: Pruner, budget: int | None, batch: int, asked: Sequence[Question] = MIXED):
+    answerer = Answerer(model, pruner, lambda n: budget, batch)
+    return {a.sample: a for found in answerer.answer(asked) for a in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "budget"),
+    [("vanilla", {}, None), ("random", {"seed": 3}, 5), ("fastv", {"layer": 2}, 8), ("visionzip", {}, 5)],
+)
+def test_answers_do_not_depend_on_the_batch_or_the_order(model, name, options, budget) -> None:
+    pruner = build(name, options)
+    alone = answers(model, pruner, budget, 1)
+    assert len(alone) == len(MIXED)
+    assert answers(model, pruner, budget, 4) == alone
+    assert answers(model, pruner, budget, 16) == alone
+    assert answers(model, pruner, budget, 4, MIXED[::-1]) == alone
+
+
+def test_counts_are_reported_per_image_and_layer(model) -> None:
+    found = answers(model, build("random", {}), 5, 4)
+    for q in MIXED:
+        answer = found[q.sample]
+        assert answer.per_layer == ((5,) * 6,) * len(answer.images)
+        assert answer.original == (16,) * len(answer.images)
+        assert answer.images == tuple(image_name(p) for p in q.images())
+
+
+def test_images_that_lose_every_token_are_counted_as_nothing(model) -> None:
+    found = answers(model, build("text-only", {}), 1, 4)
+    assert found["0"].per_layer == ((0,) * 6,)
+    assert found["1"].per_layer == ()
+
+
+class Watched(Llava):
+    """Counts what goes through the tower, and runs out of memory above two prompts."""
+
+    encoded = 0
+    room = 2
+
+    def encode(self, images, needs, *more):
+        self.encoded += len(images)
+        return super().encode(images, needs, *more)
+
+    def generate(self, batch: Batch, pruner: Pruner, max_new_tokens: int):
+        if len(batch.layout.rows) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return super().generate(batch, pruner, max_new_tokens)
+
+
+def watched(model: Llava) -> Watched:
+    return Watched(model.model, model.tokenizer, model.image_processor, model.chat_template, model.preprocessing)
+
+
+def test_each_picture_of_a_window_is_encoded_once(model) -> None:
+    family = watched(model)
+    family.room = 99
+    batch = 2
+    asked = [question(n, [n // 4]) for n in range(2 * WINDOW * batch)]
+    answers(family, build("vanilla", {}), None, batch, asked)
+    assert family.encoded == 4
+
+
+def test_running_out_of_memory_halves_the_batch_and_loses_nothing(model) -> None:
+    family = watched(model)
+    answerer = Answerer(family, build("vanilla", {}), lambda n: None, 16)
+    found = {a.sample: a for batch in answerer.answer(MIXED) for a in batch}
+    assert answerer.smallest == 2
+    assert found == answers(model, build("vanilla", {}), None, 16)
+
+
+def test_a_single_prompt_that_does_not_fit_is_an_error(model) -> None:
+    family = watched(model)
+    family.room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        answers(family, build("vanilla", {}), None, 4)
+
+
+def test_answers_end_at_the_first_stop_string(model) -> None:
+    whole = answers(model, build("vanilla", {}), None, 1, [question(0, [0], 12)])["0"].text
+    stop = whole[3]
+    cut = answers(model, build("vanilla", {}), None, 1, [question(0, [0], 12, (stop,))])["0"].text
+    assert cut == whole.split(stop)[0].strip()
+
+
+def test_a_picture_is_named_by_its_content() -> None:
+    assert image_name(PICTURES[0]) == image_name(PICTURES[0].copy())
+    assert len({image_name(p) for p in PICTURES}) == len(PICTURES)
+    flat = Image.new("RGB", (4, 9))
+    assert image_name(flat) != image_name(flat.resize((9, 4)))

@@ -1,0 +1,70 @@
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("harness", "pruners", "report", "suites")
+SOURCES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def own_imports(folder: str) -> dict[Path, set[str]]:
+    return {file: {m for m in imported(file) if m.startswith("vtpbench.")} for file in (ROOT / folder).rglob("*.py")}
+
+
+def test_pruners_know_nothing_of_the_harness_or_the_report() -> None:
+    for file, modules in own_imports("pruners").items():
+        assert all(m.startswith("vtpbench.pruners") for m in modules), file
+
+
+def test_reports_read_records_only() -> None:
+    allowed = ("vtpbench.report", "vtpbench.harness.record", "vtpbench.pruners.errors")
+    for file, modules in own_imports("report").items():
+        assert all(m.startswith(allowed) for m in modules), file
+
+
+def test_the_harness_knows_no_single_pruner() -> None:
+    shared = {"base", "registry", "errors"}
+    named_on_purpose = {"train.py", "cli_train.py"}  # the command that trains OC-VTP
+    for file, modules in own_imports("harness").items():
+        pruners = {m.split(".")[2] for m in modules if m.startswith("vtpbench.pruners.")}
+        assert pruners <= shared or file.name in named_on_purpose, (file, pruners)
+        assert not any(m.startswith("vtpbench.suites.") for m in modules), file
+
+
+def test_one_module_imports_lmms_eval() -> None:
+    users = {file.name for file in SOURCES if any(m.split(".")[0] == "lmms_eval" for m in imported(file))}
+    assert users == {"engine.py"}
+
+
+@pytest.mark.parametrize("pattern", [r"\.forward\s*=[^=]", r"MethodType", r"(?<!__)\bsetattr\(", r"os\.environ\b(?!\.get\(\"HF_)"])
+def test_nothing_is_patched_and_nothing_is_configured_by_environment(pattern: str) -> None:
+    allowed = {r"os\.environ\b(?!\.get\(\"HF_)": {"doctor.py", "hub.py"}}.get(pattern, set())
+    found = [file.name for file in SOURCES if file.name not in allowed and re.search(pattern, file.read_text())]
+    assert not found
+
+
+def test_the_command_line_starts_without_heavy_imports() -> None:
+    heavy = ("torch", "transformers", "lmms_eval", "pandas", "pyarrow", "numpy")
+    code = f"import sys, vtpbench.harness.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_importing_the_package_has_no_effects() -> None:
+    code = "import logging, sys; import vtpbench; print(len(logging.root.handlers), 'torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["0", "False"]
