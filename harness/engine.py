@@ -167,13 +167,6 @@ class Plugin(Adapter):
         super().__init__(answerer, {}, f"vtpbench {described.info.weights} {pruner} {budget} {sorted(options.items())}")
 
 
-def manifest() -> Any:
-    """Give lmms-eval the class above; entry point group `lmms_eval.models`."""
-    from lmms_eval.models.registry_v2 import ModelManifest
-
-    return ModelManifest("vtpbench", simple_class_path="vtpbench.harness.engine.Plugin")
-
-
 def _budget(budget: str | int | None, pruner: str) -> Callable[[int], int | None]:
     if budget is None:
         if pruner != "vanilla":

@@ -79,6 +79,8 @@ class ModelShape:
     """Vision layers in which every token sees every other."""
     multi_axis_positions: bool = False
     """Positions are (time, height, width); they can be kept, not renumbered."""
+    folder: str | None = None
+    """Folder of the checkpoint, where pruners that were trained for this model are looked for."""
 
     def vision_layer(self, fraction: float) -> int:
         """Find the module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""
@@ -115,6 +117,7 @@ class TokenView:
     text_embeddings : (images, text, dim) float32, with the same columns
     position, text_position : (images, n), (images, text) int64 positions in the language model, at depth >= 1
     rope : (head_dim / 2,) float32 inverse frequencies of the language model's rotary positions, at depth >= 1
+    shape : the model, at depth 0
 
     """
 
@@ -131,6 +134,7 @@ class TokenView:
     position: Tensor | None = None
     text_position: Tensor | None = None
     rope: Tensor | None = None
+    shape: ModelShape | None = None
 
     @property
     def n(self) -> int:
@@ -206,6 +210,11 @@ class Pruner:
     def position_rule(self) -> Literal["keep", "renumber"]:
         """What a cut inside the language model does to the positions of what stays."""
         return "keep"
+
+    def fingerprint(self, shape: ModelShape) -> str:
+        """Hash the files beside the options that decide what is kept on a model, e.g. trained weights; empty without any."""
+        del shape
+        return ""
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """List evidence to collect; raises `Unsupported` where the model cannot give it."""

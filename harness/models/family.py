@@ -81,6 +81,11 @@ class Family(ABC):
         return AutoConfig.from_pretrained(folder)
 
     @classmethod
+    def parts(cls, folder: Path) -> tuple[Path, ...]:
+        """Folders with the weights of a checkpoint: its own, and what it refers to."""
+        return (folder,)
+
+    @classmethod
     @abstractmethod
     def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
         """Shape of a model with this configuration, and the vision tokens of an image where every image has equally many."""

@@ -61,7 +61,8 @@ class LlavaNext(Llava):
         return [Pictures(tuple(range(len(ready))), tiles.flatten(0, 1), grid, grid.n)]
 
     def _native_pictures(self, images: Sequence[Image]) -> list[Pictures]:
-        tiles: Tensor = self.image_processor(images, return_tensors="pt")["pixel_values"]
+        pinpoints = self.model.config.image_grid_pinpoints
+        tiles: Tensor = self.image_processor(images, image_grid_pinpoints=pinpoints, return_tensors="pt")["pixel_values"]
         groups: dict[AnyRes, list[int]] = {}
         for member, image in enumerate(images):
             groups.setdefault(native_grid(self.model.config, image), []).append(member)

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
     from vtpbench.pruners.base import ModelShape
 
-PREPROCESSING = ("pad", "crop")
-
-
 @dataclass(frozen=True)
 class Described:
     """A checkpoint that was found, not yet loaded: what a record says of it, its shape, and its folder."""
@@ -30,10 +27,19 @@ class Described:
 
 
 def families() -> dict[str, type[Family]]:
-    """Give the family of each transformers `model_type`."""
+    """Give the family of each transformers `model_type`, and of the original layouts that have none of their own."""
     from vtpbench.harness.models.llava import Llava
+    from vtpbench.harness.models.llava_next import LlavaNext
+    from vtpbench.harness.models.original import OriginalLlava, OriginalLlavaNext
+    from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
 
-    return {"llava": Llava}
+    return {
+        "llava": Llava,
+        "llava_next": LlavaNext,
+        "qwen2_5_vl": Qwen25VL,
+        "original_llava": OriginalLlava,
+        "original_llava_next": OriginalLlavaNext,
+    }
 
 
 def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
@@ -52,8 +58,13 @@ def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
     offline = hub.offline_reason()
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=patterns, local_files_only=offline is not None))
+
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=wanted, local_files_only=offline is not None))
+        folder = fetch(wanted)
+        return folder if any(folder.glob("*.safetensors")) else fetch([*wanted, "pytorch_model*.bin"])
     except LocalEntryNotFoundError as e:
         raise UserError(
             f"model '{label}': {path} is neither a folder nor in the Hugging Face cache, and the hub is out of reach "
@@ -76,20 +87,21 @@ def describe_model(
 
     Raises `UserError` for a missing checkpoint or an unsupported architecture.
     """
-    from transformers import AutoConfig
-
     folder = find_checkpoint(path, revision, label)
-    model_type = _model_type(folder, label)
-    family = families()[model_type]
-    shape, tokens = family.describe(AutoConfig.from_pretrained(folder))
+    family = families()[_model_type(folder, label)]
+    chosen = preprocessing or family.preprocessings[0]
+    if chosen not in family.preprocessings:
+        known = ", ".join(family.preprocessings)
+        raise UserError(f"model '{label}': preprocessing '{chosen}' is not one of this model's ({known})")
+    shape, tokens = family.describe(family.read_config(folder), chosen)
     info = ModelInfo(
         label=label,
         id=path,
         family=shape.family,
-        weights=_weights(folder, label),
+        weights="+".join(_weights(part, label) for part in family.parts(folder)),
         dtype=dtype,
         attention=attention,
-        preprocessing=preprocessing or family.default_preprocessing,
+        preprocessing=chosen,
         prompt=_prompt(folder),
         vision_tokens=tokens,
     )
@@ -107,6 +119,8 @@ def open_model(described: Described, device: torch.device) -> Family:
 
 
 def _model_type(folder: Path, label: str) -> str:
+    from vtpbench.harness.models import original
+
     file = folder / "config.json"
     if not file.is_file():
         raise UserError(f"model '{label}': {folder} has no config.json; give the folder of a Hugging Face checkpoint")
@@ -114,7 +128,8 @@ def _model_type(folder: Path, label: str) -> str:
         config: dict[str, Any] = json.loads(file.read_text())
     except json.JSONDecodeError as e:
         raise UserError(f"model '{label}': {file} is not valid JSON: {e}") from e
-    found, known = config.get("model_type"), families()
+    known = families()
+    found = original.model_type(config) if original.is_original(config) else config.get("model_type")
     if found not in known:
         architecture = ", ".join(config.get("architectures") or [str(found)])
         raise UserError(f"model '{label}': architecture {architecture} is not supported; supported: {', '.join(sorted(known))}")
@@ -125,9 +140,9 @@ def _weights(folder: Path, label: str) -> str:
     """Hash of the weight files; for a snapshot of the hub its revision, which names the same bytes."""
     if folder.parent.name == "snapshots":
         return folder.name
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise UserError(f"model '{label}': {folder} holds no *.safetensors; convert the checkpoint with save_pretrained")
+        raise UserError(f"model '{label}': {folder} holds no weights, neither *.safetensors nor pytorch_model*.bin")
     digest = sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -29,6 +29,8 @@ PREFIXES = {
     "lm_head.": "lm_head.",
 }
 """Where the weights go; the first prefix that fits."""
+FOREIGN = ("mm_", "image_", "tune_", "freeze_", "unfreeze_", "use_mm_", "tokenizer_", "model_type", "architectures", "_name")
+"""How those keys of a configuration begin that are not about the Llama."""
 TOWER = "model.vision_tower."
 
 
@@ -75,7 +77,7 @@ def convert_config(folder: Path) -> Any:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig
 
     config = read_json(folder)
-    text = LlamaConfig.from_dict({key: value for key, value in config.items() if key not in ("model_type", "architectures")})
+    text = LlamaConfig.from_dict({key: value for key, value in config.items() if not key.startswith(FOREIGN)})
     common = {
         "text_config": text,
         "vision_config": CLIPVisionConfig.from_pretrained(tower_folder(folder)),
@@ -125,6 +127,11 @@ class _Original(Llava):
     def read_config(cls, folder: Path) -> Any:
         """Read the configuration of a checkpoint."""
         return convert_config(folder)
+
+    @classmethod
+    def parts(cls, folder: Path) -> tuple[Path, ...]:
+        """Folders with the weights: the tower may be one of its own."""
+        return folder, tower_folder(folder)
 
     @classmethod
     def load(cls, path: Path | str, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str) -> Llava:

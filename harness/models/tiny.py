@@ -2,70 +2,143 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
+from vtpbench.harness.models.llava_next import LlavaNext
+from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
 
-_SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+_LLAVA = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+_QWEN = ["<unk>", "<s>", "<|im_end|>", "<pad>", "<|image_pad|>", "<|im_start|>", "<|vision_start|>", "<|vision_end|>"]
+_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PATCH = 4
+"""Pixels along each side of a patch, in every family."""
 
 
-def byte_tokenizer() -> Any:
-    """Tokenizer of single bytes with LLaVA's special tokens; encodes any text."""
+def byte_tokenizer(special: Sequence[str] = _LLAVA) -> Any:
+    """Tokenizer of single bytes with a model's special tokens: unknown, begin, end, padding, image first; encodes any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: n for n, token in enumerate([*_SPECIAL, *alphabet])}
+    vocabulary = {token: n for n, token in enumerate([*special, *alphabet])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(_SPECIAL)
+    core.add_special_tokens(list(special))
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])])
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left"
+        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token=special[2], pad_token="<pad>", padding_side="left"
     )
 
 
 def tiny_llava(attention: str = "sdpa", dtype: torch.dtype = torch.float32, side: int = 4, seed: int = 0) -> Llava:
     """Build a random LLaVA: `side` x `side` vision tokens, 4 vision layers, 6 decoder layers, grouped-query heads."""
-    from transformers import (
-        CLIPImageProcessorPil,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
+    from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration
 
-    tokenizer = byte_tokenizer()
-    pixels = side * 4
-    vision = CLIPVisionConfig(
+    tokenizer, vision = byte_tokenizer(), _clip(side)
+    config = LlavaConfig(vision_config=vision, text_config=_llama(len(tokenizer)), image_token_id=4, image_seq_length=side * side)
+    model = _random(LlavaForConditionalGeneration, config, attention, dtype, seed)
+    return Llava(model, tokenizer, CLIPImageProcessorPil(**_sizes(side)), VICUNA_V1, "pad")
+
+
+def tiny_llava_next(
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    side: int = 4,
+    seed: int = 0,
+    preprocessing: str = "fixed672",
+) -> LlavaNext:
+    """Build a random LLaVA-NeXT with the parts of `tiny_llava`; 5 tiles of `side` x `side` vision tokens."""
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil
+
+    tokenizer, pixels = byte_tokenizer(), side * PATCH
+    pinpoints = [[pixels, 2 * pixels], [2 * pixels, pixels], [2 * pixels, 2 * pixels], [3 * pixels, pixels], [pixels, 3 * pixels]]
+    config = LlavaNextConfig(
+        vision_config=_clip(side), text_config=_llama(len(tokenizer)), image_token_index=4, image_grid_pinpoints=pinpoints
+    )
+    model = _random(LlavaNextForConditionalGeneration, config, attention, dtype, seed)
+    processor = LlavaNextImageProcessorPil(**_sizes(side), image_grid_pinpoints=pinpoints)
+    return LlavaNext(model, tokenizer, processor, VICUNA_V1, preprocessing)
+
+
+def tiny_qwen2_5_vl(attention: str = "sdpa", dtype: torch.dtype = torch.float32, side: int = 6, seed: int = 0) -> Qwen25VL:
+    """Build a random Qwen2.5-VL: at most `side` x `side` vision tokens, windows of 2 x 2 of them, 4 blocks, 6 decoder layers."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+    tokenizer, unit = byte_tokenizer(_QWEN), 2 * PATCH
+    vision = {
+        "depth": 4,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 4,
+        "patch_size": PATCH,
+        "window_size": 2 * unit,
+        "fullatt_block_indexes": [1, 3],
+        "out_hidden_size": 32,
+        "initializer_range": 0.2,
+    }
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    text = {**_SIZES, "vocab_size": len(tokenizer), "rope_parameters": rope, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, image_token_id=4, vision_start_token_id=6, vision_end_token_id=7)
+    model = _random(Qwen2_5_VLForConditionalGeneration, config, attention, dtype, seed)
+    limits = {"shortest_edge": 4 * unit**2, "longest_edge": (side * unit) ** 2}
+    processor = Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=2, size=limits)
+    return Qwen25VL(model, tokenizer, processor, _CHATML)
+
+
+TINY: dict[str, Callable[..., Family]] = {"llava": tiny_llava, "llava_next": tiny_llava_next, "qwen2_5_vl": tiny_qwen2_5_vl}
+"""A random model of every family."""
+
+_SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.2,
+}
+
+
+def _llama(vocabulary: int) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(vocab_size=vocabulary, bos_token_id=1, eos_token_id=2, pad_token_id=3, **_SIZES)
+
+
+def _clip(side: int) -> Any:
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=4,
         num_attention_heads=4,
-        image_size=pixels,
-        patch_size=4,
+        image_size=side * PATCH,
+        patch_size=PATCH,
         initializer_factor=3.0,
     )
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.2,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=3,
-    )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=4, image_seq_length=side * side)
+
+
+def _sizes(side: int) -> dict[str, Any]:
+    pixels = side * PATCH
+    return {"size": {"shortest_edge": pixels}, "crop_size": {"height": pixels, "width": pixels}}
+
+
+def _random(cls: Any, config: Any, attention: str, dtype: torch.dtype, seed: int) -> Any:
+    """Build a model with random weights and leave the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlavaForConditionalGeneration(config)
+        model = cls(config)
     model.set_attn_implementation(attention)
-    processor = CLIPImageProcessorPil(size={"shortest_edge": pixels}, crop_size={"height": pixels, "width": pixels})
-    return Llava(model.to(dtype).eval(), tokenizer, processor, VICUNA_V1, "pad")
+    return model.to(dtype).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -22,6 +23,11 @@ class TrainConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int | None = None
+    """Module index of the vision layer that gives the features, negative from the end; None = at 9/24 of the depth."""
+    geometry: Literal["squash", "pad"] = "squash"
+    """How images become square: stretched as in the authors' script, or left to the model as in its evaluation."""
 
     enc_hidden: PositiveInt = 2048
     slot_dim: PositiveInt = 512

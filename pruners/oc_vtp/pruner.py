@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, rank
 from vtpbench.pruners.errors import Infeasible, Unsupported
-from vtpbench.pruners.oc_vtp.checkpoint import load, network_on
+from vtpbench.pruners.oc_vtp.checkpoint import content_hash, load, network_on
+from vtpbench.pruners.oc_vtp.tower import tower_hash
 from vtpbench.pruners.random import private_generator
 
 DEPTH = 9 / 24
 """Where the authors take their features: "layer 9" of CLIP's 24."""
+FILE = "oc-vtp.safetensors"
+"""Name of the weights in the folder of the model that they were trained for."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class OCVTP(Pruner):
 
     Options
     -------
-    checkpoint : trained weights, ours (*.safetensors) or the published weights.pth; relative to the working directory
+    checkpoint : trained weights, ours (*.safetensors) or the published weights.pth; relative to the working directory.
+        None = oc-vtp.safetensors in the model's folder
     layer : module index of the vision layer; None = the checkpoint's, or that at 9/24 of the depth
     pad : fill up to the budget by the attention that tokens receive in the feature layer, at random, or not at all
     top_k : tokens per slot
@@ -66,16 +71,23 @@ class OCVTP(Pruner):
         """Whether the count adapts to the image: slots that agree on a token leave the budget unfilled."""
         return self.pad == "none"
 
+    def fingerprint(self, shape: ModelShape) -> str:
+        """Hash the checkpoint."""
+        file = self._file(shape)
+        return content_hash(file) if file else ""
+
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the features that the checkpoint was trained on and, for padding, an attention summary."""
-        if self.checkpoint is None:
+        file = self._file(shape)
+        if file is None:
             raise Unsupported(
                 "oc-vtp has no trained checkpoint for this model; train one with "
-                "`vtpbench train oc-vtp --model MODEL --images FOLDER --out FILE`, then set `checkpoint: FILE`"
+                "`vtpbench train oc-vtp --model MODEL --images FOLDER`, or name one: `checkpoint: FILE`"
             )
-        trained = load(self.checkpoint)
-        layer = self._layer(trained.header.layer, shape)
-        trained.verify(width=shape.vision_width, layer=layer)
+        trained = load(file)
+        layer = resolve_layer(trained.header.layer if self.layer is None else self.layer, shape)
+        tower = tower_hash(shape.folder) if shape.folder and trained.header.tower else None
+        trained.verify(width=shape.vision_width, layer=layer, tower=tower)
         if self.pad != "att_score":
             return frozenset({Evidence("hidden", layer)})
         if self.attention == "cls" and not shape.has_cls:
@@ -84,11 +96,10 @@ class OCVTP(Pruner):
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Cut once, before the language model; refuses a budget too small for one slot."""
-        del shape
         if self._slot_count(budget) < 1:
             raise Infeasible(f"a budget of {budget} leaves no slot with top_k {self.top_k}; lower top_k or raise the budget")
-        if self.checkpoint is not None:
-            load(self.checkpoint).verify(tokens=n)
+        if file := self._file(shape):
+            load(file).verify(tokens=n)
         return (Cut(0, budget),)
 
     def reduce(self, view: TokenView) -> Keep:
@@ -103,25 +114,22 @@ class OCVTP(Pruner):
     def _summary(self) -> Literal["received", "cls"]:
         return "received" if self.attention == "meanq" else "cls"
 
-    def _layer(self, trained: int | None, shape: ModelShape) -> int:
-        """Resolve the vision layer; in towers with windowed attention the nearest full one, the deeper of two."""
-        layer = self.layer if self.layer is not None else trained
-        if layer is None:
-            default = shape.vision_layer(DEPTH)
-            return min(shape.full_attention or (default,), key=lambda full: (abs(full - default), -full))
-        resolved = layer + shape.vision_layers if layer < 0 else layer
-        if not 0 <= resolved < shape.vision_layers:
-            raise Unsupported(f"layer {layer} is not among the {shape.vision_layers} layers of {shape.family}'s vision tower")
-        return resolved
+    def _file(self, shape: ModelShape | None) -> str | None:
+        """Find the checkpoint: the one that is named, else the one in the model's folder, if there is one."""
+        if self.checkpoint is not None or shape is None or shape.folder is None:
+            return self.checkpoint
+        beside = Path(shape.folder, FILE)
+        return str(beside) if beside.is_file() else None
 
     def _slot_count(self, budget: int) -> int:
         return self.slots or (budget + self.compat_extra_slot) // self.top_k
 
     @torch.no_grad()
     def _attend(self, view: TokenView) -> Tensor:
-        assert self.checkpoint is not None, "needs() refuses to run without"
+        file = self._file(view.shape)
+        assert file is not None, "needs() refuses to run without"
         features = _evidence(view, "hidden")
-        network = network_on(self.checkpoint, features.device)
+        network = network_on(file, features.device)
         size = (self._slot_count(view.cut.keep), network.initializ.mean.shape[-1])
         if self.seed is None:
             noise = torch.randn(len(features), *size)
@@ -140,6 +148,20 @@ class OCVTP(Pruner):
             return torch.rand(view.features.shape[:2]).to(view.features.device)
         draws = [torch.rand(view.n, generator=private_generator("oc-vtp filling", self.seed, key)) for key in view.keys]
         return torch.stack(draws).to(view.features.device)
+
+
+def resolve_layer(layer: int | None, shape: ModelShape) -> int:
+    """Find a vision layer's module index; None = at 9/24 of the depth.
+
+    In towers with windowed attention None is the nearest layer with full attention, the deeper of two.
+    """
+    if layer is None:
+        default = shape.vision_layer(DEPTH)
+        return min(shape.full_attention or (default,), key=lambda full: (abs(full - default), -full))
+    resolved = layer + shape.vision_layers if layer < 0 else layer
+    if not 0 <= resolved < shape.vision_layers:
+        raise Unsupported(f"layer {layer} is not among the {shape.vision_layers} layers of {shape.family}'s vision tower")
+    return resolved
 
 
 def winners(attention: Tensor, top_k: int) -> Tensor:

@@ -52,9 +52,9 @@ class Recipe:
     tower_batch: int = 32
     tower_steps: int = 4000
     tower_rate: float = 1.2e-3
-    answer_batch: int = 12
-    language_steps: int = 2600
-    language_rate: float = 1.5e-3
+    answer_batch: int = 8
+    language_steps: int = 3000
+    language_rate: float = 1.2e-3
     joint_steps: int = 600
     joint_rate: float = 5e-4
 

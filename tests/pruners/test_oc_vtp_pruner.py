@@ -12,10 +12,11 @@ from torch import Tensor
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, TokenView
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
 from vtpbench.pruners.oc_vtp import OCVTP
-from vtpbench.pruners.oc_vtp.checkpoint import Header, hash_tensors, load, save
+from vtpbench.pruners.oc_vtp.checkpoint import Header, load, save
 from vtpbench.pruners.oc_vtp.decoder import DecoderDims, Reconstructor
 from vtpbench.pruners.oc_vtp.network import Dims
 from vtpbench.pruners.oc_vtp.pruner import choose, winners
+from vtpbench.pruners.oc_vtp.tower import hash_tensors
 
 SHAPE = ModelShape("llava", 4, 4, 32, 24, 24, 22, True, tuple(range(24)))
 QWEN = replace(SHAPE, family="qwen2_5_vl", vision_layers=32, feature_layer=31, has_cls=False, full_attention=(7, 15, 23, 31))

@@ -1,0 +1,80 @@
+"""Time the demo matrix in one vtpbench process against one lmms-eval process per cell, the field's usual way.
+
+Both ways answer the same questions with the same code (`lmms-eval --model vtpbench`), so that the ratio is the cost of
+starting a process, importing and loading a model for every cell. Scores of both are compared.
+
+    python benchmarks/matrix_vs_processes.py --only pruner=random --limit 120
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from vtpbench.harness.cell import Cell, budget_label
+from vtpbench.harness.job import Choices, Job, make_job
+from vtpbench.harness.store import Store
+
+COMMAND = [sys.executable, "-m"]
+
+
+def one_process(arguments: argparse.Namespace, folder: Path) -> float:
+    """Run the suite with vtpbench; seconds."""
+    only = [part for key in arguments.only for part in ("--only", key)]
+    command = [str(Path(sys.executable).with_name("vtpbench")), "run", arguments.suite, *only, "--out", str(folder)]
+    start = time.perf_counter()
+    subprocess.run([*command, "--limit", str(arguments.limit)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def process_per_cell(job: Job, cell: Cell, folder: Path) -> tuple[float, float]:
+    """Run one cell with lmms-eval's own command; seconds and score."""
+    benchmark = job.suite.benchmarks[cell.benchmark.label]
+    parts = {"pretrained": str(job.models[cell.model.label].folder), "pruner": cell.pruner.name, **cell.pruner.options}
+    if not cell.is_vanilla:
+        parts["budget"] = budget_label(cell.budget)
+    command = [*COMMAND, "lmms_eval", "--model", "vtpbench", "--tasks", cell.benchmark.task, "--output_path", str(folder)]
+    command += ["--include_path", str(benchmark.file.parent), "--batch_size", str(cell.batch_size)]
+    command += ["--limit", str(cell.benchmark.limit), "--model_args", ",".join(f"{k}={v}" for k, v in parts.items())]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, cwd=benchmark.file.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    results = json.loads(next(folder.rglob("*results.json")).read_text())["results"][cell.benchmark.task]
+    return seconds, cell.benchmark.scale * sum(results[f"{term}"] for term in _keys(results, cell.benchmark.metric))
+
+
+def _keys(results: dict[str, float], metric: str) -> list[str]:
+    return [key for term in metric.split(" + ") for key in results if key.split(",")[0] == term]
+
+
+def main() -> None:
+    """Run both and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="demo")
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--limit", type=int, default=120)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        together = one_process(arguments, Path(scratch) / "together")
+        choices = Choices(Path(scratch) / "together", arguments.only, limit=arguments.limit)
+        job = make_job(arguments.suite, choices, print)
+        scores = {r.cell_id: r.score for r in Store(choices.out / job.suite.name, print).records()}
+        apart, equal = 0.0, 0
+        for n, cell in enumerate(job.cells):
+            seconds, score = process_per_cell(job, cell, Path(scratch) / f"cell{n}")
+            apart += seconds
+            equal += abs(score - (scores[cell.id] or 0.0)) < 1e-9
+            print(f"{cell}: {seconds:.1f} s", flush=True)
+    cells = len(job.cells)
+    print(f"one vtpbench process:          {together:7.1f} s, {len(job.models)} model load, {cells} cells")
+    print(f"one lmms-eval process per cell: {apart:6.1f} s, {cells} model loads, {cells} cells")
+    print(f"ratio {apart / together:.1f}; equal scores in {equal} of {cells} cells")
+
+
+if __name__ == "__main__":
+    main()

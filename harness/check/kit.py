@@ -1,0 +1,81 @@
+"""Judge a pruner: every property on a tiny random model of every family."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from vtpbench.harness.check.properties import PROPERTIES, Property, Status, Verdict
+from vtpbench.harness.check.subject import Builder, Subject
+from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
+from vtpbench.pruners.errors import Infeasible, Unsupported, UserError, did_you_mean
+from vtpbench.pruners.registry import build, find
+
+FAMILIES: Mapping[str, Builder] = {"llava": tiny_llava, "llava_next": tiny_llava_next, "qwen2_5_vl": tiny_qwen2_5_vl}
+"""Tiny model of each family."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A property of the pruner on one family; anything but a pass has a reason."""
+
+    family: str
+    property: str
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the kit found."""
+
+    pruner: str
+    options: Mapping[str, Any]
+    distribution: str
+    results: tuple[Result, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed, and something passed."""
+        found = {result.status for result in self.results}
+        return "fail" not in found and "pass" in found
+
+
+def check(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    families: Collection[str] | None = None,
+    builders: Mapping[str, Builder] = FAMILIES,
+) -> Report:
+    """Judge a pruner by registered name, or `./file.py:Class`, on some families or on all.
+
+    Raises
+    ------
+    UserError : unknown name, option or family; a pruner that cannot be imported
+
+    """
+    for family in families or ():
+        if family not in builders:
+            raise UserError(f"unknown model family '{family}'; {did_you_mean(family, builders)}")
+    entry, chosen = find(name), options or {}
+    build(name, chosen)  # what is wrong with the options is the user's to mend, no property of the pruner
+    results = []
+    for family, builder in builders.items():
+        if families is None or family in families:
+            subject = Subject(partial(build, name, chosen), cache(builder))
+            results += [_judge(prop, family, subject) for prop in PROPERTIES]
+    return Report(name, dict(chosen), entry.distribution, tuple(results))
+
+
+def _judge(prop: Property, family: str, subject: Subject) -> Result:
+    try:
+        verdict = prop.test(subject)
+    except Infeasible as e:
+        verdict = Verdict("infeasible", str(e))
+    except Unsupported as e:
+        verdict = Verdict("unsupported", str(e))
+    except Exception as e:  # a stranger's pruner may fail in any way; each failure is a line of the report
+        verdict = Verdict("fail", f"{type(e).__name__}: {e}")
+    return Result(family, prop.name, verdict.status, verdict.reason)

@@ -1,0 +1,247 @@
+"""What must hold for every pruner: one function each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from vtpbench.harness.check.masking import masked_logits
+from vtpbench.harness.check.subject import ALL, HALF, QUARTER, TOLERANCE, Run, Subject, budget_of, difference, with_apply
+from vtpbench.harness.models.batch import ImageTokens
+from vtpbench.pruners.base import Keep, TokenView
+from vtpbench.pruners.budget import within
+from vtpbench.pruners.errors import Infeasible
+
+Status = Literal["pass", "fail", "n/a", "infeasible", "unsupported"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a property holds; anything but a pass has a reason."""
+
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property, in words and as a test."""
+
+    name: str
+    meaning: str
+    test: Callable[[Subject], Verdict]
+
+
+PASS = Verdict("pass")
+
+
+def keep_all(subject: Subject) -> Verdict:
+    """Compare with the model without pruning, bit by bit."""
+    run = subject.run(share=ALL)
+    shape = subject.build(attention="sdpa", dtype=torch.float32).shape
+    if run.pruner.adaptive:
+        return Verdict("n/a", "its count adapts to the image")
+    if any(run.pruner.expected_average(image.original, image.original, shape) < image.original for image in run.images.values()):
+        return Verdict("n/a", "it keeps less than all at any budget")
+    if any((choice.keep.index < 0).any() for choice in run.choices):
+        return Verdict("n/a", "it puts tokens of its own in the place of some of the image's")
+    gap = (run.logits - subject.vanilla().logits).abs().max().item()
+    return PASS if gap == 0 else Verdict("fail", f"logits differ by {gap:.2g} from those without pruning")
+
+
+def exact_count(subject: Subject) -> Verdict:
+    """Compare what entered every decoder layer with the schedule."""
+    for run in _budgets(subject):
+        adaptive = run.pruner.adaptive
+        for view, keep in ((choice.view, choice.keep) for choice in run.choices):
+            if not adaptive and (keep.k != view.cut.keep or (keep.valid is not None and not keep.valid.all())):
+                real = keep.k if keep.valid is None else int(keep.valid.sum(dim=1).min())
+                return Verdict("fail", f"keeps {real} tokens at layer {view.cut.at}, {view.cut.keep} are due")
+        for key, image in run.images.items():
+            counts, due = run.per_layer(key), _scheduled(image, len(run.per_layer(key)))
+            if not all(n <= m if adaptive else n == m for n, m in zip(counts, due, strict=True)):
+                return Verdict("fail", f"layers get {counts} tokens of image {key}, {due} are due")
+    return PASS
+
+
+def ascending_indices(subject: Subject) -> Verdict:
+    """Look at every choice that only removes tokens."""
+    plain = [choice for choice in subject.base.choices if choice.keep.features is None]
+    if not plain:
+        reason = "it merges tokens" if subject.base.choices else "it makes no cut"
+        return Verdict("n/a", reason)
+    for choice in plain:
+        keep = choice.keep
+        for row, index in enumerate(keep.index):
+            real = index if keep.valid is None else index[keep.valid[row]]
+            if not bool((real.diff() > 0).all()):
+                return Verdict("fail", f"indices are not ascending and unique: {real.tolist()}")
+            if len(real) and not 0 <= int(real[0]) <= int(real[-1]) < choice.view.n:
+                return Verdict("fail", f"indices are not among the {choice.view.n} tokens: {real.tolist()}")
+    return PASS
+
+
+def seed_stable(subject: Subject) -> Verdict:
+    """Run again with other global seeds; the global generators must be left as they are."""
+    first = subject.base
+    with _other_seeds():
+        states = _generator_states()
+        again = subject.run()
+        untouched = states == _generator_states()
+    verdict = _same(again, first, tolerance=0.0)
+    if verdict.status == "pass" and not untouched:
+        return Verdict("fail", "it draws from a global random generator; own a generator that is seeded by `seed` and the key")
+    return verdict
+
+
+def batch_invariant(subject: Subject) -> Verdict:
+    """Ask some questions alone that were asked in a batch of unequal prompts."""
+    for question in subject.questions[:3:2]:
+        verdict = _same(subject.run([question]), subject.base, [question.name])
+        if verdict.status != "pass":
+            return verdict
+    return PASS
+
+
+def order_free(subject: Subject) -> Verdict:
+    """Ask the questions in another order."""
+    return _same(subject.run(subject.questions[::-1]), subject.base)
+
+
+def kernel_free(subject: Subject) -> Verdict:
+    """Run on eager attention what ran on SDPA."""
+    return _same(subject.run(attention="eager"), subject.base)
+
+
+def removal_is_masking(subject: Subject) -> Verdict:
+    """Compare with a run in which the removed tokens stay, but are masked."""
+    question = subject.questions[0]
+    run = subject.run([question])
+    if not run.choices:
+        return Verdict("n/a", "it makes no cut")
+    if any(choice.keep.features is not None for choice in run.choices):
+        return Verdict("n/a", "it merges tokens")
+    if not run.batch.images:
+        return Verdict("n/a", "no token is left")
+    family = subject.build(attention="sdpa", dtype=torch.float32)
+    expected = masked_logits(family, subject.vanilla([question]).batch, run)
+    gap = (run.logits[:, 0] - expected).abs().max().item()
+    if not gap <= TOLERANCE * max(1.0, expected.abs().max().item()):
+        return Verdict("fail", f"logits differ by {gap:.2g} from those with masked columns")
+    return PASS
+
+
+def leaves_no_trace(subject: Subject) -> Verdict:
+    """Count hooks after a run and after an exception inside the pruner; the model must be as before."""
+    model = subject.build(attention="sdpa", dtype=torch.float32).model
+    questions = subject.questions[:1]
+    hooks, before = _hooks(model), subject.vanilla(questions)
+    subject.run(questions)
+    if _hooks(model) != hooks:
+        return Verdict("fail", f"{_hooks(model) - hooks} hooks remain after a run")
+
+    class Deliberate(Exception):  # noqa: N818 - no error of anybody's
+        pass
+
+    def fail(view: TokenView) -> Keep:
+        raise Deliberate
+
+    try:
+        subject.run(questions, pruner=with_apply(subject.make(), fail))
+    except Deliberate:
+        pass
+    if _hooks(model) != hooks:
+        return Verdict("fail", f"{_hooks(model) - hooks} hooks remain after an exception")
+    return _same(subject.vanilla(questions), before, tolerance=0.0)
+
+
+def average_is_budget(subject: Subject) -> Verdict:
+    """Compare the observed average over all layers with what was asked for, to 1 token or 1 %."""
+    shape = subject.build(attention="sdpa", dtype=torch.float32).shape
+    for run, share in zip(*_budgets_with_shares(subject), strict=True):
+        for key, image in run.images.items():
+            budget, counts = budget_of(share, image.original), run.per_layer(key)
+            observed = sum(counts) / max(1, len(counts))
+            expected = run.pruner.expected_average(budget, image.original, shape)
+            met = observed <= expected or within(observed, expected) if run.pruner.adaptive else within(observed, expected)
+            if not met:
+                return Verdict("fail", f"{observed:.4g} tokens on average, {expected:.4g} of {image.original} were asked for")
+    return PASS
+
+
+def works_in_bfloat16(subject: Subject) -> Verdict:
+    """Run in bfloat16: as many tokens, finite logits."""
+    run = subject.run(dtype=torch.bfloat16)
+    for key in run.images:
+        if not run.pruner.adaptive and run.per_layer(key) != subject.base.per_layer(key):
+            return Verdict("fail", f"layers get {run.per_layer(key)} tokens of image {key}, {subject.base.per_layer(key)} in float32")
+    return PASS if bool(run.logits.isfinite().all()) else Verdict("fail", "logits are not finite")
+
+
+PROPERTIES = (
+    Property("keep-all", "a budget of all tokens gives bit-equal logits to no pruning", keep_all),
+    Property("exact-count", "every decoder layer gets as many tokens as scheduled", exact_count),
+    Property("indices", "indices are ascending and unique", ascending_indices),
+    Property("seed", "the same seed makes the same choice, whatever the global generators", seed_stable),
+    Property("batch", "alone as in a batch", batch_invariant),
+    Property("order", "the order of samples does not matter", order_free),
+    Property("kernel", "the same on SDPA and eager attention", kernel_free),
+    Property("masking", "removal equals masking of the same columns", removal_is_masking),
+    Property("hooks", "nothing remains of a run, nor of one that failed", leaves_no_trace),
+    Property("budget", "the observed average is the requested budget", average_is_budget),
+    Property("bfloat16", "works in bfloat16", works_in_bfloat16),
+)
+
+
+def _same(run: Run, expected: Run, names: Sequence[str] | None = None, tolerance: float = TOLERANCE) -> Verdict:
+    found = difference(run, expected, run.rows if names is None else names, tolerance)
+    return PASS if found is None else Verdict("fail", found)
+
+
+def _budgets(subject: Subject) -> list[Run]:
+    return _budgets_with_shares(subject)[0]
+
+
+def _budgets_with_shares(subject: Subject) -> tuple[list[Run], list[float]]:
+    """Runs at those of two budgets that the pruner can reach."""
+    try:
+        return [subject.base, subject.quarter], [HALF, QUARTER]
+    except Infeasible:
+        return [subject.base], [HALF]
+
+
+def _scheduled(image: ImageTokens, layers: int) -> list[int]:
+    """Tokens that are due in each decoder layer."""
+    return [next((cut.keep for cut in reversed(image.cuts) if cut.at <= layer), image.original) for layer in range(layers)]
+
+
+def _hooks(model: nn.Module) -> int:
+    """Hooks of all modules together."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+
+
+@contextmanager
+def _other_seeds() -> Iterator[None]:
+    """Seed all global generators differently, and put them back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            random.seed(1)
+            np.random.seed(1)
+            torch.manual_seed(1)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _generator_states() -> tuple[object, ...]:
+    name, keys, *rest = np.random.get_state()
+    return random.getstate(), name, keys.tobytes(), tuple(rest), torch.get_rng_state().numpy().tobytes()

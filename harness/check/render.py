@@ -1,0 +1,77 @@
+"""Show what the conformance kit found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from vtpbench.harness.check.kit import Report, Result
+from vtpbench.harness.check.properties import PROPERTIES
+from vtpbench.pruners.errors import UserError
+
+Rows = list[list[str]]
+FORMATS = ("plain", "markdown", "json")
+
+
+def render(report: Report, format: Literal["plain", "markdown", "json"] = "plain") -> str:  # noqa: A002 - as the option is called
+    """Write a report: a table of properties and families, then the reason for all that is no pass."""
+    if format not in FORMATS:
+        raise UserError(f"unknown format '{format}'; use {', '.join(FORMATS)}")
+    if format == "json":
+        return json.dumps({**dataclasses.asdict(report), "ok": report.ok}, indent=1, ensure_ascii=False, default=str)
+    families = list(dict.fromkeys(result.family for result in report.results))
+    status = {(result.property, result.family): _word(result) for result in report.results}
+    rows = [["property", *families, "meaning"]]
+    rows += [[p.name, *(status[p.name, family] for family in families), p.meaning] for p in PROPERTIES]
+    notes = _notes(report, families)
+    if format == "markdown":
+        return "\n".join([*_markdown(rows), *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
+    verdict = f"{report.pruner} of {report.distribution}: {'conforms' if report.ok else 'does not conform'}"
+    return "\n".join([*_plain(rows), "", *notes, verdict]) + "\n"
+
+
+def matrix(reports: Sequence[Report]) -> str:
+    """Write one markdown table for many pruners: how many properties pass, by family."""
+    families = list(dict.fromkeys(result.family for report in reports for result in report.results))
+    rows = [["pruner", *families]]
+    for report in reports:
+        rows.append([report.pruner, *(_summary([r for r in report.results if r.family == family]) for family in families)])
+    return "\n".join(_markdown(rows)) + "\n"
+
+
+def _summary(results: Sequence[Result]) -> str:
+    counts = Counter(_word(result) for result in results)
+    if len(counts) == 1 and "pass" not in counts and "FAIL" not in counts:
+        return next(iter(counts), "")
+    return ", ".join(f"{counts[word]} {word}" for word in ("pass", "FAIL", "n/a", "infeasible", "unsupported") if counts[word])
+
+
+def _word(result: Result) -> str:
+    return "FAIL" if result.status == "fail" else result.status
+
+
+def _notes(report: Report, families: Sequence[str]) -> list[str]:
+    """Reasons, each once, failures first."""
+    where: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for result in sorted(report.results, key=lambda result: result.status != "fail"):
+        if result.reason:
+            where.setdefault((_word(result), result.reason), {}).setdefault(result.property, []).append(result.family)
+    notes = []
+    for (word, reason), places in where.items():
+        named = "all properties" if len(places) == len(PROPERTIES) else ", ".join(places)
+        on = sorted({family for found in places.values() for family in found}, key=list(families).index)
+        notes.append(f"{word}: {named} on {', '.join(on)}: {reason}")
+    return notes
+
+
+def _plain(rows: Rows) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _markdown(rows: Rows) -> list[str]:
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]

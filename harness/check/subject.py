@@ -1,0 +1,201 @@
+"""One pruner on one tiny model: what the properties run, and what they see of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from PIL.Image import Image
+from torch import Tensor
+
+from vtpbench.harness.models.batch import Batch, ImageTokens
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.surgery import Trace
+from vtpbench.pruners.base import Keep, Pruner, TokenView
+from vtpbench.pruners.vanilla import Vanilla
+
+STEPS = 3
+"""Tokens that each answer has: one of the prefill, two of decoding."""
+TOLERANCE = 1e-4
+"""Of logits in float32, relative to the largest."""
+HALF, QUARTER, ALL = 0.5, 0.25, 1.0
+"""Budgets, as shares of an image's tokens."""
+
+
+class Builder(Protocol):
+    """Builds a tiny random model, the same for the same arguments."""
+
+    def __call__(self, *, attention: str, dtype: torch.dtype) -> Family:
+        """Build it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its pictures."""
+
+    name: str
+    text: str
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a pruner was shown, and what it chose."""
+
+    view: TokenView
+    keep: Keep
+
+
+@dataclass(frozen=True)
+class Run:
+    """Questions that were answered together.
+
+    Attributes
+    ----------
+    pruner, batch, trace : of the run
+    rows : names of the questions, in the order of the batch
+    images : what was left of every image at depth 0, by key, those without a token included
+    choices : all that the pruner was asked for, in order
+    logits : (steps, rows, vocabulary) float32
+
+    """
+
+    pruner: Pruner
+    batch: Batch
+    trace: Trace
+    rows: tuple[str, ...]
+    images: Mapping[str, ImageTokens]
+    choices: tuple[Choice, ...]
+    logits: Tensor
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number in the batch of each image that has a token left."""
+        return {image.key: number for number, image in enumerate(self.batch.images)}
+
+    def per_layer(self, key: str) -> list[int]:
+        """Vision tokens of an image that entered each decoder layer."""
+        layers = len(next(iter(self.trace.per_layer.values()), []))
+        return self.trace.per_layer[self.numbers[key]] if key in self.numbers else [0] * layers
+
+    def kept(self, question: str) -> dict[tuple[str, int], list[int]]:
+        """Original places of what stayed of a question's images, by image and cut."""
+        own = {key: number for key, number in self.numbers.items() if key.partition(":")[0] == question}
+        return {(key, at): places.tolist() for key, number in own.items() for at, places in self.trace.kept[number].items()}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pruner and a model, both made anew by a call."""
+
+    make: Callable[[], Pruner]
+    build: Builder
+
+    @cached_property
+    def questions(self) -> tuple[Question, ...]:
+        """Prompts of unequal length with one image, two, and none; pictures of several shapes."""
+        random = np.random.default_rng(0)
+
+        def picture(width: int, height: int) -> Image:
+            return Pillow.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+        return (
+            Question("short", "What?", (picture(64, 48),)),
+            Question("long", "What is to the left of the thing in the middle?", (picture(48, 64),)),
+            Question("two", "Which differ?", (picture(56, 56), picture(64, 48))),
+            Question("none", "Is there an image?", ()),
+        )
+
+    @cached_property
+    def base(self) -> Run:
+        """All questions at half of the tokens."""
+        return self.run()
+
+    @cached_property
+    def quarter(self) -> Run:
+        """All questions at a quarter of the tokens; raises `Infeasible` where the pruner needs more."""
+        return self.run(share=QUARTER)
+
+    def run(
+        self,
+        questions: Sequence[Question] | None = None,
+        share: float = HALF,
+        *,
+        attention: str = "sdpa",
+        dtype: torch.dtype = torch.float32,
+        pruner: Pruner | None = None,
+    ) -> Run:
+        """Answer questions (by default all) in one batch; `pruner` stands in for the subject's own."""
+        family, asked = self.build(attention=attention, dtype=dtype), questions or self.questions
+        choices: list[Choice] = []
+        own = self.make() if pruner is None else pruner
+        watched = with_apply(own, lambda view: _noted(own.apply(view), view, choices))
+        logits: list[Tensor] = []
+        head = family.model.get_output_embeddings()
+        listener = head.register_forward_hook(lambda module, args, output: logits.append(output[:, -1].float()))
+        try:
+            with torch.inference_mode():
+                images = _prune(family, watched, asked, share)
+                rows = [[images[f"{q.name}:{n}"] for n in range(len(q.images))] for q in asked]
+                batch = family.assemble([q.text for q in asked], rows)
+                _, trace = family.generate(batch, watched, STEPS)
+        finally:
+            listener.remove()
+        return Run(own, batch, trace, tuple(q.name for q in asked), images, tuple(choices), torch.stack(logits))
+
+    def vanilla(self, questions: Sequence[Question] | None = None) -> Run:
+        """Answer with all tokens."""
+        return self.run(questions, ALL, pruner=Vanilla())
+
+
+def with_apply(pruner: Pruner, apply: Callable[[TokenView], Keep]) -> Pruner:
+    """Make the same pruner with another `apply`: of a subclass, so that its options and its name in messages stay."""
+    cls: Any = type(type(pruner).__name__, (type(pruner),), {"apply": lambda self, view: apply(view)})
+    made: Pruner = cls(**{f.name: getattr(pruner, f.name) for f in dataclasses.fields(pruner) if f.init})
+    return made
+
+
+def budget_of(share: float, n: int) -> int:
+    """Tokens that a share of `n` means, at least one."""
+    return max(1, round(share * n))
+
+
+def difference(one: Run, other: Run, names: Sequence[str], tolerance: float = TOLERANCE) -> str | None:
+    """First difference between two runs in what some questions keep and answer; None where there is none."""
+    for name in names:
+        kept, others = one.kept(name), other.kept(name)
+        for key, at in kept.keys() | others.keys():
+            if kept.get((key, at)) != others.get((key, at)):
+                return f"other tokens of image {key} stay at layer {at}: {kept.get((key, at))}, {others.get((key, at))}"
+        logits, expected = one.logits[:, one.rows.index(name)], other.logits[:, other.rows.index(name)]
+        steps = min(len(logits), len(expected))  # alone, an answer may end before its neighbours do
+        gap = (logits[:steps] - expected[:steps]).abs().max().item()
+        if not gap <= tolerance * max(1.0, expected.abs().max().item()):  # also where it is not a number
+            return f"logits of question '{name}' differ by {gap:.2g}"
+    return None
+
+
+def _noted(keep: Keep, view: TokenView, choices: list[Choice]) -> Keep:
+    choices.append(Choice(view, keep))
+    return keep
+
+
+def _prune(family: Family, pruner: Pruner, questions: Sequence[Question], share: float) -> dict[str, ImageTokens]:
+    """Encode all images and make the cuts at depth 0; by key, `question:number`."""
+    pictures = {f"{q.name}:{n}": image for q in questions for n, image in enumerate(q.images)}
+    if not pictures:
+        return {}
+    shape, keys = family.shape, list(pictures)
+    selected: dict[int, ImageTokens] = {}
+    for group in family.encode(
+        list(pictures.values()), pruner.needs(shape), lambda grid: pruner.target_grid(budget_of(share, grid.n), grid, shape)
+    ):
+        selected.update(family.select(group, keys, pruner, budget_of(share, group.original)))
+    return {key: selected[number] for number, key in enumerate(keys)}

@@ -1,0 +1,55 @@
+"""What each registered pruner does, as rows for `vtpbench list pruners` and the documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import Entry, entries
+
+BUDGET, TOKENS = 192, 576
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A pruner with its default options, as it acts on LLaVA-1.5-7B at 192 of 576 tokens."""
+
+    name: str
+    acts_at: str
+    needs: str
+    source: str
+    distribution: str
+
+
+def list_pruners() -> list[Row]:
+    """Describe all registered pruners by name; raises `UserError` for one that cannot be imported."""
+    return [_row(entry) for _, entry in sorted(entries().items())]
+
+
+def _row(entry: Entry) -> Row:
+    from vtpbench.pruners.base import Grid, ModelShape
+
+    shape = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)))
+    cls = entry.load()
+    try:
+        pruner = cls()
+        cuts = pruner.cuts(BUDGET, TOKENS, shape)
+        shrinks = pruner.target_grid(BUDGET, Grid(1, 24, 24), shape) is not None
+    except (TypeError, ValueError, UserError):  # options without a default, or without a usable one
+        return Row(entry.name, "depends on its options", "options", cls.source, entry.distribution)
+    try:
+        needs = _words(sorted({evidence.kind for evidence in pruner.needs(shape)}))
+    except UserError as e:
+        needs = str(e).partition(";")[0]
+    return Row(entry.name, "the image" if shrinks else _places([cut.at for cut in cuts]), needs, cls.source, entry.distribution)
+
+
+def _places(cuts: Iterable[int]) -> str:
+    inside = [str(at) for at in cuts if at > 0]
+    before = ["before the LLM"] if 0 in cuts else []
+    return _words([*before, *([f"layer {', '.join(inside)}"] if inside else [])]) or "nowhere"
+
+
+def _words(parts: Iterable[str]) -> str:
+    return ", ".join(parts)

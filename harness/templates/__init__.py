@@ -1,0 +1,1 @@
+"""Templates of the package that `vtpbench new-pruner` writes."""

@@ -1,0 +1,169 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vtpbench.harness.cell import Answer
+from vtpbench.harness.engine import Engine, open_engine
+from vtpbench.harness.job import Choices, Job, make_job
+from vtpbench.harness.models.llava import Llava
+
+LIMIT = 20
+
+
+class Memory:
+    """A journal that forgets at the end of the test."""
+
+    def __init__(self, answers=()):
+        self.answers = {a.sample: a for a in answers}
+        self.batches = []
+
+    def known(self) -> dict[str, Answer]:
+        return dict(self.answers)
+
+    def add(self, answers: list[Answer]) -> None:
+        self.batches.append(len(answers))
+        self.answers.update((a.sample, a) for a in answers)
+
+
+@pytest.fixture(scope="module")
+def job(tiny_checkpoint, tmp_path_factory) -> Job:
+    models = f"models=[{{label: tiny, path: {tiny_checkpoint}, dtype: float32}}]"
+    matrix = "matrix={pruners: [random, {fastv: {layer: 1}}], budgets: [6], benchmarks: [demo-exist, demo-open]}"
+    return make_job("demo", Choices(tmp_path_factory.mktemp("results"), (), [models, matrix], LIMIT, 4), print)
+
+
+@pytest.fixture(scope="module")
+def engine(job) -> Engine:
+    return open_engine(job.models["tiny"], torch.device("cpu"), 4)
+
+
+def cell_of(job: Job, pruner: str, benchmark: str = "demo-exist"):
+    (cell,) = [c for c in job.cells if c.pruner.name == pruner and c.benchmark.label == benchmark]
+    return cell
+
+
+def run(engine: Engine, job: Job, cell, journal=None):
+    seen = []
+    benchmark = job.suite.benchmarks[cell.benchmark.label]
+    return engine.run(cell, benchmark, journal or Memory(), lambda done, of: seen.append((done, of))), seen
+
+
+@pytest.mark.parametrize("pruner", ["vanilla", "random", "fastv"])
+def test_answers_are_the_same_in_batches_of_1_4_and_16(job, engine, pruner) -> None:
+    texts = []
+    for size in (1, 4, 16):
+        outcome, _ = run(Engine(engine.family, size), job, cell_of(job, pruner))
+        texts.append([(s.sample, s.answer) for s in outcome.samples])
+        assert outcome.status == "ok", outcome.reason
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_observed_counts_come_from_the_forward_pass(job, engine) -> None:
+    vanilla, _ = run(engine, job, cell_of(job, "vanilla"))
+    fastv, _ = run(engine, job, cell_of(job, "fastv"))
+    assert vanilla.observed.per_layer == [16.0] * 6
+    assert fastv.observed.per_layer == [16.0] + [4.0] * 5
+    assert fastv.observed.tokens == 6.0
+    assert fastv.observed.original == 16.0
+    assert fastv.observed.images == LIMIT
+
+
+def test_progress_counts_every_question_and_the_journal_gets_every_batch(job, engine) -> None:
+    journal = Memory()
+    _, seen = run(engine, job, cell_of(job, "random"), journal)
+    assert seen[0] == (0, LIMIT)
+    assert seen[-1] == (LIMIT, LIMIT)
+    assert journal.batches == [4] * 5
+
+
+def test_known_answers_are_not_asked_again(job, engine) -> None:
+    first = Memory()
+    whole, _ = run(engine, job, cell_of(job, "random"), first)
+    kept = list(first.answers.values())[:13]
+    second = Memory(kept)
+    again, seen = run(engine, job, cell_of(job, "random"), second)
+    assert seen[0] == (13, LIMIT)
+    assert sum(second.batches) == LIMIT - 13
+    assert again.samples == whole.samples
+    assert again.score == whole.score
+
+
+class Scripted(Llava):
+    """Looks, and then always says the same."""
+
+    says = "yes"
+
+    def generate(self, batch, pruner, max_new_tokens):
+        texts, trace = super().generate(batch, pruner, 1)
+        return [self.says] * len(texts), trace
+
+
+def scripted(engine: Engine, says: str) -> Engine:
+    f = engine.family
+    family = Scripted(f.model, f.tokenizer, f.image_processor, f.chat_template, f.preprocessing)
+    family.says = says
+    return Engine(family, 16)
+
+
+def test_always_yes_has_the_f1_of_always_yes(job, engine) -> None:
+    outcome, _ = run(scripted(engine, "Yes."), job, cell_of(job, "vanilla"))
+    truth = [s.target for s in outcome.samples].count("yes") / LIMIT
+    assert outcome.metrics["vtp_recall"] == 1.0
+    assert outcome.metrics["vtp_precision"] == pytest.approx(truth)
+    assert outcome.metrics["vtp_yes_ratio"] == 1.0
+    assert outcome.score == pytest.approx(100 * 2 * truth / (truth + 1))
+    assert outcome.stderr is None  # F1 is no mean of the samples' scores
+    assert [s.score for s in outcome.samples] == [float(s.target == "yes") for s in outcome.samples]
+
+
+def test_a_mean_has_its_standard_error(job, engine) -> None:
+    cell = cell_of(job, "vanilla", "demo-open")
+    blank, _ = run(scripted(engine, ""), job, cell)
+    word = blank.samples[0].target
+    outcome, _ = run(scripted(engine, word), job, cell)
+    share = sum(s.target == word for s in outcome.samples) / LIMIT
+    assert 0 < share < 1
+    assert outcome.score == pytest.approx(100 * share)
+    assert outcome.stderr == pytest.approx(100 * (share * (1 - share) / (LIMIT - 1)) ** 0.5)
+
+
+def test_samples_carry_what_a_paired_test_needs(job, engine) -> None:
+    a, _ = run(engine, job, cell_of(job, "vanilla"))
+    b, _ = run(engine, job, cell_of(job, "random"))
+    assert [(s.sample, s.image, s.prompt, s.target) for s in a.samples] == [
+        (s.sample, s.image, s.prompt, s.target) for s in b.samples
+    ]
+    assert len({s.image for s in a.samples}) < LIMIT, "questions on one image share its name"
+    assert all(s.category in {"random", "popular", "adversarial"} for s in a.samples)
+    assert json.loads(a.samples[0].detail)["vtp_f1"]["ground_truth"] == a.samples[0].target
+    assert {s.tokens for s in b.samples} == {6.0}
+
+
+def test_a_cell_that_misses_its_budget_fails(job, engine, tmp_path) -> None:
+    file = tmp_path / "dishonest.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from vtpbench.pruners.base import Cut, Pruner\n\n"
+        "@dataclass(frozen=True)\nclass Half(Pruner):\n"
+        "    def cuts(self, budget, n, shape):\n        return (Cut(0, budget // 2),)\n\n"
+        "    def score(self, view):\n        return view.features.norm(dim=-1)\n"
+    )
+    cell = cell_of(job, "random")
+    pruner = cell.pruner.model_copy(update={"name": f"{file}:Half", "options": {}})
+    outcome, _ = run(engine, job, replace(cell, pruner=pruner))
+    assert outcome.status == "failed"
+    assert "3.00 vision tokens entered a layer on average, 6.00 were due" in str(outcome.reason)
+
+
+def test_lmms_eval_finds_the_model_by_its_own_command(job, tiny_checkpoint, tmp_path) -> None:
+    benchmark = job.suite.benchmarks["demo-exist"]
+    folder = benchmark.file.parent
+    arguments = ["--model", "vtpbench", "--model_args", f"pretrained={tiny_checkpoint},pruner=random,budget=6"]
+    arguments += ["--tasks", benchmark.task, "--include_path", str(folder), "--limit", "4", "--output_path", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "lmms_eval", *arguments], cwd=folder, check=True, capture_output=True, timeout=300)
+    found = json.loads(next(tmp_path.rglob("*results.json")).read_text())
+    assert "vtp_f1,none" in found["results"][benchmark.task]
