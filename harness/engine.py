@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -44,20 +45,24 @@ class Engine:
 
     def __init__(self, family: Family, batch_size: int) -> None:
         self.family, self.batch_size = family, batch_size
-        self._tasks: dict[str, Any] = {}
+        self._tasks: dict[str, tuple[str, Any, TaskManager]] = {}
 
     def run(self, cell: Cell, benchmark: Benchmark, journal: Journal, progress: Callable[[int, int], None]) -> Outcome:
         """Answer and score one cell; answers that the journal knows are not asked for again."""
-        pruner = build_pruner(cell)
-        answerer = Answerer(
-            self.family, pruner, lambda n: None if cell.is_vanilla else tokens_for(cell.budget, n), self.batch_size
-        )
+        pruner, shape = build_pruner(cell), self.family.shape
+        pruner.needs(shape)
+        if cell.model.vision_tokens is not None:
+            n = cell.model.vision_tokens
+            pruner.cuts(tokens_for(cell.budget, n), n, shape)  # what is impossible says so before anything is asked
+        budget = partial(_budget_of, cell)
+        answerer = Answerer(self.family, pruner, budget, self.batch_size)
         adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
         with quiet():
-            name, task = self._task(benchmark)
+            name, task, manager = self._task(benchmark)
             results = simple_evaluate(
                 adapter,
                 tasks=[task],
+                task_manager=manager,  # without one, lmms-eval indexes its 2,000 tasks anew
                 limit=cell.benchmark.limit,
                 bootstrap_iters=0,
                 process_docs_parallel=1,
@@ -65,18 +70,17 @@ class Engine:
                 cli_args=SimpleNamespace(process_with_media=False, output_path=None),
             )
         evaluated = Evaluated(results["results"][name], results["samples"][name], answerer, adapter.answers)
-        return outcome(cell, pruner, self.family.shape, evaluated)
+        return outcome(cell, pruner, shape, evaluated)
 
-    def _task(self, benchmark: Benchmark) -> tuple[str, Any]:
+    def _task(self, benchmark: Benchmark) -> tuple[str, Any, TaskManager]:
         """Load a task once; the object can be evaluated many times."""
         if benchmark.label not in self._tasks:
             manager = TaskManager(include_defaults=False, include_path=str(benchmark.file.parent))
             found = get_task_dict([task_config(benchmark)], manager)
             task = next(iter(found.values()))
             task._config.metric_list = [m for m in task._config.metric_list if m["metric"] not in benchmark.drop]
-            self._tasks[benchmark.label] = (next(iter(found)), task)
-        name, task = self._tasks[benchmark.label]
-        return name, task
+            self._tasks[benchmark.label] = (next(iter(found)), task, manager)
+        return self._tasks[benchmark.label]
 
 
 class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
@@ -165,6 +169,10 @@ class Plugin(Adapter):
         family = open_model(described, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         answerer = Answerer(family, build(pruner, options), wanted, int(batch_size))
         super().__init__(answerer, {}, f"vtpbench {described.info.weights} {pruner} {budget} {sorted(options.items())}")
+
+
+def _budget_of(cell: Cell, n: int) -> int | None:
+    return None if cell.is_vanilla else tokens_for(cell.budget, n)
 
 
 def _budget(budget: str | int | None, pruner: str) -> Callable[[int], int | None]:

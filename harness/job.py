@@ -20,7 +20,10 @@ from vtpbench.harness.suite import Suite, load
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    import torch
+
     from vtpbench.harness.models.load import Described
+    from vtpbench.pruners.base import Pruner
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,10 @@ def make_job(suite_name: str, choices: Choices, warn: Callable[[str], None]) -> 
         models[spec.label] = _describe(spec)
         return models[spec.label].info
 
-    cells = narrow(plan(suite, describe, versions()), choices.only)
+    def fingerprint(pruner: Pruner, model: ModelInfo) -> str:
+        return pruner.fingerprint(models[model.label].shape)
+
+    cells = narrow(plan(suite, describe, versions(), fingerprint), choices.only)
     return Job(suite, models, cells, Store(choices.out / suite.name, warn))
 
 
@@ -72,22 +78,27 @@ def show(job: Job) -> str:
 
 def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
     """Run the missing cells of a job on a device as torch names it; by default the first GPU, else the CPU."""
-    import torch
-
-    try:
-        device = torch.device(device_name or ("cuda:0" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:  # a CPU build asserts
-        raise UserError(f"no device '{device_name}' here ({str(e).splitlines()[0]}); `vtpbench doctor` lists the devices") from e
+    device = open_device(device_name)
 
     def open_engine(model: ModelInfo) -> Engine:
         from vtpbench.harness import engine  # imports lmms-eval: many seconds, which a complete folder need not pay
-        from vtpbench.harness.models.load import open_model
 
-        return engine.Engine(open_model(job.models[model.label], device), job.suite.batch_size)
+        return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
 
     setting = Setting(job.suite.name, job.store, open_engine, job.suite.benchmarks, environment(str(device)), progress)
     return run(job.cells, setting)
+
+
+def open_device(name: str | None) -> torch.device:
+    """Find a device as torch names it; by default the first GPU, else the CPU."""
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:  # a CPU build asserts
+        raise UserError(f"no device '{name}' here ({str(e).splitlines()[0]}); `vtpbench doctor` lists the devices") from e
+    return device
 
 
 def _dtype(name: str) -> Dtype:

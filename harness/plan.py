@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vtpbench.harness.benchmarks import describe as describe_benchmark
 from vtpbench.harness.cell import Cell, budget_label, tokens_for
@@ -18,10 +18,16 @@ from vtpbench.pruners.registry import build, find
 if TYPE_CHECKING:
     from vtpbench.pruners.base import ModelShape, Pruner
 
+Fingerprint: TypeAlias = "Callable[[Pruner, ModelInfo], str]"
 _VANILLA = PrunerSpec(name="vanilla", label="vanilla")
 
 
-def plan(suite: Suite, describe: Callable[[ModelSpec], ModelInfo], versions: Mapping[str, str]) -> tuple[Cell, ...]:
+def plan(
+    suite: Suite,
+    describe: Callable[[ModelSpec], ModelInfo],
+    versions: Mapping[str, str],
+    fingerprint: Fingerprint = lambda pruner, model: "",
+) -> tuple[Cell, ...]:
     """List the cells of a suite: model x pruner x budget x benchmark x seed, each denominator before what it divides.
 
     Parameters
@@ -29,6 +35,7 @@ def plan(suite: Suite, describe: Callable[[ModelSpec], ModelInfo], versions: Map
     suite : what to measure
     describe : states a model as it will be run; called once per model
     versions : of vtpbench, lmms-eval, transformers, torch
+    fingerprint : hashes the files beside a pruner's options that decide what it keeps on a model, such as trained weights
 
     Raises
     ------
@@ -44,8 +51,9 @@ def plan(suite: Suite, describe: Callable[[ModelSpec], ModelInfo], versions: Map
             if matrix.models is not None and spec.label not in matrix.models:
                 continue
             _refuse_large_budgets(suite, m, model)
+            rows = _rows(matrix, model, fingerprint)
             for label in [benchmark.label for benchmark in matrix.benchmarks]:
-                for pruner, budget, seed in _rows(matrix):
+                for pruner, budget, seed in rows:
                     _add(cells, Cell(model, pruner, budget, benchmarks[label], seed, suite.batch_size, versions))
     return tuple(cells.values())
 
@@ -124,23 +132,24 @@ def _add(cells: dict[str, Cell], cell: Cell) -> None:
         raise UserError(f"'{twin}' and '{cell}' are the same measurement under two names; remove one from the suite")
 
 
-def _rows(matrix: Matrix) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
+def _rows(matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
     """Pruner, budget and seed of every row, vanilla first."""
     vanilla = next((spec for spec in matrix.pruners if spec.name == "vanilla"), _VANILLA)
-    rows = [(_describe_pruner(vanilla), BudgetInfo(), 0)]
+    rows = [(_describe_pruner(vanilla, model, fingerprint), BudgetInfo(), 0)]
     for spec in matrix.pruners:
         if spec.name != "vanilla":
-            info = _describe_pruner(spec)
+            info = _describe_pruner(spec, model, fingerprint)
             seeds = matrix.seeds if _is_seeded(find(spec.name).load()) else (0,)
             rows += [(info, budget, seed) for budget in matrix.budgets for seed in seeds]
     return rows
 
 
-def _describe_pruner(spec: PrunerSpec) -> PrunerInfo:
+def _describe_pruner(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> PrunerInfo:
     """State a pruner with all its options, defaults included; the seed belongs to the cell."""
     entry, pruner = find(spec.name), build(spec.name, spec.options)
+    code = "+".join(part for part in (entry.code(), fingerprint(pruner, model)) if part)
     options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}
-    return PrunerInfo(name=spec.name, label=spec.label, options=options, code=entry.code(), distribution=entry.distribution)
+    return PrunerInfo(name=spec.name, label=spec.label, options=options, code=code, distribution=entry.distribution)
 
 
 def _is_seeded(pruner: type[Pruner]) -> bool:

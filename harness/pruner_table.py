@@ -39,7 +39,7 @@ def _row(entry: Entry) -> Row:
     except (TypeError, ValueError, UserError):  # options without a default, or without a usable one
         return Row(entry.name, "depends on its options", "options", cls.source, entry.distribution)
     try:
-        needs = _words(sorted({evidence.kind for evidence in pruner.needs(shape)}))
+        needs = ", ".join(sorted({evidence.kind for evidence in pruner.needs(shape)}))
     except UserError as e:
         needs = str(e).partition(";")[0]
     return Row(entry.name, "the image" if shrinks else _places([cut.at for cut in cuts]), needs, cls.source, entry.distribution)
@@ -48,8 +48,4 @@ def _row(entry: Entry) -> Row:
 def _places(cuts: Iterable[int]) -> str:
     inside = [str(at) for at in cuts if at > 0]
     before = ["before the LLM"] if 0 in cuts else []
-    return _words([*before, *([f"layer {', '.join(inside)}"] if inside else [])]) or "nowhere"
-
-
-def _words(parts: Iterable[str]) -> str:
-    return ", ".join(parts)
+    return ", ".join([*before, *([f"layer {', '.join(inside)}"] if inside else [])]) or "nowhere"

@@ -199,7 +199,7 @@ class Surgeon:
     def _next_stage(
         self, at: int, before: Stage, layout: Layout, columns: Tensor, keeps: Mapping[int, tuple[Keep, int]], hidden: Tensor
     ) -> Stage:
-        mask = self._prefill_mask(before, layout, columns)
+        mask = self._prefill_mask(before, layout, columns.device)
         if self.pruner.position_rule == "renumber":
             if before.positions.dim() > 2:
                 name = type(self.pruner).__name__
@@ -219,26 +219,23 @@ class Surgeon:
         return Stage(at, layout, positions, rotary, mask, shift, index)
 
     @staticmethod
-    def _prefill_mask(before: Stage, layout: Layout, columns: Tensor) -> Tensor | None:
-        """Gather the mask's rows and columns; new padding is seen by nobody but itself."""
-        valid = layout.valid(columns.device)
+    def _prefill_mask(before: Stage, layout: Layout, device: torch.device) -> Tensor | None:
+        """Write the causal mask of the new sequence as the kernel takes it; padding is seen by nobody but itself.
+
+        The order is that of the new sequence: a merged row may stand behind tokens that it stood before.
+        """
+        valid = layout.valid(device)
         if before.mask is not None and before.mask.dim() == 2:  # FlashAttention: one flag per column
             return valid.to(before.mask.dtype) if layout.padded else None
-        if before.mask is None:
-            if not layout.padded:
-                return None
-            width = layout.width
-            causal = torch.ones(width, width, dtype=torch.bool, device=columns.device).tril()
-            mask = causal & valid[:, None, None, :]
-        else:
-            rows, old = columns.shape[0], before.mask.shape[-1]
-            full = before.mask.expand(rows, -1, -1, -1)
-            mask = full.gather(2, columns[:, None, :, None].expand(-1, full.shape[1], -1, old))
-            mask = mask.gather(3, columns[:, None, None, :].expand(-1, full.shape[1], mask.shape[2], -1))
-            hidden = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-            mask = mask.masked_fill(~valid[:, None, None, :], hidden)
-        diagonal = torch.eye(layout.width, dtype=torch.bool, device=columns.device)
-        return mask.masked_fill(diagonal & ~valid[:, None, :, None], True if mask.dtype == torch.bool else 0.0)
+        if before.mask is None and not layout.padded:
+            return None
+        column = torch.arange(layout.width, device=device)
+        seen = (column <= column[:, None]) & valid[:, None, None, :]
+        seen = seen | ((column == column[:, None]) & ~valid[:, None, :, None])
+        if before.mask is None or before.mask.dtype == torch.bool:
+            return seen
+        dtype = before.mask.dtype
+        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
 
     def _decode(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Give a decoding step the positions and the mask of the sequence that its layer has cached."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
+
+import torch
 
 from vtpbench.harness.check.properties import PROPERTIES, Property, Status, Verdict
 from vtpbench.harness.check.subject import Builder, Subject
-from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
+from vtpbench.harness.models.tiny import TINY
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError, did_you_mean
 from vtpbench.pruners.registry import build, find
-
-FAMILIES: Mapping[str, Builder] = {"llava": tiny_llava, "llava_next": tiny_llava_next, "qwen2_5_vl": tiny_qwen2_5_vl}
-"""Tiny model of each family."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def check(
     name: str,
     options: Mapping[str, Any] | None = None,
     families: Collection[str] | None = None,
-    builders: Mapping[str, Builder] = FAMILIES,
+    builders: Mapping[str, Builder] = TINY,
 ) -> Report:
     """Judge a pruner by registered name, or `./file.py:Class`, on some families or on all.
 
@@ -60,13 +60,25 @@ def check(
         if family not in builders:
             raise UserError(f"unknown model family '{family}'; {did_you_mean(family, builders)}")
     entry, chosen = find(name), options or {}
-    build(name, chosen)  # what is wrong with the options is the user's to mend, no property of the pruner
+    pruner = build(name, chosen)
     results = []
-    for family, builder in builders.items():
-        if families is None or family in families:
-            subject = Subject(partial(build, name, chosen), cache(builder))
-            results += [_judge(prop, family, subject) for prop in PROPERTIES]
+    with _one_thread():
+        for family, builder in builders.items():
+            if families is None or family in families:
+                subject = Subject(pruner, cache(builder))
+                results += [_judge(prop, family, subject) for prop in PROPERTIES]
     return Report(name, dict(chosen), entry.distribution, tuple(results))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep threads from waiting for each other over tensors that are too small to share."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _judge(prop: Property, family: str, subject: Subject) -> Result:

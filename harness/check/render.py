@@ -16,7 +16,7 @@ Rows = list[list[str]]
 FORMATS = ("plain", "markdown", "json")
 
 
-def render(report: Report, format: Literal["plain", "markdown", "json"] = "plain") -> str:  # noqa: A002 - as the option is called
+def render(report: Report, format: Literal["plain", "markdown", "json"] = "plain") -> str:
     """Write a report: a table of properties and families, then the reason for all that is no pass."""
     if format not in FORMATS:
         raise UserError(f"unknown format '{format}'; use {', '.join(FORMATS)}")

@@ -93,9 +93,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Subject:
-    """A pruner and a model, both made anew by a call."""
+    """A pruner, one object for all runs as in a cell, and the model of a family."""
 
-    make: Callable[[], Pruner]
+    pruner: Pruner
     build: Builder
 
     @cached_property
@@ -135,7 +135,7 @@ class Subject:
         """Answer questions (by default all) in one batch; `pruner` stands in for the subject's own."""
         family, asked = self.build(attention=attention, dtype=dtype), questions or self.questions
         choices: list[Choice] = []
-        own = self.make() if pruner is None else pruner
+        own = pruner or self.pruner
         watched = with_apply(own, lambda view: _noted(own.apply(view), view, choices))
         logits: list[Tensor] = []
         head = family.model.get_output_embeddings()

@@ -142,7 +142,10 @@ class Family(ABC):
         if cuts and cuts[0].at == 0:
             names = tuple(keys[m] for m in tokens.members)
             keep = self.choose(
-                TokenView(cuts[0], 0, features.float(), index, tokens.grid, names, tokens.evidence, tokens.cls), pruner
+                TokenView(
+                    cuts[0], 0, features.float(), index, tokens.grid, names, tokens.evidence, tokens.cls, shape=self.shape
+                ),
+                pruner,
             )
             features = take(features, keep.index) if keep.features is None else keep.features.to(features.dtype)
             index, valid = keep.index, keep.valid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ def describe_model(
         prompt=_prompt(folder),
         vision_tokens=tokens,
     )
-    return Described(info, shape, folder)
+    return Described(info, replace(shape, folder=str(folder)), folder)
 
 
 def open_model(described: Described, device: torch.device) -> Family:
@@ -115,7 +115,9 @@ def open_model(described: Described, device: torch.device) -> Family:
     info = described.info
     family = families()[_model_type(described.folder, info.label)]
     dtype = getattr(torch, info.dtype)
-    return family.load(described.folder, dtype, device, info.attention, info.preprocessing)
+    loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing)
+    loaded.shape = replace(loaded.shape, folder=described.shape.folder)
+    return loaded
 
 
 def _model_type(folder: Path, label: str) -> str:
@@ -137,12 +139,12 @@ def _model_type(folder: Path, label: str) -> str:
 
 
 def _weights(folder: Path, label: str) -> str:
-    """Hash of the weight files; for a snapshot of the hub its revision, which names the same bytes."""
+    """Hash of the weight files, not of trained pruners beside them; for a hub snapshot its revision, which names the same bytes."""
     if folder.parent.name == "snapshots":
         return folder.name
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise UserError(f"model '{label}': {folder} holds no weights, neither *.safetensors nor pytorch_model*.bin")
+        raise UserError(f"model '{label}': {folder} holds no weights, neither model*.safetensors nor pytorch_model*.bin")
     digest = sha256()
     for file in files:
         with file.open("rb") as stream:

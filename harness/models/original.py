@@ -46,7 +46,7 @@ def model_type(config: dict[str, Any]) -> str:
 
 def weight_files(folder: Path) -> list[Path]:
     """Files that hold a checkpoint's weights: safetensors, or else pickles."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def tower_folder(folder: Path) -> Path:

@@ -30,8 +30,8 @@ class FeatureMeta:
 
     model: str
     """Hub id or path."""
-    tower: str
-    """Hash of the vision tower's weights."""
+    tower: str | None
+    """Hash of the vision tower's weights, None where it cannot be told."""
     layer: int
     """Module index of the vision layer."""
     width: int

@@ -30,7 +30,7 @@ def hash_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
     digests = []
     for name, value in named:
         digest = sha256(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         digests.append(digest.digest())
     return sha256(b"".join(sorted(digests))).hexdigest()[:16]
 

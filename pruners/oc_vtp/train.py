@@ -182,7 +182,7 @@ class _Run:
             rebuilt, attention = draw.run(self.replica, config)
         loss = reconstruction_loss(rebuilt, draw.batch.features, attention, config.loss, draw.valid)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         if self.average is not None:
@@ -229,4 +229,4 @@ class _Run:
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))

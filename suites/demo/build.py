@@ -29,16 +29,20 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from vtpbench.suites.demo import language, tower
 from vtpbench.suites.demo.card import write_card
 from vtpbench.suites.demo.data import Pictures, load_pictures
 from vtpbench.suites.demo.export import export_benchmarks, export_model
 from vtpbench.suites.demo.language import Answerer, Pack, Packer, train_answers, train_tokenizer
 from vtpbench.suites.demo.questions import TASKS, Question, ask
-from vtpbench.suites.demo.scenes import GRID, PATCH, SIZE
-from vtpbench.suites.demo.tower import DenseHeads, DenseTargets, initialise, train_tower
+from vtpbench.suites.demo.scenes import GRID, KINDS, PATCH, SIZE
+from vtpbench.suites.demo.tower import DenseHeads, DenseTargets, train_tower
 
 N_VISION = GRID * GRID
 QUESTIONS_PER_TASK = {"exist": 3, "open": 4, "choice": 4, "read": 3}
+DRILLS_PER_TASK = {"exist": 8, "open": 8, "read": 4}
+DRILL_BACKGROUND = 0.08
+"""Share of background tokens that a drill shows."""
 BLIND_SHARE = 0.06
 """Share of training prompts without a picture, so that the blind baseline answers as well as it can."""
 
@@ -52,10 +56,13 @@ class Recipe:
     tower_batch: int = 32
     tower_steps: int = 4000
     tower_rate: float = 1.2e-3
+    drill_batch: int = 16
+    drill_steps: int = 1000
+    drill_rate: float = 2e-3
     answer_batch: int = 8
-    language_steps: int = 3000
+    language_steps: int = 1500
     language_rate: float = 1.2e-3
-    joint_steps: int = 600
+    joint_steps: int = 400
     joint_rate: float = 5e-4
 
 
@@ -127,8 +134,10 @@ class Builder:
             tie_word_embeddings=False,
         )
         model = LlavaForConditionalGeneration(config).to(self.device)
-        initialise(model.model.vision_tower)
-        return model, DenseHeads(vision.hidden_size).to(self.device)
+        tower.initialise(model.model.vision_tower)
+        heads = DenseHeads(vision.hidden_size).to(self.device)
+        language.initialise(model)
+        return model, heads
 
     def restore(self, model: LlavaForConditionalGeneration, heads: DenseHeads, name: str) -> bool:
         """Load a stage's result if it is there."""
@@ -171,32 +180,41 @@ class Builder:
         self.save(model, heads, "tower")
 
     def train_answers(
-        self, model: LlavaForConditionalGeneration, heads: DenseHeads, tokenizer: PreTrainedTokenizerFast, joint: bool
+        self, model: LlavaForConditionalGeneration, heads: DenseHeads, tokenizer: PreTrainedTokenizerFast, name: str
     ) -> None:
-        """Stages (ii) and (iii)."""
-        name, recipe = ("joint" if joint else "language"), self.recipe
+        """Run stage `drill`, `language` or `joint`."""
         if self.restore(model, heads, name):
             return
-        steps, rate = (recipe.joint_steps, recipe.joint_rate) if joint else (recipe.language_steps, recipe.language_rate)
-        batch = self.answer_batches(Packer(tokenizer, N_VISION), 100 + joint, steps)
+        recipe = self.recipe
+        steps, rate = {
+            "drill": (recipe.drill_steps, recipe.drill_rate),
+            "language": (recipe.language_steps, recipe.language_rate),
+            "joint": (recipe.joint_steps, recipe.joint_rate),
+        }[name]
+        batch = self.answer_batches(Packer(tokenizer, N_VISION), name, steps)
         with self.stage(name):
-            train_answers(Answerer(model, heads, tokenizer), batch, steps, rate, joint, self.log)
+            train_answers(Answerer(model, heads, tokenizer), batch, steps, rate, name, self.log)
         self.save(model, heads, name)
 
-    def answer_batches(self, packer: Packer, stage: int, steps: int) -> Callable[[int], tuple[Tensor, DenseTargets, Pack]]:
+    def answer_batches(self, packer: Packer, name: str, steps: int) -> Callable[[int], tuple[Tensor, DenseTargets, Pack]]:
         """Batches of scenes with a dozen questions each."""
-        rows = self.rows(stage, self.recipe.answer_batch, steps)
+        drill, stage = name == "drill", 100 + ("drill", "language", "joint").index(name)
+        rows = self.rows(stage, self.recipe.drill_batch if drill else self.recipe.answer_batch, steps)
+        wanted = DRILLS_PER_TASK if drill else QUESTIONS_PER_TASK
 
         def batch(step: int) -> tuple[Tensor, DenseTargets, Pack]:
             rng = np.random.default_rng((self.recipe.seed, 30, stage, step))
             questions: list[list[Question]] = [
-                [q for task, n in QUESTIONS_PER_TASK.items() for q in ask(self.pictures.scenes[row], task, rng)[:n]]
-                for row in rows[step]
+                [q for task, n in wanted.items() for q in ask(self.pictures.scenes[row], task, rng)[:n]] for row in rows[step]
             ]
-            seen = [bool(s) for s in rng.random(len(questions)) >= BLIND_SHARE]
             pixels, targets = self.pictures.batch(rows[step], self.device)
-            pack = packer.pack(questions, seen)
-            return pixels, targets, Pack(*(t.to(self.device) for t in (pack.ids, pack.positions, pack.labels, pack.segment)))
+            visible = torch.from_numpy(rng.random((len(questions), 1)) >= BLIND_SHARE)
+            if drill:
+                front = self.pictures.targets.kind[torch.from_numpy(rows[step])] != len(KINDS)
+                shown = visible & (front | torch.from_numpy(rng.random(front.shape) < DRILL_BACKGROUND))
+            else:
+                shown = visible.expand(-1, N_VISION)
+            return pixels, targets, packer.pack(questions, shown, bare=drill).to(self.device)
 
         return batch
 
@@ -213,8 +231,8 @@ def main() -> None:
     tokenizer = builder.tokenizer()
     model, heads = builder.fresh_model(tokenizer)
     builder.train_tower(model, heads)
-    builder.train_answers(model, heads, tokenizer, joint=False)
-    builder.train_answers(model, heads, tokenizer, joint=True)
+    for stage in ("drill", "language", "joint"):
+        builder.train_answers(model, heads, tokenizer, stage)
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {arguments.device}"
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     facts = {"recipe": asdict(builder.recipe), "stages": builder.facts(), "machine": machine, "versions": versions}

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import BUILT_IN, build, entries, find
+
+PRUNER = """
+from dataclasses import dataclass
+from vtpbench.pruners.base import Pruner
+
+@dataclass(frozen=True)
+class Mine(Pruner):
+    order: int = 2
+
+    def __post_init__(self):
+        if self.order < 1:
+            raise ValueError(f"order must be at least 1, not {self.order}")
+
+class NoDataclass(Pruner):
+    pass
+
+@dataclass
+class NoPruner:
+    pass
+"""
+
+
+@pytest.fixture
+def provide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Make a distribution visible that has one entry point and, if code is given, its module."""
+
+    def make(distribution: str, point: str, code: str | None = None) -> None:
+        site = tmp_path / distribution
+        info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[vtpbench.pruners]\n{point}\n")
+        if code is not None:
+            (site / f"{distribution.replace('-', '_')}.py").write_text(code)
+        monkeypatch.syspath_prepend(str(site))
+
+    return make
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(PRUNER)
+    return tmp_path / "mine.py"
+
+
+def refusal(name: str, **options: object) -> str:
+    with pytest.raises(UserError) as e:
+        build(name, options)
+    return str(e.value)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_ins_load_and_say_where_they_come_from(name: str):
+    entry = find(name)
+    assert entry.distribution == "vtpbench"
+    assert entry.load().source
+
+
+def test_unknown_name():
+    assert refusal("fastvv") == "unknown pruner 'fastvv'; did you mean 'fastv'?"
+    assert refusal("qqq").startswith("unknown pruner 'qqq'; known: divprune, downsample, fastv")
+
+
+def test_options():
+    assert build("random", {"seed": 3}).seed == 3  # type: ignore[attr-defined] # an option of this pruner
+    assert refusal("fastv", layers=3) == "pruner 'fastv' has no option 'layers'; did you mean 'layer'?"
+    assert refusal("visionzip", contextual=-1) == "pruner 'visionzip': contextual must be 0 or more, not -1"
+
+
+def test_plugin(provide):
+    provide("their-pruners", "theirs = their_pruners_a:Mine")
+    assert entries()["theirs"].distribution == "their-pruners"
+
+
+def test_plugin_is_built(provide):
+    provide("their-pruners-b", "theirs = their_pruners_b:Mine", PRUNER)
+    assert repr(build("theirs", {"order": 3})) == "Mine(order=3)"
+
+
+def test_name_of_a_built_in_is_refused(provide):
+    provide("their-pruners", "fastv = theirs:Mine")
+    assert refusal("random") == "pruner 'fastv' is provided by both vtpbench and their-pruners; uninstall one of them"
+
+
+def test_name_of_two_strangers_is_refused(provide):
+    provide("one-pruner", "same = one:Mine")
+    provide("other-pruner", "same = other:Mine")
+    message = refusal("same")
+    assert message.startswith("pruner 'same' is provided by both ")
+    assert "one-pruner" in message
+    assert "other-pruner" in message
+
+
+def test_failing_import_names_the_distribution(provide):
+    provide("bad-pruners", "bad = bad_pruners:Mine", "import no_such_module")
+    assert refusal("bad") == (
+        "pruner 'bad' of bad-pruners cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"
+    )
+    provide("worse-pruners", "worse = worse_pruners:Mine", "1 / 0")
+    assert refusal("worse").startswith("pruner 'worse' of worse-pruners cannot be imported: ZeroDivisionError")
+    assert build("random", {})  # the others go on working
+
+
+NO_DATACLASS = pytest.param(
+    "NoDataclass", marks=pytest.mark.xfail(strict=True, reason="Pruner is a dataclass, so every subclass counts as one")
+)
+
+
+@pytest.mark.parametrize("target", ["Absent", NO_DATACLASS, "NoPruner", "PRUNER"])
+def test_what_is_no_pruner_is_refused(target: str, mine: Path):
+    assert "is no dataclass derived from Pruner" in refusal(f"{mine}:{target}")
+
+
+def test_local_file(mine: Path, monkeypatch: pytest.MonkeyPatch):
+    assert repr(build(f"{mine}:Mine", {"order": 1})) == "Mine(order=1)"
+    assert find(f"{mine}:Mine").distribution == f"file {mine}"
+    monkeypatch.chdir(mine.parent)
+    assert repr(build("./mine.py:Mine", {})) == "Mine(order=2)"
+    assert refusal("./mine.py:Mine", order=0) == "pruner './mine.py:Mine': order must be at least 1, not 0"
+    assert refusal("./absent.py:Mine") == "no pruner file absent.py"
+
+
+def test_code_is_hashed(mine: Path):
+    def code() -> str:
+        return find(f"{mine}:Mine").code()
+
+    before = code()
+    assert code() == before
+    mine.write_text(PRUNER + "# changed\n")
+    after = code()
+    assert after != before
+    mine.write_text(PRUNER)
+    assert code() == before
+
+
+def test_code_differs_between_built_ins():
+    codes = [find(name).code() for name in BUILT_IN]
+    assert len(set(codes)) == len(codes)
