@@ -26,6 +26,7 @@ check: .venv/dev
 
 .venv/dev: .venv/bin/uv pyproject.toml constraints.txt
 	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --no-deps llava-torch==1.2.2.post1  # the original LLaVA, an oracle of the tests; its own pins are years old
 	touch $@ .venv/installed
 
 clean:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vtpbench.harness.cli_train import train_app
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Fair, repeatable comparisons of vision token pruning.",
 )
+app.add_typer(train_app, name="train")
 
 
 class Kind(str, Enum):

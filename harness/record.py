@@ -34,7 +34,7 @@ class ModelInfo(_Frozen):
     attention: str
     """Attention kernel of the language model."""
     preprocessing: str
-    """`pad` or `crop`, with the image backend."""
+    """How images reach the tower: `pad`, `crop`, or the protocol of the family (`fixed672`, `native`, `dynamic`)."""
     prompt: str
     """Name or hash of the prompt template."""
     vision_tokens: int | None

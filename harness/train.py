@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accelerate import PartialState
+import transformers
+from accelerate import PartialState  # type: ignore[import-untyped]  # it has no annotations
 from pydantic import ConfigDict
 from rich.console import Console
 
@@ -39,6 +40,7 @@ from vtpbench.pruners.oc_vtp.train import Place, Result, train
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+    from torch import Tensor
 
     from vtpbench.harness.models.family import Family
 
@@ -107,10 +109,12 @@ class TowerFeatures:
         wanted = set(keys)
         if not wanted:
             return
+        transformers.logging.disable_progress_bar()  # it would tear up ours
         family = open_model(self._described, self._device)
         pictures = self._named(wanted)
         while batch := list(islice(pictures, IMAGES_AT_ONCE)):
-            yield from self._encode(family, batch)
+            encoded = tower_features(family, self.meta.layer, [image for _, image in batch])
+            yield from (ImageFeatures(key, *found) for (key, _), found in zip(batch, encoded, strict=True))
 
     def _named(self, wanted: set[str]) -> Iterator[tuple[str, Image]]:
         """Decode wanted pictures, each once however often it occurs."""
@@ -120,14 +124,15 @@ class TowerFeatures:
                 image = picture.decode()
                 yield key, _squash(image) if self.meta.geometry == "squash" else image
 
-    def _encode(self, family: Family, batch: Sequence[tuple[str, Image]]) -> Iterator[ImageFeatures]:
-        need = Evidence("hidden", self.meta.layer)
-        found: dict[int, ImageFeatures] = {}
-        for group in family.encode([image for _, image in batch], frozenset({need})):
-            grid = Grid(group.grid.tiles, group.grid.height, group.grid.width)
-            for member, tokens in zip(group.members, group.evidence[need], strict=True):
-                found[member] = ImageFeatures(batch[member][0], grid, tokens)
-        yield from (found[member] for member in range(len(batch)))
+
+def tower_features(family: Family, layer: int, images: Sequence[Image]) -> list[tuple[Grid, Tensor]]:
+    """Output of a vision layer for each image: how its tokens lie, and the tokens `(n, width)`, all tiles together."""
+    need = Evidence("hidden", layer)
+    found: dict[int, tuple[Grid, Tensor]] = {}
+    for group in family.encode(images, frozenset({need})):
+        grid = Grid(group.grid.tiles, group.grid.height, group.grid.width)
+        found.update((member, (grid, tokens)) for member, tokens in zip(group.members, group.evidence[need], strict=True))
+    return [found[member] for member in range(len(images))]
 
 
 def train_oc_vtp(order: Order, display: Phases) -> Trained | None:
@@ -196,11 +201,14 @@ def plot(rows: Sequence[LogRow]) -> bytes:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    steps = [(row.step, row.loss) for row in rows if row.loss is not None]
-    checks = [row for row in rows if row.val_loss is not None]
-    axes.plot([s for s, _ in steps], [loss for _, loss in steps], color="0.7", linewidth=0.8, label="training loss")
-    axes.plot([row.step for row in checks], [row.val_loss for row in checks], marker=".", label="validation loss")
-    axes.plot([row.step for row in checks], [row.val_mse for row in checks], linestyle="--", label="validation error (plain)")
+    curves: tuple[tuple[str, Callable[[LogRow], float | None], str, str], ...] = (
+        ("training loss", lambda row: row.loss, "-", "0.75"),
+        ("validation loss", lambda row: row.val_loss, ".-", "tab:blue"),
+        ("validation error, plain", lambda row: row.val_mse, "--", "tab:orange"),
+    )
+    for label, value, style, colour in curves:
+        points = [(row.step, found) for row in rows if (found := value(row)) is not None]
+        axes.plot([step for step, _ in points], [found for _, found in points], style, color=colour, linewidth=1, label=label)
     axes.set(xlabel="step", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()

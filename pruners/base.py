@@ -34,6 +34,9 @@ class Evidence:
     - `keys`: key projections before any scaling, mean over heads, `(images, n, head_dim)`;
     - `projected`: tokens after the projector, in the language model's space, `(images, n, dim)`; `layer` unused.
 
+    Qwen2.5-VL: `hidden`, `received` and `keys` are means over the four patches of a token, in raster order; `keys` are taken
+    after the rotary embedding; `projected` are the features themselves.
+
     Of the language model (cuts at depth >= 1; `layer` is relative to the cut: -1 = the layer that has just run,
     0 = the layer about to run, with the tokens that are still there):
 

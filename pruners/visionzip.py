@@ -31,8 +31,8 @@ class VisionZip(Pruner):
 
     Source: Yang, Chen, Tian, Wang, Li, Yu, Jia, "VisionZip: Longer is Better but Not Necessary in Vision Language Models",
     CVPR 2025, dominant token selection and contextual tokens merging. Departures: float32 scores, ties to the lower index;
-    R = 0 selects (the authors' code divides by zero); on LLaVA-NeXT the dominant patches of the grid tiles come tile by
-    tile, not by rows of the joined grid.
+    R = 0 selects (the authors' code divides by zero); on LLaVA-NeXT the contextual tokens too come in the order of the
+    joined grid, not tile by tile.
     """
 
     source: ClassVar[str] = "Yang et al., CVPR 2025"

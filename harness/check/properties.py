@@ -149,7 +149,7 @@ def leaves_no_trace(subject: Subject) -> Verdict:
     if _hooks(model) != hooks:
         return Verdict("fail", f"{_hooks(model) - hooks} hooks remain after a run")
 
-    class Deliberate(Exception):  # noqa: N818 - no error of anybody's
+    class Deliberate(Exception):
         pass
 
     def fail(view: TokenView) -> Keep:

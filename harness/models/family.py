@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from vtpbench.harness.models.batch import Batch, ImageTokens
 from vtpbench.harness.models.layout import Layout, Part
 from vtpbench.harness.surgery import Trace, pruned
-from vtpbench.pruners.base import Cut, Evidence, Grid, Keep, ModelShape, Pruner, TokenView, take
+from vtpbench.pruners.base import Evidence, Grid, Keep, ModelShape, Pruner, TokenView, take
 
 PIXELS_AT_ONCE = 32
 """Pictures that go through the vision tower together."""
 IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""
-Target = Callable[[Grid], "tuple[int, int] | None"]
+Target = Callable[[Grid], tuple[int, int] | None]
 """Height and width, in tokens, to shrink each tile of an image to before the tower; None leaves it alone."""
 
 
@@ -130,8 +130,11 @@ class Family(ABC):
 
     def token_ids(self, prompt: str) -> list[int]:
         """Tokenize a rendered prompt, one `image_id` for each image."""
-        return list(self.tokenizer(prompt)["input_ids"])
+        begin = self.tokenizer.bos_token
+        begun = begin is not None and prompt.startswith(begin)  # templates may write it themselves
+        return list(self.tokenizer(prompt, add_special_tokens=not begun)["input_ids"])
 
+    @torch.inference_mode()
     def select(
         self, tokens: VisionTokens, keys: Sequence[str], pruner: Pruner, budget: int | None
     ) -> dict[int, ImageTokens]:
@@ -163,6 +166,7 @@ class Family(ABC):
         """Put what is left of an image into the order in which it enters the language model."""
         return image
 
+    @torch.inference_mode()
     def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> Batch:
         """Build the prompts with exactly as many places as tokens are kept; images without a token leave no trace."""
         kept = [[image for image in row if len(image.index)] for row in images]
@@ -213,18 +217,16 @@ class Family(ABC):
     @torch.inference_mode()
     def generate(self, batch: Batch, pruner: Pruner, max_new_tokens: int) -> tuple[list[str], Trace]:
         """Step 3: prefill and decode greedily; cuts inside the language model act here."""
+        from transformers import GenerationConfig
+
         needs = pruner.needs(self.shape)
+        pad = self.tokenizer.pad_token_id
+        settings = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=pad)
         with pruned(self.decoder, pruner, batch, needs) as trace:
             tokens = self.model.generate(
                 inputs_embeds=batch.embeds,
                 attention_mask=batch.layout.valid(self.device).long(),
                 position_ids=batch.positions,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=self.tokenizer.pad_token_id,
+                generation_config=settings,
             )
         return self.tokenizer.batch_decode(tokens, skip_special_tokens=True), trace

@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from vtpbench.harness.models.family import PIXELS_AT_ONCE, Family, Target, VisionTokens
+from vtpbench.harness.models.pretrained import load_pretrained
 from vtpbench.harness.models.tower import tower_evidence, watching
 from vtpbench.pruners.base import Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
@@ -67,7 +68,9 @@ class Llava(Family):
         del preprocessing
         layer, vision, text = config.vision_feature_layer, config.vision_config, config.text_config
         if config.vision_feature_select_strategy != "default" or not isinstance(layer, int) or layer >= 0:
-            raise Unsupported("only LLaVA checkpoints that take one vision layer, counted from the end, without CLS are supported")
+            raise Unsupported("only LLaVA that takes one vision layer, counted from the end, without CLS is supported")
+        if getattr(text, "sliding_window", None) is not None:
+            raise Unsupported("language models with sliding-window attention (Mistral 7B v0.1) are not supported")
         shape = ModelShape(
             family=cls.name,
             decoder_layers=text.num_hidden_layers,
@@ -93,11 +96,11 @@ class Llava(Family):
         """Load a checkpoint; the caller has verified that it is one."""
         from transformers import AutoImageProcessor, AutoProcessor
 
-        model = cls.model_class().from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        model = load_pretrained(cls.model_class(), path, device, dtype=dtype, attn_implementation=attention)
         processor = AutoProcessor.from_pretrained(path)
         images = AutoImageProcessor.from_pretrained(path, backend="pil")
         template = processor.chat_template or processor.tokenizer.chat_template or VICUNA_V1
-        return cls(model.to(device).eval(), processor.tokenizer, images, template, preprocessing)
+        return cls(model, processor.tokenizer, images, template, preprocessing)
 
     @property
     def decoder(self) -> nn.Module:

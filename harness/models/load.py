@@ -139,7 +139,7 @@ def _model_type(folder: Path, label: str) -> str:
 
 
 def _weights(folder: Path, label: str) -> str:
-    """Hash of the weight files, not of trained pruners beside them; for a hub snapshot its revision, which names the same bytes."""
+    """Hash of the model's own weight files; for a hub snapshot its revision, which names the same bytes."""
     if folder.parent.name == "snapshots":
         return folder.name
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))

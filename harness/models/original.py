@@ -13,6 +13,7 @@ from torch import Tensor
 from vtpbench.harness.models.family import IMAGE_MARKER
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
+from vtpbench.harness.models.pretrained import load_pretrained
 from vtpbench.pruners.errors import Unsupported, UserError
 
 IMAGE_ID = -200
@@ -139,19 +140,12 @@ class _Original(Llava):
         from transformers import AutoTokenizer
 
         folder = Path(path)
-        model, info = cls.model_class().from_pretrained(
-            None,
-            config=convert_config(folder),
-            state_dict=convert_weights(folder),
-            dtype=dtype,
-            attn_implementation=attention,
-            output_loading_info=True,
-        )
-        if info["missing_keys"]:
-            raise UserError(f"{folder} lacks weights, among them {min(info['missing_keys'])}; fetch all its files")
+        parts = {"config": convert_config(folder), "state_dict": convert_weights(folder)}
+        options = {"dtype": dtype, "attn_implementation": attention}
+        model = load_pretrained(cls.model_class(), folder, device, given=True, **parts, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.unk_token
-        return cls(model.to(device).eval(), tokenizer, cls.image_processor_of(tower_folder(folder)), VICUNA_V1, preprocessing)
+        return cls(model, tokenizer, cls.image_processor_of(tower_folder(folder)), VICUNA_V1, preprocessing)
 
     @staticmethod
     def image_processor_of(tower: Path) -> Any:
@@ -162,7 +156,7 @@ class _Original(Llava):
 
     def token_ids(self, prompt: str) -> list[int]:
         """Tokenize what is between the images each by itself, as the original does."""
-        first, *others = (self.tokenizer(text)["input_ids"] for text in prompt.split(IMAGE_MARKER))
+        first, *others = map(super().token_ids, prompt.split(IMAGE_MARKER))
         ids = list(first)
         for other in others:
             begins = bool(other) and other[0] == self.tokenizer.bos_token_id

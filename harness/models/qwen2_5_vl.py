@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vtpbench.harness.models.batch import ImageTokens
 from vtpbench.harness.models.family import Family, Target, VisionTokens
 from vtpbench.harness.models.layout import Layout, Part
+from vtpbench.harness.models.pretrained import load_pretrained
 from vtpbench.harness.models.tower import watching
 from vtpbench.harness.models.windows import block_evidence, window_order
 from vtpbench.pruners.base import Evidence, Grid, ModelShape
@@ -69,10 +70,11 @@ class Qwen25VL(Family):
         from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
         del preprocessing
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        options = {"dtype": dtype, "attn_implementation": attention}
+        model = load_pretrained(Qwen2_5_VLForConditionalGeneration, path, device, **options)
         tokenizer = AutoTokenizer.from_pretrained(path)
         images = AutoImageProcessor.from_pretrained(path, backend="pil")
-        return cls(model.to(device).eval(), tokenizer, images, _template(path, tokenizer))
+        return cls(model, tokenizer, images, _template(path, tokenizer))
 
     @property
     def decoder(self) -> nn.Module:

@@ -88,8 +88,9 @@ def tiny_qwen2_5_vl(attention: str = "sdpa", dtype: torch.dtype = torch.float32,
         "initializer_range": 0.2,
     }
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
-    text = {**_SIZES, "vocab_size": len(tokenizer), "rope_parameters": rope, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
-    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, image_token_id=4, vision_start_token_id=6, vision_end_token_id=7)
+    text = {**_SIZES, **_ENDS, "vocab_size": len(tokenizer), "rope_parameters": rope}
+    wrappers = {"vision_start_token_id": 6, "vision_end_token_id": 7}
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, image_token_id=4, **wrappers)
     model = _random(Qwen2_5_VLForConditionalGeneration, config, attention, dtype, seed)
     limits = {"shortest_edge": 4 * unit**2, "longest_edge": (side * unit) ** 2}
     processor = Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=2, size=limits)
@@ -108,12 +109,13 @@ _SIZES = {
     "max_position_embeddings": 1024,
     "initializer_range": 0.2,
 }
+_ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
 
 
 def _llama(vocabulary: int) -> Any:
     from transformers import LlamaConfig
 
-    return LlamaConfig(vocab_size=vocabulary, bos_token_id=1, eos_token_id=2, pad_token_id=3, **_SIZES)
+    return LlamaConfig(vocab_size=vocabulary, **_SIZES, **_ENDS)
 
 
 def _clip(side: int) -> Any:

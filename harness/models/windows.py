@@ -53,7 +53,9 @@ def block_evidence(
             patches = seen.outputs[number].unflatten(0, (-1, 4 * len(order)))
         elif need.kind == "received":
             if number not in full:
-                raise Unsupported(f"block {number} of Qwen2.5-VL attends within windows; full attention: {', '.join(map(str, full))}")
+                raise Unsupported(
+                    f"block {number} of Qwen2.5-VL attends within windows; full attention: {', '.join(map(str, full))}"
+                )
             patches = _received(blocks[number], seen, number, 4 * len(order))
         elif need.kind == "keys":
             patches = _rotated(blocks[number], seen, number)[1].mean(1).unflatten(0, (-1, 4 * len(order)))
@@ -66,7 +68,7 @@ def block_evidence(
 
 
 def _rotated(block: Any, seen: Seen, number: int) -> tuple[Tensor, Tensor]:
-    """Queries and keys of a block after the rotary embedding, each `(patches, heads, head dim)` float32."""
+    """Compute queries and keys of a block after the rotary embedding, each `(patches, heads, head dim)` float32."""
     query, key, _ = block.attn.qkv(seen.attended[number]).unflatten(-1, (3, block.attn.num_heads, -1)).unbind(1)
     cosine, sine = (table.float().unsqueeze(1) for table in seen.rotary[number])
 
@@ -78,14 +80,14 @@ def _rotated(block: Any, seen: Seen, number: int) -> tuple[Tensor, Tensor]:
 
 
 def _received(block: Any, seen: Seen, number: int, patches: int) -> Tensor:
-    """Attention that each patch receives within its image, mean over heads and queries, `(images, patches)`."""
+    """Average the attention that each patch receives within its image, over heads and queries, `(images, patches)`."""
     query, key = _rotated(block, seen, number)
     images = zip(query.split(patches), key.split(patches), strict=True)
     return torch.stack([_received_in(q.transpose(0, 1), k.transpose(0, 1)) for q, k in images])
 
 
 def _received_in(query: Tensor, key: Tensor) -> Tensor:
-    """The same for one image, from `(heads, patches, head dim)` to `(patches,)`."""
+    """Do the same for one image, from `(heads, patches, head dim)` to `(patches,)`."""
     total = torch.zeros(key.shape[1], device=key.device)
     for part in query.split(_CHUNK, dim=1):
         total += (part @ key.mT * part.shape[-1] ** -0.5).softmax(-1).mean(0).sum(0)

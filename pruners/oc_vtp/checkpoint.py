@@ -16,7 +16,7 @@ from zipfile import is_zipfile
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from vtpbench.pruners.errors import Unsupported, UserError
@@ -125,7 +125,7 @@ def save(path: Path, state: Mapping[str, Tensor], header: Header, *, decoder: bo
     kept = {name: value.detach().cpu().contiguous() for name, value in state.items() if decoder or name.startswith(PRUNER_PARTS)}
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(kept, part, metadata={METADATA_KEY: header.model_dump_json()})
+    part.write_bytes(serialise(kept, metadata={METADATA_KEY: header.model_dump_json()}))  # `save_file` hides it from other users
     os.replace(part, path)
 
 

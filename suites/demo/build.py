@@ -40,7 +40,7 @@ from vtpbench.suites.demo.tower import DenseHeads, DenseTargets, train_tower
 
 N_VISION = GRID * GRID
 QUESTIONS_PER_TASK = {"exist": 3, "open": 4, "choice": 4, "read": 3}
-DRILLS_PER_TASK = {"exist": 8, "open": 8, "read": 4}
+DRILLS_PER_TASK = {"exist": 6, "open": 8, "choice": 3, "read": 4}
 DRILL_BACKGROUND = 0.08
 """Share of background tokens that a drill shows."""
 BLIND_SHARE = 0.06
@@ -56,14 +56,13 @@ class Recipe:
     tower_batch: int = 32
     tower_steps: int = 4000
     tower_rate: float = 1.2e-3
-    drill_batch: int = 16
-    drill_steps: int = 1000
-    drill_rate: float = 2e-3
-    answer_batch: int = 8
-    language_steps: int = 1500
-    language_rate: float = 1.2e-3
-    joint_steps: int = 400
-    joint_rate: float = 5e-4
+    answer_stages: tuple[tuple[str, int, int, float], ...] = (
+        ("drill", 16, 700, 1e-3),
+        ("drill again", 16, 450, 1.2e-3),
+        ("language", 8, 1000, 1.2e-3),
+        ("joint", 8, 150, 5e-4),
+    )
+    """Name, scenes per step, steps, and peak learning rate of each stage after the tower's."""
 
 
 class Builder:
@@ -180,26 +179,22 @@ class Builder:
         self.save(model, heads, "tower")
 
     def train_answers(
-        self, model: LlavaForConditionalGeneration, heads: DenseHeads, tokenizer: PreTrainedTokenizerFast, name: str
+        self, model: LlavaForConditionalGeneration, heads: DenseHeads, tokenizer: PreTrainedTokenizerFast, number: int
     ) -> None:
-        """Run stage `drill`, `language` or `joint`."""
+        """Run one of the recipe's stages after the tower's."""
+        name, _, steps, rate = self.recipe.answer_stages[number]
         if self.restore(model, heads, name):
             return
-        recipe = self.recipe
-        steps, rate = {
-            "drill": (recipe.drill_steps, recipe.drill_rate),
-            "language": (recipe.language_steps, recipe.language_rate),
-            "joint": (recipe.joint_steps, recipe.joint_rate),
-        }[name]
-        batch = self.answer_batches(Packer(tokenizer, N_VISION), name, steps)
+        batch = self.answer_batches(Packer(tokenizer, N_VISION), number)
         with self.stage(name):
             train_answers(Answerer(model, heads, tokenizer), batch, steps, rate, name, self.log)
         self.save(model, heads, name)
 
-    def answer_batches(self, packer: Packer, name: str, steps: int) -> Callable[[int], tuple[Tensor, DenseTargets, Pack]]:
+    def answer_batches(self, packer: Packer, number: int) -> Callable[[int], tuple[Tensor, DenseTargets, Pack]]:
         """Batches of scenes with a dozen questions each."""
-        drill, stage = name == "drill", 100 + ("drill", "language", "joint").index(name)
-        rows = self.rows(stage, self.recipe.drill_batch if drill else self.recipe.answer_batch, steps)
+        name, scenes, steps, _ = self.recipe.answer_stages[number]
+        drill, stage = name.startswith("drill"), 100 + number
+        rows = self.rows(stage, scenes, steps)
         wanted = DRILLS_PER_TASK if drill else QUESTIONS_PER_TASK
 
         def batch(step: int) -> tuple[Tensor, DenseTargets, Pack]:
@@ -231,8 +226,8 @@ def main() -> None:
     tokenizer = builder.tokenizer()
     model, heads = builder.fresh_model(tokenizer)
     builder.train_tower(model, heads)
-    for stage in ("drill", "language", "joint"):
-        builder.train_answers(model, heads, tokenizer, stage)
+    for number in range(len(builder.recipe.answer_stages)):
+        builder.train_answers(model, heads, tokenizer, number)
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {arguments.device}"
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     facts = {"recipe": asdict(builder.recipe), "stages": builder.facts(), "machine": machine, "versions": versions}

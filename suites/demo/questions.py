@@ -32,10 +32,14 @@ class Question:
     options: tuple[str, ...] = ()
 
     @property
+    def bare(self) -> str:
+        """The text with its options, without the closing instruction."""
+        return self.text + "".join(f"\n{letter}. {option}" for letter, option in zip("ABCD", self.options, strict=False))
+
+    @property
     def prompt(self) -> str:
         """The text as the model reads it, options and closing instruction included."""
-        options = "".join(f"\n{letter}. {option}" for letter, option in zip("ABCD", self.options, strict=False))
-        return self.text + options + (LETTER if self.options else SHORT)
+        return self.bare + (LETTER if self.options else SHORT)
 
 
 def ask(scene: Scene, task: str, rng: Generator) -> list[Question]:

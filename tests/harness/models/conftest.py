@@ -57,8 +57,8 @@ def forward(family: Family, pruner: Pruner, batch: Batch) -> tuple[Tensor, Trace
     """Logits of the prefill, `(rows, width, vocabulary)`; columns on the right line up."""
     mask = batch.layout.valid(family.device).long()
     with pruned(family.decoder, pruner, batch, pruner.needs(family.shape)) as trace:
-        logits = family.model(inputs_embeds=batch.embeds, position_ids=batch.positions, attention_mask=mask, use_cache=True).logits
-    return logits, trace
+        output = family.model(inputs_embeds=batch.embeds, position_ids=batch.positions, attention_mask=mask, use_cache=True)
+    return output.logits, trace
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,60 @@
+"""Load a model's weights, all of them, and nothing of a checkpoint's generation settings but how answers end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vtpbench.pruners.errors import UserError
+
+
+def load_pretrained(cls: Any, folder: Path | str, device: torch.device, *, given: bool = False, **options: Any) -> Any:
+    """Load a class of transformers from a folder onto a device, for inference.
+
+    Parameters
+    ----------
+    cls : with `from_pretrained`
+    folder : of the checkpoint
+    device : to move it to
+    given : the weights are in the options (`config`, `state_dict`), the folder is only named in errors
+    options : of `from_pretrained`
+
+    Raises
+    ------
+    UserError : weights are missing or have another shape; transformers would draw them at random
+
+    """
+    model, info = cls.from_pretrained(
+        None if given else folder, **options, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    if info["missing_keys"]:
+        raise UserError(f"{folder} lacks weights: {_some(info['missing_keys'])}; fetch all its files")
+    if info["mismatched_keys"]:
+        wrong = _some(name for name, *_ in info["mismatched_keys"])
+        raise UserError(f"{folder}: weights of another shape than config.json says: {wrong}; fetch all its files from one place")
+    model.generation_config = ending(model)
+    return model.to(device).eval()
+
+
+def ending(model: Any) -> Any:
+    """Settings for `generate` with nothing but the tokens that begin, pad and end a text.
+
+    Whatever a call of `generate` leaves open is taken from the model's settings, and many checkpoints bring some: penalties
+    for repetition, sampling, caches. Only without them is decoding the same for all models.
+    """
+    from transformers import GenerationConfig
+
+    own, text = model.generation_config, model.config.get_text_config()
+    found = {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(own, name, None)
+        found[name] = getattr(text, name, None) if value is None else value
+    return GenerationConfig(**found)
+
+
+def _some(names: Any) -> str:
+    """Name the first three."""
+    first, *rest = sorted(names)
+    return ", ".join([first, *rest[:2], *([f"and {len(rest) - 2} more"] if len(rest) > 2 else [])])

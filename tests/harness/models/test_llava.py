@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from vtpbench.harness.models.llava import Llava
+from vtpbench.pruners.base import Evidence
+from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.registry import build
+
+ALL = frozenset(Evidence(kind, layer) for kind in ("hidden", "received", "cls", "keys") for layer in (0, 2))
+
+
+@pytest.fixture(scope="module")
+def family(tiny) -> Llava:
+    return tiny("llava")
+
+
+@torch.inference_mode()
+def test_evidence_is_what_an_eager_tower_shows(family, tiny, tools) -> None:
+    image = tools.picture(40, 30)
+    (found,) = family.encode([image], ALL)
+    eager = tiny("llava", attention="eager")
+    pixels = eager.pictures([image])[0].pixels
+    seen = eager.model.model.vision_tower(pixels, output_hidden_states=True, output_attentions=True)
+    for need in ALL:
+        attention = seen.attentions[need.layer].mean(1)
+        if need.kind == "hidden":
+            expected = seen.hidden_states[need.layer + 1][:, 1:]
+        elif need.kind == "received":
+            expected = attention.mean(1)[:, 1:]
+        elif need.kind == "cls":
+            expected = attention[:, 0, 1:]
+        else:
+            layer = eager.model.model.vision_tower.encoder.layers[need.layer]
+            keys = layer.self_attn.k_proj(layer.layer_norm1(seen.hidden_states[need.layer]))
+            expected = keys.unflatten(-1, (4, 8)).mean(2)[:, 1:]
+        torch.testing.assert_close(found.evidence[need], expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.features, seen.hidden_states[-2][:, 1:], rtol=0, atol=1e-5)
+
+
+def test_pad_shows_the_whole_image_and_crop_its_middle(family, tools) -> None:
+    image = tools.picture(48, 16)
+    cropped = Llava(family.model, family.tokenizer, family.image_processor, family.chat_template, "crop")
+    middle = image.crop((16, 0, 32, 16))
+    assert torch.equal(cropped.pictures([image])[0].pixels, family.pictures([middle])[0].pixels)
+    padded = family.pictures([image])[0].pixels
+    assert padded[..., 0, :].abs().max() < 0.02  # the mean colour, but for rounding to 8 bits
+    assert padded[..., 8, :].abs().max() > 0.2
+
+
+def test_downsampling_shrinks_what_the_tower_sees(family, tools) -> None:
+    image = tools.picture(40, 30)
+    (found,) = family.encode([image], frozenset({Evidence("received", 2)}), lambda grid: (2, 3))
+    assert (found.grid.height, found.grid.width, found.original) == (2, 3, 16)
+    assert found.evidence[Evidence("received", 2)].shape == (1, 6)
+    tower = family.model.model.vision_tower
+    small = interpolate(family.pictures([image])[0].pixels, (8, 12), mode="bicubic", antialias=True)
+    with torch.inference_mode():
+        expected = tower(small, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states[-2]
+    torch.testing.assert_close(found.features, expected[:, 1:])
+
+
+def test_downsampling_counts_against_the_full_image(family, tools) -> None:
+    pruner = build("downsample", {})
+    batch = tools.prepare(family, pruner, 0.5, tools.MIXED[:1])
+    _, trace = tools.forward(family, pruner, batch)
+    assert batch.images[0].original == 16
+    assert trace.per_layer[0] == [8] * 6
+
+
+def test_other_ways_to_take_features_are_refused(family) -> None:
+    config = type(family.model.config)(vision_feature_select_strategy="full")
+    with pytest.raises(Unsupported, match="without CLS"):
+        Llava.describe(config, "pad")

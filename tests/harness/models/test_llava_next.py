@@ -1,0 +1,134 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vtpbench.harness.models.anyres import NEWLINE
+from vtpbench.harness.models.llava_next import LlavaNext, native_grid
+from vtpbench.pruners.base import Evidence
+from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.registry import build
+
+SHAPES = [(40, 30), (30, 40), (32, 32), (90, 20), (15, 61)]
+
+
+@pytest.fixture(scope="module")
+def fixed(tiny) -> LlavaNext:
+    return tiny("llava_next")
+
+
+@pytest.fixture(scope="module")
+def native(tiny) -> LlavaNext:
+    return tiny("llava_next", preprocessing="native")
+
+
+def test_shape_says_how_many_tokens_only_where_that_is_fixed(fixed) -> None:
+    assert LlavaNext.describe(fixed.model.config, "fixed672")[1] == 80
+    assert LlavaNext.describe(fixed.model.config, "native")[1] is None
+
+
+def test_evidence_of_an_image_is_that_of_its_tiles(fixed, tools) -> None:
+    needs = frozenset({Evidence("received", 2), Evidence("hidden", 1), Evidence("keys", 2)})
+    (found,) = fixed.encode([tools.picture(40, 30), tools.picture(30, 40, 1)], needs)
+    features, evidence = fixed._run_tower(fixed.pictures([tools.picture(30, 40, 1)])[0].pixels, needs, off_size=False)
+    assert found.cls.shape == (2, 5, 32)
+    for tile in range(5):
+        part = slice(16 * tile, 16 * (tile + 1))
+        torch.testing.assert_close(found.features[1, part], features[tile, 1:], rtol=0, atol=1e-5)
+        for need in needs:
+            torch.testing.assert_close(found.evidence[need][1, part], evidence[need][tile], rtol=0, atol=1e-5)
+
+
+def test_kept_tokens_enter_base_first_then_by_rows_of_the_picture(fixed, tools) -> None:
+    batch = tools.prepare(fixed, build("random", {}), 0.5, tools.MIXED)
+    assert len(batch.images) == 4
+    for image in batch.images:
+        places = image.grid.place[image.index].tolist()
+        assert places == sorted(places)
+        assert len(set(places)) == 40
+        (found,) = fixed.encode([tools.MIXED[0][1][0]], frozenset())
+    torch.testing.assert_close(batch.images[0].features, found.features[0, batch.images[0].index], rtol=0, atol=1e-5)
+
+
+def test_visionzip_puts_dominant_patches_by_rows_and_cls_before_contextual_tokens(fixed, tools) -> None:
+    batch = tools.prepare(fixed, build("visionzip", {"contextual": 2}), 0.5, tools.MIXED[:1])
+    index = batch.images[0].index
+    assert index[0] == -1  # CLS of the base tile, its 5 dominant and 2 contextual, 20 dominant of the others, their CLS
+    assert (index[28:32] == -1).all()
+    for part in (index[1:6], index[8:28]):
+        places = batch.images[0].grid.place[part].tolist()
+        assert places == sorted(places)
+    assert index[8:28].tolist() != sorted(index[8:28].tolist())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_native_is_the_stock_model_bit_by_bit(shape, native, tools) -> None:
+    image = tools.picture(*shape)
+    grid = native_grid(native.model.config, image)
+    ids = []
+    for token in native.tokenizer(native.render("What is it?", 1))["input_ids"]:
+        ids += [token] * (len(grid.sequence) if token == native.image_id else 1)
+    inputs = {"input_ids": torch.tensor([ids]), **native.image_processor(image, return_tensors="pt")}
+    with torch.inference_mode():
+        expected = native.model(**inputs, attention_mask=torch.ones(1, len(ids), dtype=torch.int64)).logits
+    for pruner, budget in (("vanilla", None), ("random", 1.0), ("divprune", 1.0)):
+        batch = SimpleNamespace(made=whole(native, pruner, budget, image))
+        logits, trace = tools.forward(native, build(pruner, {}), batch.made)
+        assert trace.per_layer[0] == [len(grid.sequence)] * 6
+        assert torch.equal(logits, expected)
+
+
+def whole(family, pruner, budget, image):
+    chosen = build(pruner, {})
+    (group,) = family.encode([image], chosen.needs(family.shape))
+    count = None if budget is None else group.original
+    return family.assemble(["What is it?"], [[family.select(group, ["key"], chosen, count)[0]]])
+
+
+@pytest.mark.parametrize("pruner", ["random", "divprune", "fastv", "pyramiddrop"])
+def test_native_counts_newlines_in_the_budget(pruner, native, tools) -> None:
+    chosen = build(pruner, {})
+    for shape in SHAPES:
+        (group,) = native.encode([tools.picture(*shape)], chosen.needs(native.shape))
+        budget = group.original // 2
+        batch = native.assemble(["What?"], [[native.select(group, ["key"], chosen, budget)[0]]])
+        _, trace = tools.forward(native, chosen, batch)
+        assert sum(trace.per_layer[0]) / 6 == pytest.approx(budget, abs=1)
+        assert sum(trace.per_layer[0]) / 6 <= budget + 0.5
+
+
+def test_native_newlines_follow_the_rows_that_are_left(native, tools) -> None:
+    chosen = build("random", {})
+    (group,) = native.encode([tools.picture(90, 20)], frozenset())
+    image = native.select(group, ["key"], chosen, 14)[0]
+    batch = native.assemble(["What?"], [[image]])
+    start, grid = batch.layout.places[0].start, image.grid
+    newline = native.model.model.image_newline
+    for n, index in enumerate(image.index.tolist()):
+        assert torch.equal(batch.embeds[0, start + n], newline) == (index == NEWLINE)
+        assert index == NEWLINE or grid.place[index] >= 0
+    rows = [int(grid.place[i] - 16) // 13 for i in image.index.tolist() if i >= 16]
+    assert (image.index == NEWLINE).sum() == len(set(rows))
+
+
+def test_native_batch_is_as_alone(native, tools) -> None:
+    for pruner in ("vanilla", "random", "fastv", "text-only"):
+        chosen, budget = build(pruner, {}), None if pruner == "vanilla" else 0.5
+        together = tools.prepare(native, chosen, budget, tools.MIXED)
+        logits, _ = tools.forward(native, chosen, together)
+        for row, asked in enumerate(tools.MIXED):
+            expected, _ = tools.forward(native, chosen, tools.prepare(native, chosen, budget, [asked]))
+            torch.testing.assert_close(logits[row, -1], expected[0, -1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pruner", ["visionzip", "hiprune", "grid", "pool", "downsample"])
+def test_native_refuses_what_cannot_be_counted(pruner, native, tools) -> None:
+    with pytest.raises(Unsupported, match="fixed672"):
+        tools.prepare(native, build(pruner, {}), 0.5, tools.MIXED[:1])
+
+
+def test_downsampling_shrinks_every_tile(fixed, tools) -> None:
+    batch = tools.prepare(fixed, build("downsample", {}), 0.5, tools.MIXED[:1])
+    assert batch.images[0].original == 80
+    assert batch.images[0].grid.tiles == 5
+    assert len(batch.images[0].index) == 40

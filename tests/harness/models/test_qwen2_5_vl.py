@@ -1,0 +1,153 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
+from vtpbench.harness.models.windows import window_order
+from vtpbench.pruners.base import Evidence, Pruner, TokenView
+from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.registry import build
+
+
+@pytest.fixture(scope="module")
+def family(tiny) -> Qwen25VL:
+    return tiny("qwen2_5_vl")
+
+
+@dataclass(frozen=True)
+class ByWhereItIs(Pruner):
+    """Ranks tokens by a vision layer's mean feature, which the test has made to be the raster id."""
+
+    def needs(self, shape):
+        return frozenset({Evidence("hidden", 2)})
+
+    def score(self, view: TokenView) -> Tensor:
+        return view.evidence[Evidence("hidden", 2)].mean(-1)
+
+
+def test_windows_are_those_of_the_model() -> None:
+    vision_utils = pytest.importorskip("transformers.vision_utils")
+    for height, width in ((4, 4), (5, 7), (3, 2), (1, 9)):
+        sizes = torch.tensor([[1, 2 * height, 2 * width]])
+        index, _ = vision_utils.get_vision_window_index(sizes, spatial_merge_size=2, window_size=16, patch_size=4)
+        assert window_order(height, width, 2).tolist() == index.tolist()
+
+
+def test_a_score_that_is_the_raster_id_comes_back_sorted(family, tools) -> None:
+    """Make block 2 put out each unit's raster id: in window order, as the tower has it there."""
+    image = tools.picture(40, 30)
+
+    def number(module, args, output):
+        ids = window_order(4, 5, 2).float().repeat_interleave(4)
+        return ids[:, None].expand_as(output).clone()
+
+    handle = family.model.model.visual.blocks[2].register_forward_hook(number)
+    (found,) = family.encode([image], frozenset({Evidence("hidden", 2)}))
+    handle.remove()
+    assert found.evidence[Evidence("hidden", 2)].mean(-1).tolist() == [list(range(20))]
+    kept = family.select(found, ["key"], ByWhereItIs(), 6)[0]
+    assert kept.index.tolist() == [14, 15, 16, 17, 18, 19]
+
+
+def test_features_are_those_of_the_merger_in_raster_order(family, tools) -> None:
+    images = [tools.picture(40, 30), tools.picture(20, 48, 1), tools.picture(40, 30, 2)]
+    groups = family.encode(images, frozenset({Evidence("projected")}))
+    assert [g.members for g in groups] == [(0, 2), (1,)]
+    inputs = family.image_processor(images, return_tensors="pt")
+    with torch.inference_mode():
+        expected = family.model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output
+    for group in groups:
+        for n, member in enumerate(group.members):
+            torch.testing.assert_close(group.features[n], expected[member], rtol=0, atol=1e-5)
+        assert torch.equal(group.evidence[Evidence("projected")], group.features)
+
+
+def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None:
+    """Against the model's own eager attention, whose weights its block throws away."""
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as source
+
+    images, seen = [tools.picture(40, 30), tools.picture(40, 30, 3)], {}
+    needs = frozenset({Evidence("received", -1), Evidence("received", 1), Evidence("keys", -1)})
+    (found,) = family.encode(images, needs)
+    eager = source.eager_attention_forward
+
+    def spy(module, query, key, *rest, **kwargs):
+        output, weights = eager(module, query, key, *rest, **kwargs)
+        if module in spied:
+            seen.setdefault(spied[module], []).append((weights[0].mean((0, 1)), key[0].mean(0)))
+        return output, weights
+
+    visual = family.model.model.visual
+    spied = {block.attn: n for n, block in enumerate(visual.blocks)}
+    monkeypatch.setattr(source, "eager_attention_forward", spy)
+    visual.set_attn_implementation("eager")
+    family.encode(images, frozenset())
+    visual.set_attn_implementation("sdpa")
+    raster = window_order(4, 5, 2).argsort()
+    for n in range(2):
+        for layer in (1, 3):
+            expected = seen[layer][n][0].unflatten(0, (20, 4)).mean(1)[raster]
+            need = Evidence("received", 1 if layer == 1 else -1)
+            torch.testing.assert_close(found.evidence[need][n], expected, rtol=0, atol=1e-6)
+        expected = seen[3][n][1].unflatten(0, (20, 4)).mean(1)[raster]
+        torch.testing.assert_close(found.evidence[Evidence("keys", -1)][n], expected, rtol=0, atol=1e-5)
+
+
+def test_attention_within_windows_is_refused(family, tools) -> None:
+    with pytest.raises(Unsupported, match="windows; full attention: 1, 3"):
+        family.encode([tools.picture(40, 30)], frozenset({Evidence("received", 2)}))
+    with pytest.raises(Unsupported, match="no CLS"):
+        family.encode([tools.picture(40, 30)], frozenset({Evidence("cls", 3)}))
+
+
+def test_positions_are_those_of_the_full_prompt_gathered(family, tools) -> None:
+    asked = [tools.MIXED[2], tools.MIXED[1], tools.MIXED[0]]
+    full = tools.prepare(family, build("vanilla", {}), None, asked)
+    sizes = family.image_processor([i for _, own in asked for i in own], return_tensors="pt")["image_grid_thw"]
+    kinds = torch.zeros(3, full.layout.width, dtype=torch.int32)
+    for place in full.layout.places.values():
+        kinds[place.row, place.start : place.start + place.length] = 1
+    valid = full.layout.valid(family.device)
+    expected, _ = family.model.model.get_rope_index(kinds.long(), kinds, image_grid_thw=sizes, attention_mask=valid.long())
+    assert torch.equal(full.positions, expected)
+    batch = tools.prepare(family, build("random", {}), 0.5, asked)
+    for row in range(3):
+        columns = torch.ones(full.layout.width, dtype=torch.bool)
+        for image, place in full.layout.places.items():
+            if place.row == row:
+                columns[place.start : place.start + place.length] = False
+                columns[place.start + batch.images[image].index] = True
+        columns &= valid[row]
+        kept = batch.positions[:, row, batch.layout.width - batch.layout.lengths[row] :]
+        assert torch.equal(kept, expected[:, row, columns])
+
+
+def test_decoding_goes_on_from_the_full_prompt(family, tools) -> None:
+    pruner = build("fastv", {})
+    batch = tools.prepare(family, pruner, 0.5, tools.MIXED)
+    seen = []
+    hook = family.decoder.rotary_emb.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs.get("position_ids", args[-1])), with_kwargs=True
+    )
+    family.generate(batch, pruner, 4)
+    hook.remove()
+    for step, positions in enumerate(seen[1:], 1):
+        assert torch.equal(positions[..., 0], batch.positions[..., -1] + step)
+
+
+def test_images_without_tokens_take_their_wrappers_with_them(family, tools) -> None:
+    batch = tools.prepare(family, build("text-only", {}), 0.5, tools.MIXED[:1])
+    plain = tools.prepare(family, build("vanilla", {}), None, [("What is it?", [])])
+    assert torch.equal(batch.embeds, plain.embeds)
+    assert torch.equal(batch.positions, plain.positions)
+    assert "<|vision_start|>" in family.render("What is it?", 1)
+
+
+def test_downsampling_makes_the_processor_the_identity(family, tools) -> None:
+    image = tools.picture(40, 30)
+    (found,) = family.encode([image], frozenset(), lambda grid: (2, 4))
+    assert (found.grid.height, found.grid.width, found.original) == (2, 4, 20)
+    (expected,) = family.encode([image.resize((32, 16), 3)], frozenset())
+    assert torch.equal(found.features, expected.features)
