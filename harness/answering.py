@@ -48,7 +48,8 @@ class Shown:
 
 def image_name(image: Image) -> str:
     """Content hash of a picture, 16 hexadecimal digits."""
-    return sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()[:16]
+    colours = image.convert("RGB")  # what models see; the bytes of a palette image are numbers of colours
+    return sha256(f"{colours.mode}{colours.size}".encode() + colours.tobytes()).hexdigest()[:16]
 
 
 class Answerer:

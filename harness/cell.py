@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from vtpbench.harness.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
 
@@ -23,14 +24,14 @@ class Cell:
     seed: int
     batch_size: int
     versions: Mapping[str, str]
-    """Of vtpbench, lmms-eval, transformers, torch."""
+    """Of vtpbench, lmms-eval, transformers, torch, and the hash of the harness's own code."""
 
     @cached_property
     def id(self) -> str:
-        """Content hash, 16 hexadecimal digits; labels are left out, they change no number."""
+        """Content hash, 16 hexadecimal digits; labels and places are left out, they change no number."""
         facts = {
-            "model": self.model.model_dump(mode="json", exclude={"label"}),
-            "pruner": self.pruner.model_dump(mode="json", exclude={"label"}),
+            "model": self.model.model_dump(mode="json", exclude={"label", "id"}),  # the hash of its files names it
+            "pruner": _without_places(self.pruner),
             "budget": self.budget.model_dump(mode="json"),
             "benchmark": self.benchmark.model_dump(mode="json", exclude={"label"}),
             "seed": self.seed,
@@ -49,6 +50,20 @@ class Cell:
         return f"{self.model.label} / {self.pruner.label}{budget} / {self.benchmark.label} / seed {self.seed}"
 
 
+def _without_places(pruner: PrunerInfo) -> dict[str, Any]:
+    """State a pruner such that it is the same wherever its own file and the files that its options name lie.
+
+    The hash in `code` stands for the content of its own file and, behind a `+`, for that of the others.
+    """
+    facts = pruner.model_dump(mode="json", exclude={"label"})
+    if ".py:" in pruner.name:
+        facts |= {"name": pruner.name.rpartition(":")[2], "distribution": "file"}
+    if "+" in pruner.code:
+        options = pruner.options.items()
+        facts["options"] = {name: "" if isinstance(value, str) and Path(value).is_file() else value for name, value in options}
+    return facts
+
+
 def budget_label(budget: BudgetInfo) -> str:
     """Name a budget as a table does: `16`, `11.1%`, or `all`."""
     if budget.tokens is not None:
@@ -57,9 +72,9 @@ def budget_label(budget: BudgetInfo) -> str:
 
 
 def tokens_for(budget: BudgetInfo, n: int) -> int:
-    """Average tokens that a budget means for an image of `n` tokens; a ratio keeps at least one."""
+    """Average tokens that a budget means for an image of `n` tokens: no more than these, a ratio at least one."""
     if budget.tokens is not None:
-        return budget.tokens
+        return min(budget.tokens, n)
     return n if budget.ratio is None else max(1, round(budget.ratio * n))
 
 

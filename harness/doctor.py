@@ -17,6 +17,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from vtpbench.harness.environment import cpu_name, version_of
+from vtpbench.pruners.errors import UserError
 
 SHOWN = ("vtpbench", "torch", "torchvision", "transformers", "lmms-eval", "accelerate", "datasets", "pyarrow", "pydantic")
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -95,6 +96,13 @@ def torchvision_pair() -> Iterator[Finding]:
         return
     error = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     yield Finding("torchvision pair", "broken", f"torchvision does not work with this torch: {error}", PAIR_MEND)
+
+
+def refuse_launcher() -> None:
+    """Raise `UserError` where lmms-eval would take this process for one of several, and answer a part of the questions."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 or int(os.environ.get("RANK") or 0) > 0:
+        for finding in launcher(os.environ):
+            raise UserError(f"{finding.detail}; {finding.mend}")
 
 
 def launcher(environment: Mapping[str, str]) -> Iterator[Finding]:

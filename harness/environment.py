@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from vtpbench.harness.record import Environment
+from vtpbench.harness.record import CODE, Environment
 
 IDENTITY = ("vtpbench", "lmms-eval", "transformers", "torch")
 """Packages whose versions can change a number; they enter a cell's identity."""
+DECIDING = (
+    "harness/models/*.py",
+    *(f"harness/{name}.py" for name in ("answering", "cell", "engine", "evidence", "scoring", "surgery")),
+    "pruners/base.py",
+)
+"""Source files that can change a number, too: an edit in a checkout measures cells anew."""
 
 
 def versions() -> dict[str, str]:
     """Versions that enter a cell's identity."""
-    return {name: version_of(name) or "missing" for name in IDENTITY}
+    return {**{name: version_of(name) or "missing" for name in IDENTITY}, CODE: code_hash(Path(__file__).resolve().parents[1])}
+
+
+def code_hash(root: Path) -> str:
+    """Hash the source files that decide numbers, below the folder of the package; line ends do not count."""
+    files = sorted((file for pattern in DECIDING for file in root.glob(pattern)), key=lambda file: file.as_posix())
+    digest = sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(root).as_posix()}\0{file.read_text(encoding='utf-8')}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def version_of(distribution: str) -> str | None:

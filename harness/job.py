@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from vtpbench.harness.cell import Cell
+from vtpbench.harness.doctor import refuse_launcher
 from vtpbench.harness.environment import environment, versions
 from vtpbench.harness.plan import estimator, narrow, obstacles, plan, render_plan
 from vtpbench.harness.progress import Progress
@@ -78,6 +79,7 @@ def show(job: Job) -> str:
 
 def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
     """Run the missing cells of a job on a device as torch names it; by default the first GPU, else the CPU."""
+    refuse_launcher()
     device = open_device(device_name)
 
     def open_engine(model: ModelInfo) -> Engine:
@@ -119,6 +121,7 @@ def _describe(spec: ModelSpec) -> Described:
         dtype=spec.dtype,
         attention=spec.attention,
         preprocessing=spec.preprocessing,
+        prompt=spec.prompt,
     )
     # As the suite has it: where a folder lies on this machine changes no number, and must not change a cell's identity.
     return dataclasses.replace(described, info=described.info.model_copy(update={"id": spec.path}))

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SCHEMA_VERSION = 1
+CODE = "vtpbench-code"
+"""Name, among an environment's versions, of the hash of the harness's code that decides numbers."""
 Status = Literal["ok", "failed", "infeasible", "unsupported"]
 
 
@@ -116,7 +118,7 @@ class Environment(_Frozen):
     """What the cell ran on."""
 
     versions: dict[str, str]
-    """Of vtpbench, lmms-eval, transformers, torch, python."""
+    """Of vtpbench, lmms-eval, transformers, torch, python; and `vtpbench-code`."""
     device: str
     platform: str
     git_commit: str | None

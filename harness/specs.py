@@ -25,18 +25,16 @@ class ModelSpec(Strict):
     """Checkpoint folder (from the suite's folder, else from the working folder) or hub id."""
     label: str = Field(min_length=1)
     """Name in tables; the last part of the path unless given."""
-    family: str | None = None
-    """Adapter to use; None = by the checkpoint's configuration."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Dtype | None = None
     """None = the suite's."""
     attention: Attention | None = None
     """Kernel of the language model; None = the suite's."""
-    preprocessing: Literal["pad", "crop"] | None = None
-    """How pictures become square; None = as the checkpoint has it."""
+    preprocessing: str | None = None
+    """How images reach the tower, one of the model family's ways; None = its first."""
     prompt: str | None = None
-    """Prompt template; None = the model family's."""
+    """Prompt template: `vicuna_v1`, or a Jinja file (from the suite's folder, else from the working folder); None = the model's."""
     _local: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
@@ -53,6 +51,15 @@ class ModelSpec(Strict):
         if value.startswith((".", "/", "~")) and not locate(value, info).is_dir():
             reject(f"no checkpoint folder {locate(value, info)}")
         return value
+
+    @field_validator("prompt")
+    @classmethod
+    def _must_be_a_template(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or value == "vicuna_v1":
+            return value
+        if not locate(value, info).is_file():
+            reject(f"no prompt template {locate(value, info)}; give a Jinja file, or vicuna_v1")
+        return str(locate(value, info))
 
     def model_post_init(self, context: Any) -> None:
         """Note where the folder is, while the suite's place is known."""

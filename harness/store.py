@@ -97,7 +97,7 @@ class Store:
         write_atomic(self.folder / "samples" / f"{cell_id}.parquet", _parquet(samples))
 
     def add(self, record: Record) -> None:
-        """Write a record and forget the cell's journal.
+        """Write a record and, unless the cell failed and will be tried again, forget its journal.
 
         A damaged file under its name is kept beside it as `<cell id>.bad1`, `.bad2` ...
         """
@@ -107,7 +107,8 @@ class Store:
             with writing(aside):
                 path.rename(aside)
         write_atomic(path, record.dump().encode())
-        FileJournal(self.folder / "journal" / f"{record.cell_id}.jsonl").remove()
+        if is_done(record):
+            FileJournal(self.folder / "journal" / f"{record.cell_id}.jsonl").remove()
 
     def record_path(self, cell_id: str) -> Path:
         """File of a cell's record."""

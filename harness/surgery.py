@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vtpbench.harness.evidence import Arrival, decoder_evidence
 from vtpbench.harness.models.batch import Batch
+from vtpbench.harness.models.choice import misplaced, refuse_misplaced, verify_shape
 from vtpbench.harness.models.layout import Layout
 from vtpbench.pruners.base import Cut, Evidence, Keep, Pruner, TokenView, take
 from vtpbench.pruners.errors import Unsupported
@@ -74,6 +75,7 @@ def pruned(decoder: nn.Module, pruner: Pruner, batch: Batch, needs: frozenset[Ev
             handle = layer.register_forward_pre_hook(partial(surgeon.before_layer, number), with_kwargs=True)
             hooks.callback(handle.remove)
         yield surgeon.trace
+        refuse_misplaced(any(map(bool, surgeon.doubts)), pruner)  # only now: asking earlier would wait for the device
 
 
 class Surgeon:
@@ -81,12 +83,14 @@ class Surgeon:
 
     def __init__(self, decoder: Any, pruner: Pruner, batch: Batch, needs: frozenset[Evidence]) -> None:
         self.decoder, self.pruner, self.batch = decoder, pruner, batch
+        self.flash = "flash" in decoder.config._attn_implementation  # such kernels take one flag per column as a mask
         self.layers: list[nn.Module] = list(decoder.layers)
         self.needs = frozenset(n for n in needs if n.kind in ("row", "rows_mean", "text", "layer_keys", "embeddings"))
         self.boundaries = {cut.at for image in batch.images for cut in image.later_cuts}
         self.trace = Trace()
         self.stages: list[Stage] = []
         self.arrived: Tensor | None = None
+        self.doubts: list[Tensor] = []
 
     def before_layer(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""
@@ -131,11 +135,12 @@ class Surgeon:
         arrival = Arrival(self.layers, number, hidden, self.arrived, kwargs.get("past_key_values"), before.layout, before.rotary)
         keeps: dict[int, tuple[Keep, int]] = {}
         for images, cut, stage_number in self._groups(number):
-            keep = self.pruner.apply(self._view(images, cut, stage_number, arrival, before))
+            view = self._view(images, cut, stage_number, arrival, before)
+            keep = self.pruner.apply(view)
             if keep.valid is not None:
                 raise Unsupported(f"{type(self.pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
-            if keep.k != cut.keep:
-                raise AssertionError(f"{type(self.pruner).__name__} kept {keep.k} tokens at layer {number}, {cut.keep} were due")
+            verify_shape(keep, view, self.pruner)
+            self.doubts.append(misplaced(keep, view.n))
             for n, image in enumerate(images):
                 keeps[image] = (keep, n)
         layout = before.layout.shortened({i: keep.k for i, (keep, _) in keeps.items()})
@@ -149,14 +154,15 @@ class Surgeon:
         return shortened
 
     def _groups(self, number: int) -> Iterator[tuple[list[int], Cut, int]]:
-        """Images that are cut here, together where they have equally many tokens and the same schedule."""
+        """Images that are cut here, together where they have, and had, equally many tokens and the same schedule."""
         layout = self.stages[-1].layout
-        groups: dict[tuple[int, Cut, int, object], list[int]] = {}
+        groups: dict[tuple[int, int, Cut, int, object], list[int]] = {}
         for i, image in enumerate(self.batch.images):
             for stage, cut in enumerate(image.cuts):
                 if cut.at == number:
-                    groups.setdefault((layout.places[i].length, cut, stage, image.grid), []).append(i)
-        for (_, cut, stage, _), images in groups.items():
+                    lengths = layout.places[i].length, len(image.index)  # now, and at the entry
+                    groups.setdefault((*lengths, cut, stage, image.grid), []).append(i)
+        for (_, _, cut, stage, _), images in groups.items():
             yield images, cut, stage
 
     def _view(self, images: list[int], cut: Cut, stage_number: int, arrival: Arrival, before: Stage) -> TokenView:
@@ -218,15 +224,14 @@ class Surgeon:
             self.trace.kept[image][at] = index[image]
         return Stage(at, layout, positions, rotary, mask, shift, index)
 
-    @staticmethod
-    def _prefill_mask(before: Stage, layout: Layout, device: torch.device) -> Tensor | None:
+    def _prefill_mask(self, before: Stage, layout: Layout, device: torch.device) -> Tensor | None:
         """Write the causal mask of the new sequence as the kernel takes it; padding is seen by nobody but itself.
 
         The order is that of the new sequence: a merged row may stand behind tokens that it stood before.
         """
         valid = layout.valid(device)
-        if before.mask is not None and before.mask.dim() == 2:  # FlashAttention: one flag per column
-            return valid.to(before.mask.dtype) if layout.padded else None
+        if self.flash:
+            return valid if layout.padded else None
         if before.mask is None and not layout.padded:
             return None
         column = torch.arange(layout.width, device=device)
@@ -251,7 +256,7 @@ class Surgeon:
         if stage.layout.padded:
             new = kwargs["past_key_values"].get_seq_length(number) + hidden.shape[1] - stage.layout.width
             valid = nn.functional.pad(stage.layout.valid(hidden.device), (0, new), value=True)
-            mask = _like(valid, kwargs.get("attention_mask"), hidden.dtype)
+            mask = valid if self.flash else _like(valid, kwargs.get("attention_mask"), hidden.dtype)
         return args, {**kwargs, **self._tables(positions, rotary, mask)}
 
     @staticmethod
@@ -260,9 +265,7 @@ class Surgeon:
 
 
 def _like(valid: Tensor, example: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Write column flags `(rows, width)` as the kernel of `example` takes a decoding mask."""
-    if example is not None and example.dim() == 2:
-        return valid.to(example.dtype)
+    """Write column flags `(rows, width)` as the kernel of `example`, unless it is FlashAttention, takes a decoding mask."""
     flags = valid[:, None, None, :]
     if example is None or example.dtype == torch.bool:
         return flags

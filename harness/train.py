@@ -166,6 +166,7 @@ def train_oc_vtp(order: Order, display: Phases) -> Trained | None:
             store = extract(source, features, exclude=excluded, on_image=partial(display.advance, "extracting features"))
         run = work / f"run-{Task(config, store).identity}"  # other options or images: another folder, the same features
         result = train(config, store, run, place, _shower(display, config))
+    state.destroy_process_group()
     return publish(result, out, work) if place.rank == 0 else None
 
 

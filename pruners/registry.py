@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
 
 GROUP = "vtpbench.pruners"
-SHARED = ("base.py", "budget.py", "cells.py")
+SHARED = ("base.py", "budget.py", "cells.py", "random.py")
 """Modules whose change can change what a built-in pruner keeps."""
 BUILT_IN = {
     "vanilla": "vtpbench.pruners.vanilla:Vanilla",
@@ -58,20 +58,21 @@ class Entry:
             raise
         except Exception as e:  # a stranger's module may fail in any way; the message must say whose it is
             raise UserError(f"pruner '{self.name}' of {self.distribution} cannot be imported: {type(e).__name__}: {e}") from e
-        if not (inspect.isclass(found) and issubclass(found, Pruner) and dataclasses.is_dataclass(found)):
+        if not (inspect.isclass(found) and issubclass(found, Pruner) and "__dataclass_fields__" in vars(found)):
             raise UserError(f"pruner '{self.name}' of {self.distribution}: {self.target} is no dataclass derived from Pruner")
         return found
 
     def code(self) -> str:
         """Hash of the source that decides the pruner's numbers.
 
-        That is the file that defines the class, the whole folder where that file is a package's `__init__.py`, and for
-        built-ins the modules that they share.
+        That is the folder of the class's module where it is part of a package, else its file; the same for the pruners that
+        it is derived from; and for built-ins, whose package holds all of them, the module or sub-package and what they share.
         """
-        own = Path(inspect.getfile(self.load()))
-        files = sorted(own.parent.rglob("*.py")) if own.name == "__init__.py" else [own]
+        from vtpbench.pruners.base import Pruner
+
+        own = [file for cls in self.load().__mro__ if issubclass(cls, Pruner) and cls is not Pruner for file in _sources(cls)]
         shared = [Path(__file__).with_name(name) for name in SHARED] if self.distribution == "vtpbench" else []
-        return sha256(b"\0".join(file.read_bytes() for file in [*files, *shared])).hexdigest()[:16]
+        return sha256(b"\0".join(file.read_bytes() for file in dict.fromkeys([*own, *shared]))).hexdigest()[:16]
 
 
 def entries() -> dict[str, Entry]:
@@ -107,6 +108,12 @@ def build(name: str, options: Mapping[str, Any]) -> Pruner:
         return cls(**options)
     except (TypeError, ValueError) as e:
         raise UserError(f"pruner '{name}': {e}") from e
+
+
+def _sources(cls: type) -> list[Path]:
+    file = Path(inspect.getfile(cls))
+    alone = sys.modules[cls.__module__].__package__ in ("", None, __package__)
+    return [file] if alone else sorted(file.parent.rglob("*.py"))
 
 
 def _import(module: str) -> Any:

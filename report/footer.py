@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vtpbench.harness.record import Record
+from vtpbench.harness.record import CODE, Record
 
 
 def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -45,7 +45,7 @@ def _seeds(records: Sequence[Record]) -> str:
 
 def _engine(records: Sequence[Record]) -> str:
     versions = [r.environment.versions for r in records]
-    names = sorted({name for own in versions for name in own})
+    names = sorted({name for own in versions for name in own} - {CODE})
     found = [f"{name} {_listed({own[name] for own in versions if name in own})}" for name in names]
     devices = _listed({r.environment.device for r in records})
     return ", ".join([*found, f"on {devices}", *_batch(records)])

@@ -16,6 +16,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from vtpbench.harness.models.batch import Batch, ImageTokens
+from vtpbench.harness.models.choice import misplaced, refuse_misplaced, verify_shape
 from vtpbench.harness.models.layout import Layout, Part
 from vtpbench.harness.surgery import Trace, pruned
 from vtpbench.pruners.base import Evidence, Grid, Keep, ModelShape, Pruner, TokenView, take
@@ -144,12 +145,12 @@ class Family(ABC):
         index, valid = torch.arange(tokens.grid.n, device=features.device).expand(len(tokens.members), -1), None
         if cuts and cuts[0].at == 0:
             names = tuple(keys[m] for m in tokens.members)
-            keep = self.choose(
-                TokenView(
-                    cuts[0], 0, features.float(), index, tokens.grid, names, tokens.evidence, tokens.cls, shape=self.shape
-                ),
-                pruner,
+            view = TokenView(
+                cuts[0], 0, features.float(), index, tokens.grid, names, tokens.evidence, tokens.cls, shape=self.shape
             )
+            keep = self.choose(view, pruner)
+            verify_shape(keep, view, pruner)
+            refuse_misplaced(bool(misplaced(keep, view.n)), pruner)  # waits for the device, once for many images
             features = take(features, keep.index) if keep.features is None else keep.features.to(features.dtype)
             index, valid = keep.index, keep.valid
         found = {}

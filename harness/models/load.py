@@ -17,13 +17,24 @@ if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
     from vtpbench.pruners.base import ModelShape
 
+
 @dataclass(frozen=True)
 class Described:
-    """A checkpoint that was found, not yet loaded: what a record says of it, its shape, and its folder."""
+    """A checkpoint that was found, not yet loaded.
+
+    Attributes
+    ----------
+    info : what a record says of it
+    shape : for pruners
+    folder : where it is
+    template : prompt template that replaces the checkpoint's, or None
+
+    """
 
     info: ModelInfo
     shape: ModelShape
     folder: Path
+    template: str | None = None
 
 
 def families() -> dict[str, type[Family]]:
@@ -82,10 +93,12 @@ def describe_model(
     dtype: str = "float32",
     attention: str = "sdpa",
     preprocessing: str | None = None,
+    prompt: str | None = None,
 ) -> Described:
-    """Say what a checkpoint is, from its configuration and the hash of its weights.
+    """Say what a checkpoint is, from its configuration and the hash of its files.
 
-    Raises `UserError` for a missing checkpoint or an unsupported architecture.
+    `prompt` is `vicuna_v1` or a Jinja file; None takes the checkpoint's template. Raises `UserError` for a missing checkpoint
+    or template, or an unsupported architecture.
     """
     folder = find_checkpoint(path, revision, label)
     family = families()[_model_type(folder, label)]
@@ -94,6 +107,7 @@ def describe_model(
         known = ", ".join(family.preprocessings)
         raise UserError(f"model '{label}': preprocessing '{chosen}' is not one of this model's ({known})")
     shape, tokens = family.describe(family.read_config(folder), chosen)
+    template = None if prompt is None else _template(prompt, label)
     info = ModelInfo(
         label=label,
         id=path,
@@ -102,10 +116,10 @@ def describe_model(
         dtype=dtype,
         attention=attention,
         preprocessing=chosen,
-        prompt=_prompt(folder),
+        prompt=_prompt(folder) if template is None else _prompt_name(template),
         vision_tokens=tokens,
     )
-    return Described(info, replace(shape, folder=str(folder)), folder)
+    return Described(info, replace(shape, folder=str(folder)), folder, template)
 
 
 def open_model(described: Described, device: torch.device) -> Family:
@@ -117,6 +131,8 @@ def open_model(described: Described, device: torch.device) -> Family:
     dtype = getattr(torch, info.dtype)
     loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing)
     loaded.shape = replace(loaded.shape, folder=described.shape.folder)
+    if described.template is not None:
+        _set_template(loaded, described.template, info.label)
     return loaded
 
 
@@ -139,18 +155,54 @@ def _model_type(folder: Path, label: str) -> str:
 
 
 def _weights(folder: Path, label: str) -> str:
-    """Hash of the model's own weight files; for a hub snapshot its revision, which names the same bytes."""
+    """Hash of the model's own files, wherever they lie; for a hub snapshot its revision, which names the same bytes.
+
+    Beside the weights, the small files count: configuration, tokenizer, image processor, prompt template, end of answers.
+    """
     if folder.parent.name == "snapshots":
         return folder.name
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise UserError(f"model '{label}': {folder} holds no weights, neither model*.safetensors nor pytorch_model*.bin")
+    small = [file for pattern in ("*.json", "*.jinja", "*.model", "*.txt") for file in folder.glob(pattern)]
     digest = sha256()
-    for file in files:
+    for file in sorted({*files, *small}, key=lambda file: file.name):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def _template(prompt: str, label: str) -> str:
+    """Find a prompt template by its name or file."""
+    from vtpbench.harness.models.llava import VICUNA_V1
+
+    if prompt == "vicuna_v1":
+        return VICUNA_V1
+    try:
+        return Path(prompt).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"model '{label}': prompt {prompt} is neither vicuna_v1 nor a Jinja file that can be read: {e}") from e
+
+
+def _set_template(family: Family, template: str, label: str) -> None:
+    """Replace a model's prompt template; raises `UserError` for one that is wrong or made for another model."""
+    from jinja2 import TemplateError
+
+    family.chat_template = template
+    try:
+        images = family.token_ids(family.render("Why?", 2)).count(family.image_id)
+    except TemplateError as e:
+        raise UserError(f"model '{label}': the prompt template is wrong: {e}") from e
+    if images != 2:
+        raise UserError(f"model '{label}': the prompt template gives {images} image tokens for 2 images; it is not for this model")
+
+
+def _prompt_name(template: str) -> str:
+    from vtpbench.harness.models.llava import VICUNA_V1
+
+    return "vicuna_v1" if template == VICUNA_V1 else sha256(template.encode()).hexdigest()[:16]
 
 
 def _prompt(folder: Path) -> str:

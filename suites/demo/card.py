@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from vtpbench.harness.answering import Answerer, Question
-from vtpbench.harness.models.llava import Llava
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.random import Random
 from vtpbench.pruners.text_only import TextOnly
@@ -22,11 +23,13 @@ QUESTIONS = 400
 BUDGET = 16
 
 
-def accuracies(model: Llava, pruner: Pruner, budget: int | None, seed: int) -> dict[str, float]:
-    """Share of exactly right answers of each task on held-out scenes."""
+def accuracies(
+    model: Family, pruner: Pruner, budget: int | None, seed: int, questions: int = QUESTIONS
+) -> dict[str, float]:
+    """Measure the share of exactly right answers of each task on held-out scenes."""
     found = {}
     for task in TASKS:
-        rows = benchmark_questions(task, seed, "heldout", QUESTIONS)
+        rows = benchmark_questions(task, seed, "heldout", questions)
         asked = [
             Question(str(n), f"{task}:{n}", q.prompt, lambda seeds=seeds: [render(sample_scene(seeds))[0]], 8)  # type: ignore[misc]  # a default argument binds the loop's value
             for n, (seeds, q) in enumerate(rows)
@@ -39,7 +42,7 @@ def accuracies(model: Llava, pruner: Pruner, budget: int | None, seed: int) -> d
 
 def write_card(folder: Path, facts: dict[str, Any]) -> None:
     """Write `README.md` beside the weights; `facts` comes from the build."""
-    model = Llava.load(folder, torch.float32, torch.device("cpu"), "sdpa", "pad")
+    model = open_model(describe_model("demo", str(folder)), torch.device("cpu"))
     seed = facts["recipe"]["seed"]
     rows = {
         "unpruned (144 vision tokens)": accuracies(model, Vanilla(), None, seed),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
-from vtpbench.harness.environment import IDENTITY, environment, git_commit, version_of, versions
+from vtpbench.harness.environment import IDENTITY, code_hash, environment, git_commit, version_of, versions
+from vtpbench.harness.record import CODE
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -12,15 +14,31 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_versions_are_those_that_are_installed():
-    assert tuple(versions()) == IDENTITY
+    assert tuple(versions()) == (*IDENTITY, CODE)
     assert versions()["torch"] == version_of("torch")
     assert version_of("no-such-distribution") is None
+
+
+def test_an_edit_of_what_decides_numbers_changes_the_hash_of_the_code(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    assert versions()[CODE] == code_hash(root)
+    for part in ("harness", "pruners"):
+        shutil.copytree(root / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    assert code_hash(tmp_path) == code_hash(root)
+    deciding = ["models/family.py", "models/layout.py", "surgery.py", "evidence.py", "answering.py", "engine.py", "scoring.py"]
+    for name in (f"harness/{name}" for name in deciding):
+        before = code_hash(tmp_path)
+        (tmp_path / name).write_text((tmp_path / name).read_text() + "# edited\n")
+        assert code_hash(tmp_path) != before, name
+    before = code_hash(tmp_path)
+    (tmp_path / "harness" / "cli.py").write_text("# says things in another way\n")
+    assert code_hash(tmp_path) == before
 
 
 def test_a_record_can_say_what_it_ran_on():
     found = environment("cpu")
     assert found.device.endswith("(cpu)")
-    assert {*IDENTITY, "python"} == set(found.versions)
+    assert {*IDENTITY, CODE, "python"} == set(found.versions)
 
 
 def test_the_commit_of_a_checkout_with_and_without_changes(tmp_path: Path):

@@ -87,12 +87,20 @@ def test_the_table_of_samples_can_be_read_by_name(store: Store):
     assert table.to_pylist() == [vars(sample) for sample in samples]
 
 
-def test_recording_a_cell_forgets_its_journal(store: Store):
+@pytest.mark.parametrize("status", ["ok", "infeasible", "unsupported"])
+def test_recording_a_cell_forgets_its_journal(store: Store, status: Status):
     cell = scripted.make_cell()
     store.journal(cell).add([Answer("0", "yes", ("img",), (16,), ((4, 4),))])
-    store.add(record_of(cell))
+    store.add(record_of(cell, status))
     assert store.journal(cell).known() == {}
     assert list((store.folder / "journal").iterdir()) == []
+
+
+def test_a_failed_cell_keeps_its_journal_for_the_next_attempt(store: Store):
+    cell, answer = scripted.make_cell(), Answer("0", "yes", ("img",), (16,), ((4, 4),))
+    store.journal(cell).add([answer])
+    store.add(record_of(cell, "failed"))
+    assert store.journal(cell).known() == {"0": answer}
 
 
 def test_a_lease_is_exclusive_until_it_ends(store: Store, tmp_path: Path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vtpbench.pruners.errors import UserError
-from vtpbench.pruners.registry import BUILT_IN, build, entries, find
+from vtpbench.pruners.registry import BUILT_IN, SHARED, build, entries, find
 
 PRUNER = """
 from dataclasses import dataclass
@@ -109,12 +109,7 @@ def test_failing_import_names_the_distribution(provide):
     assert build("random", {})  # the others go on working
 
 
-NO_DATACLASS = pytest.param(
-    "NoDataclass", marks=pytest.mark.xfail(strict=True, reason="Pruner is a dataclass, so every subclass counts as one")
-)
-
-
-@pytest.mark.parametrize("target", ["Absent", NO_DATACLASS, "NoPruner", "PRUNER"])
+@pytest.mark.parametrize("target", ["Absent", "NoDataclass", "NoPruner", "PRUNER"])
 def test_what_is_no_pruner_is_refused(target: str, mine: Path):
     assert "is no dataclass derived from Pruner" in refusal(f"{mine}:{target}")
 
@@ -139,6 +134,47 @@ def test_code_is_hashed(mine: Path):
     assert after != before
     mine.write_text(PRUNER)
     assert code() == before
+
+
+def test_the_whole_folder_of_a_package_is_hashed(provide, tmp_path: Path):
+    provide("their-package", "theirs = their_package.kinds.mine:Mine")
+    folder = tmp_path / "their-package" / "their_package" / "kinds"
+    folder.mkdir(parents=True)
+    (folder / "mine.py").write_text(PRUNER)
+    (folder / "helper.py").write_text("K = 1\n")
+    before = find("theirs").code()
+    (folder / "helper.py").write_text("K = 2\n")
+    assert find("theirs").code() != before
+
+
+def test_a_pruner_derived_from_another_has_its_code_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "first_pruner.py").write_text(PRUNER)
+    (tmp_path / "second.py").write_text(
+        "from dataclasses import dataclass\nfrom first_pruner import Mine\n@dataclass(frozen=True)\nclass Second(Mine): pass\n"
+    )
+    name = f"{tmp_path / 'second.py'}:Second"
+    before = find(name).code()
+    (tmp_path / "first_pruner.py").write_text(PRUNER + "# edited\n")
+    assert find(name).code() != before
+
+
+def test_built_ins_are_hashed_with_all_their_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def read(name: str) -> set[str]:
+        files: list[Path] = []
+        original = Path.read_bytes
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path: files.append(path) or original(path))
+            find(name).code()
+        return {file.name for file in files if file.parent.name != "pruners"} | {
+            f"pruners/{file.name}" for file in files if file.parent.name == "pruners"
+        }
+
+    shared = {f"pruners/{name}" for name in SHARED}
+    assert read("oc-vtp") >= {"pruner.py", "network.py", "checkpoint.py", "__init__.py", *shared}
+    assert read("sparsevlm") >= {"rating.py", "merge.py", *shared}
+    assert read("fastv") == {"pruners/fastv.py", *shared}
+    assert "pruners/random.py" in shared
 
 
 def test_code_differs_between_built_ins():

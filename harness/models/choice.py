@@ -1,0 +1,43 @@
+"""Verify what a pruner chose: a wrong choice would not fail later, it would give a wrong number."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vtpbench.pruners.base import Keep, Pruner, TokenView
+from vtpbench.pruners.errors import UserError
+
+
+def verify_shape(keep: Keep, view: TokenView, pruner: Pruner) -> None:
+    """Refuse a choice of another count than is due, or whose parts do not fit each other; never waits for the device."""
+    name, images = type(pruner).__name__, len(view.features)
+    if keep.index.dim() != 2 or keep.index.shape[0] != images:
+        raise UserError(f"{name} chose indices of shape {tuple(keep.index.shape)} for {images} images; give (images, k)")
+    if keep.valid is None and keep.k != view.cut.keep:
+        raise UserError(f"{name} kept {keep.k} tokens at layer {view.cut.at}, {view.cut.keep} were due")
+    for part, value in (("features", keep.features), ("valid", keep.valid)):
+        if value is not None and value.shape[:2] != keep.index.shape:
+            raise UserError(f"{name} gave {part} of shape {tuple(value.shape)} for indices of {tuple(keep.index.shape)}")
+
+
+def misplaced(keep: Keep, n: int) -> Tensor:
+    """Whether an index is not among the `n` tokens or, where nothing is merged, indices are not ascending; a scalar bool.
+
+    A merged row may name no token (-1), and may stand anywhere. Filling does not count.
+    """
+    index = keep.index
+    real = torch.ones_like(index, dtype=torch.bool) if keep.valid is None else keep.valid
+    outside = (index < (0 if keep.features is None else -1)) | (index >= n)
+    wrong = (real & outside).any()
+    if keep.features is not None or keep.k < 2:
+        return wrong
+    before = torch.where(real, index, -1).cummax(dim=1).values[:, :-1]
+    return wrong | (real[:, 1:] & (index[:, 1:] <= before)).any()
+
+
+def refuse_misplaced(wrong: bool, pruner: Pruner) -> None:
+    """Raise `UserError` for what `misplaced` found."""
+    if wrong:
+        name = type(pruner).__name__
+        raise UserError(f"{name} chose indices that are not among the tokens, or not ascending and unique; see `vtpbench check`")

@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vtpbench.harness.models.llava import Llava
+from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.pruners.random import Random
+from vtpbench.pruners.text_only import TextOnly
+from vtpbench.pruners.vanilla import Vanilla
+from vtpbench.suites.demo.card import accuracies
+
+QUESTIONS = 60
+
+
+@pytest.fixture(scope="module")
+def folder(request) -> Path:
+    return request.config.rootpath / "suites" / "demo" / "model"
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> Llava:
+    return open_model(describe_model("demo", str(folder)), torch.device("cpu"))
+
+
+def test_the_checkpoint_is_what_the_card_says(folder) -> None:
+    described = describe_model("demo", str(folder))
+    assert described.info.vision_tokens == 144
+    assert described.shape.has_cls
+    assert described.shape.vision_layers >= 8
+    assert described.shape.decoder_layers >= 8
+    assert described.shape.feature_layer == described.shape.vision_layers - 2
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 20 << 20
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["LlavaForConditionalGeneration"]
+
+
+def test_it_looks_and_pruning_matters(model) -> None:
+    whole = accuracies(model, Vanilla(), None, 0, QUESTIONS)
+    blind = accuracies(model, TextOnly(), 1, 0, QUESTIONS)
+    pruned = accuracies(model, Random(), 16, 0, QUESTIONS)
+    mean = {name: sum(scores.values()) / len(scores) for name, scores in (("w", whole), ("b", blind), ("p", pruned))}
+    assert mean["w"] - mean["b"] > 0.25
+    assert mean["w"] - mean["p"] > 0.10
