@@ -153,6 +153,36 @@ def report_command(
         write_atomic(out, text.encode())
 
 
+@app.command("check")
+def check_command(
+    pruner: Annotated[str, typer.Argument(metavar="PRUNER", help="Registered name, or path/to/file.py:Class.")],
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the pruner, as in a suite; may be repeated.")
+    ] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Model family to judge it on, all by default; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Judge a pruner on tiny random models of every family; exit code 1 if it breaks a rule."""
+    from vtpbench.harness.check import check, render
+    from vtpbench.harness.strict_yaml import read_options
+
+    report = check(pruner, read_options(option or ()), family)
+    typer.echo(render(report, "json" if as_json else "plain").rstrip())
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command("new-pruner")
+def new_pruner_command(
+    name: Annotated[str, typer.Argument(help="Name in suites, e.g. my-method.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the package's folder.")] = Path(),
+) -> None:
+    """Write a package with one pruner, ready to install and to check."""
+    from vtpbench.harness.new_pruner import new_pruner
+
+    for path in new_pruner(name, out):
+        typer.echo(str(path))
+
+
 @app.command("list")
 def list_command(kind: Kind, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
     """Show the pruners, model families or benchmarks that can stand in a suite."""

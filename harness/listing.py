@@ -7,27 +7,18 @@ import inspect
 from typing import Any
 
 from vtpbench.harness import benchmarks as known
-from vtpbench.pruners.registry import entries
+from vtpbench.harness.pruner_table import list_pruners
+from vtpbench.pruners.registry import find
 
 Rows = list[dict[str, Any]]
 
 
 def pruners() -> Rows:
-    """List registered pruners with their options and defaults; raises `UserError` for one that cannot be imported."""
-    rows: Rows = []
-    for name, entry in sorted(entries().items()):
-        cls = entry.load()
-        fields = [field for field in dataclasses.fields(cls) if field.init and field.name != "seed"]
-        options = {field.name: repr(field.default) if field.default is not dataclasses.MISSING else "..." for field in fields}
-        rows.append(
-            {
-                "name": name,
-                "options": ", ".join(f"{option}={default}" for option, default in options.items()),
-                "from": entry.distribution,
-                "source": cls.source,
-            }
-        )
-    return rows
+    """List registered pruners: where they act, what they need, their options with defaults, source and distribution.
+
+    Raises `UserError` for one that cannot be imported.
+    """
+    return [{**dataclasses.asdict(row), "options": _options(row.name)} for row in list_pruners()]
 
 
 def models() -> Rows:
@@ -43,6 +34,12 @@ def benchmarks() -> Rows:
         {"label": b.label, "task": b.task, "metric": b.metric, "questions": b.n, "about": b.card}
         for b in known.registry().values()
     ]
+
+
+def _options(name: str) -> str:
+    fields = [field for field in dataclasses.fields(find(name).load()) if field.init and field.name != "seed"]
+    defaults = {field.name: repr(field.default) if field.default is not dataclasses.MISSING else "..." for field in fields}
+    return ", ".join(f"{option}={default}" for option, default in defaults.items())
 
 
 def _first_line(cls: type) -> str:

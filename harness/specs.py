@@ -34,7 +34,7 @@ class ModelSpec(Strict):
     preprocessing: str | None = None
     """How images reach the tower, one of the model family's ways; None = its first."""
     prompt: str | None = None
-    """Prompt template: `vicuna_v1`, or a Jinja file (from the suite's folder, else from the working folder); None = the model's."""
+    """Prompt template: `vicuna_v1`, or a Jinja file (from the suite's folder, else the working folder); None = the model's."""
     _local: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")

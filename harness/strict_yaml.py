@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -228,6 +228,18 @@ def locate(value: str, info: ValidationInfo) -> Path:
     path = Path(value).expanduser()
     beside = Path((info.context or {}).get("folder", "")) / path
     return (beside if beside.exists() or not path.exists() else path).resolve()
+
+
+def read_options(settings: Iterable[str]) -> dict[str, Any]:
+    """Read the `key=value` options of a pruner on the command line, values as YAML; raises `UserError`."""
+    found = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--option {setting}: write key=value, e.g. --option layer=3")
+        value = _compose(text, f"--option {setting}")
+        found[key.strip()] = None if value is None else _construct(value, f"--option {setting}")
+    return found
 
 
 def read_text(path: Path) -> str:

@@ -196,7 +196,7 @@ def _set_template(family: Family, template: str, label: str) -> None:
     except TemplateError as e:
         raise UserError(f"model '{label}': the prompt template is wrong: {e}") from e
     if images != 2:
-        raise UserError(f"model '{label}': the prompt template gives {images} image tokens for 2 images; it is not for this model")
+        raise UserError(f"model '{label}': the prompt template gives {images} image tokens for 2 images; not for this model")
 
 
 def _prompt_name(template: str) -> str:

@@ -39,7 +39,7 @@ def load_pretrained(cls: Any, folder: Path | str, device: torch.device, *, given
 
 
 def ending(model: Any) -> Any:
-    """Settings for `generate` with nothing but the tokens that begin, pad and end a text.
+    """Make settings for `generate` with nothing but the tokens that begin, pad and end a text.
 
     Whatever a call of `generate` leaves open is taken from the model's settings, and many checkpoints bring some: penalties
     for repetition, sampling, caches. Only without them is decoding the same for all models.

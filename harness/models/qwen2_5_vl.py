@@ -70,7 +70,7 @@ class Qwen25VL(Family):
         from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
         del preprocessing
-        options = {"dtype": dtype, "attn_implementation": attention}
+        options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
         model = load_pretrained(Qwen2_5_VLForConditionalGeneration, path, device, **options)
         tokenizer = AutoTokenizer.from_pretrained(path)
         images = AutoImageProcessor.from_pretrained(path, backend="pil")

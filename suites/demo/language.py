@@ -128,7 +128,8 @@ class Packer:
         length = max(len(r[0]) for r in rows)
         fill = (self.tokenizer.pad_token_id, 0, IGNORED, -1)
         columns = [[r[k] + [fill[k]] * (length - len(r[k])) for r in rows] for k in range(4)]
-        return Pack(*(torch.tensor(c) for c in columns), shown)
+        ids_, positions_, labels_, segment_ = (torch.tensor(column) for column in columns)
+        return Pack(ids_, positions_, labels_, segment_, shown)
 
 
 class Answerer:

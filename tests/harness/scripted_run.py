@@ -32,7 +32,7 @@ ENVIRONMENT = Environment(versions={"torch": "2"}, device="abacus", platform="te
 
 
 def make_model(label: str = "toy") -> ModelInfo:
-    facts = {"id": label, "family": "toy", "weights": "0", "dtype": "float32", "attention": "sdpa"}
+    facts = {"id": label, "family": "toy", "weights": label, "dtype": "float32", "attention": "sdpa"}
     return ModelInfo(label=label, preprocessing="pad", prompt="0", vision_tokens=16, **facts)
 
 

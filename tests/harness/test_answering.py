@@ -117,3 +117,12 @@ def test_a_picture_is_named_by_its_content() -> None:
     assert len({image_name(p) for p in PICTURES}) == len(PICTURES)
     flat = Image.new("RGB", (4, 9))
     assert image_name(flat) != image_name(flat.resize((9, 4)))
+
+
+def test_palettes_do_not_hide_the_content_of_a_picture() -> None:
+    red, blue = (Image.new("P", (4, 4)) for _ in range(2))
+    red.putpalette([255, 0, 0])
+    blue.putpalette([0, 0, 255])
+    assert red.tobytes() == blue.tobytes()
+    assert image_name(red) != image_name(blue)
+    assert image_name(red) == image_name(red.convert("RGB"))

@@ -64,7 +64,7 @@ def test_the_installed_command_shows_its_version():
 def test_help_names_all_commands():
     result = call("--help")
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in ("run", "plan", "report", "list", "doctor"))
+    assert all(name in result.stdout for name in ("run", "plan", "report", "list", "check", "new-pruner", "train", "doctor"))
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
@@ -191,5 +191,56 @@ def test_report_refuses_with_one_line(results: Path, monkeypatch: pytest.MonkeyP
 def test_list_knows_what_can_stand_in_a_suite(kind: str, key: str, expected: str):
     assert expected in [item[key] for item in json.loads(call("list", kind, "--json").stdout)]
     assert expected in call("list", kind).stdout
+
+
+def test_list_says_of_pruners_where_they_act_and_what_can_be_set():
+    rows = {row["name"]: row for row in json.loads(call("list", "pruners", "--json").stdout)}
+    assert (rows["fastv"]["acts_at"], rows["fastv"]["needs"], rows["fastv"]["distribution"]) == ("layer 2", "row", "vtpbench")
+    assert rows["fastv"]["options"].startswith("layer=2")
+    assert "seed" not in rows["random"]["options"]
+
+
+def test_check_judges_a_pruner():
+    result = call("check", "fastv", "--option", "layer=3", "--family", "llava", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["ok"], found["options"]) == (0, True, {"layer": 3})
+    assert {row["family"] for row in found["results"]} == {"llava"}
+
+
+def test_check_says_what_is_broken_and_exits_with_1():
+    broken = Path(__file__).with_name("broken_pruners.py")
+    result = call("check", f"{broken}:Unsorted", "--family", "llava")
+    assert result.exit_code == 1
+    assert "not ascending and unique" in result.stdout
+    assert result.stdout.endswith("does not conform\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fastvv"], "did you mean 'fastv'?"),
+        (["fastv", "--option", "layers=3"], "did you mean 'layer'?"),
+        (["fastv", "--option", "layer"], "--option layer: write key=value, e.g. --option layer=3"),
+        (["fastv", "--option", "layer=[3"], "--option layer=[3:1: not valid YAML"),
+        (["fastv", "--family", "lava"], "unknown model family 'lava'; did you mean 'llava'?"),
+    ],
+)
+def test_check_refuses_with_one_line(arguments: list[str], message: str):
+    result = call("check", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_new_pruner_writes_a_package_and_names_its_files(tmp_path: Path):
+    result = call("new-pruner", "my-method", "--out", tmp_path)
+    assert result.exit_code == 0
+    assert [Path(line) for line in result.stdout.splitlines()] == [
+        tmp_path / "vtpbench-my-method" / name
+        for name in ("pyproject.toml", "README.md", "my_method.py", "tests/test_my_method.py")
+    ]
+    again = call("new-pruner", "my-method", "--out", tmp_path)
+    assert again.exit_code == 2
+    assert "exists already" in again.stderr
+
 
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from vtpbench.harness import doctor
 from vtpbench.harness.cli import app
 from vtpbench.harness.environment import version_of
+from vtpbench.pruners.errors import UserError
 
 
 def test_what_is_installed_here_is_fine():
@@ -57,6 +58,19 @@ def test_variables_of_a_launcher_are_named():
     assert "RANK=0, WORLD_SIZE=2" in finding.detail
     assert finding.mend is not None
     assert finding.mend.startswith("unset RANK WORLD_SIZE;")
+
+
+@pytest.mark.parametrize(("variables", "refused"), [({"WORLD_SIZE": "2"}, True), ({"RANK": "1"}, True), ({"RANK": "0"}, False)])
+def test_only_one_of_several_processes_is_refused(variables: dict[str, str], refused: bool, monkeypatch: pytest.MonkeyPatch):
+    for name in doctor.LAUNCHER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if refused:
+        with pytest.raises(UserError, match=f"unset {next(iter(variables))}; start vtpbench without torchrun or accelerate"):
+            doctor.refuse_launcher()
+    else:
+        doctor.refuse_launcher()
 
 
 def test_the_disk_of_a_folder_that_is_yet_to_be_made(tmp_path: Path):

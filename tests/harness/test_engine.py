@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 from vtpbench.harness.cell import Answer
 from vtpbench.harness.engine import Engine, open_engine
-from vtpbench.harness.job import Choices, Job, make_job
+from vtpbench.harness.job import Choices, Job, execute, make_job
 from vtpbench.harness.models.llava import Llava
+from vtpbench.harness.progress import Progress
+from vtpbench.pruners.errors import UserError
 
 LIMIT = 20
 
@@ -167,3 +170,9 @@ def test_lmms_eval_finds_the_model_by_its_own_command(job, tiny_checkpoint, tmp_
     subprocess.run([sys.executable, "-m", "lmms_eval", *arguments], cwd=folder, check=True, capture_output=True, timeout=300)
     found = json.loads(next(tmp_path.rglob("*results.json")).read_text())
     assert "vtp_f1,none" in found["results"][benchmark.task]
+
+
+def test_one_of_several_processes_is_refused_before_a_model_is_opened(job, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="unset WORLD_SIZE"):
+        execute(job, "cpu", Progress(Console()))

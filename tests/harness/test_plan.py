@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vtpbench.harness.cell import Cell
+from vtpbench.harness.cell import Cell, tokens_for
 from vtpbench.harness.plan import build_pruner, estimator, narrow, obstacles, plan, render_plan
-from vtpbench.harness.record import BatchInfo, Environment, ModelInfo, Record, Timing
+from vtpbench.harness.record import BatchInfo, BudgetInfo, Environment, ModelInfo, Record, Timing
 from vtpbench.harness.suite import ModelSpec, Suite, load
 from vtpbench.pruners.base import ModelShape
 from vtpbench.pruners.errors import UserError
@@ -222,3 +222,23 @@ def test_the_estimate_prefers_records_of_the_same_questions(folder: Path) -> Non
     assert estimator([])(one) is None
     assert render_plan(cells, set()).endswith("10 cells: 0 done, 10 missing; time unknown, nothing like it has been measured yet")
     assert render_plan(cells, {cell.id for cell in cells}).endswith("10 done, 0 missing; nothing to do")
+
+
+def test_a_budget_is_no_more_than_an_image_has() -> None:
+    assert [tokens_for(BudgetInfo(tokens=64), n) for n in (30, 64, 100)] == [30, 64, 64]
+    assert tokens_for(BudgetInfo(ratio=0.001), 30) == 1
+
+
+def test_where_files_lie_changes_no_cell(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("elsewhere")
+    for place in (folder, other):
+        (place / "late.py").write_text(PRUNER.replace("layer: int = 2", "layer: int = 2\n    weights: str | None = None"))
+        (place / "weights.bin").write_bytes(b"trained")
+
+    def ids(place: Path, model: str, fingerprint: str = "f") -> list[str]:
+        text = SUITE.replace("[random]", f"[{{'{place}/late.py:Late': {{weights: '{place}/weights.bin'}}}}]")
+        chosen = suite(folder, text.replace("org/m", model))
+        return [cell.id for cell in plan(chosen, describe, VERSIONS, lambda pruner, model: fingerprint)]
+
+    assert ids(folder, "org/m") == ids(other, "elsewhere/m")
+    assert ids(folder, "org/m")[1] != ids(folder, "org/m", "other weights")[1]

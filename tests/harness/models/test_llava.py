@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.nn.functional import interpolate
+from transformers import LlavaConfig
 
 from vtpbench.harness.models.llava import Llava
 from vtpbench.pruners.base import Evidence
@@ -72,3 +73,15 @@ def test_other_ways_to_take_features_are_refused(family) -> None:
     config = type(family.model.config)(vision_feature_select_strategy="full")
     with pytest.raises(Unsupported, match="without CLS"):
         Llava.describe(config, "pad")
+
+
+def test_sliding_windows_are_refused() -> None:
+    text = {"model_type": "mistral", "sliding_window": 64, "num_hidden_layers": 2}
+    with pytest.raises(Unsupported, match="sliding-window"):
+        Llava.describe(LlavaConfig(text_config=text), "pad")
+
+
+def test_a_prompt_begins_once(family) -> None:
+    bos = family.tokenizer.bos_token
+    assert family.token_ids(f"{bos}Why?") == family.token_ids("Why?")
+    assert family.token_ids("Why?").count(family.tokenizer.bos_token_id) == 1

@@ -1,9 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from vtpbench.harness.models.llava import VICUNA_V1
 from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
@@ -71,3 +74,93 @@ def test_half_precision_runs(name, pruner, tiny, tools) -> None:
     logits, _ = tools.forward(family, chosen, batch)
     assert logits.dtype == torch.bfloat16
     assert logits[:, -1].isfinite().all()
+
+
+def copy(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / "copy"))
+
+
+def opened(folder: Path, **options):
+    return open_model(describe_model("tiny", str(folder), **options), torch.device("cpu"))
+
+
+FAMILIES = ["llava", "llava_next", "qwen2_5_vl"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_of_generation_settings_only_the_ends_of_answers_count(name, checkpoints, tmp_path, tools) -> None:
+    folder = copy(checkpoints[name], tmp_path)
+    (folder / "generation_config.json").write_text(
+        json.dumps(
+            {
+                "eos_token_id": [2, 7],
+                "repetition_penalty": 1.5,
+                "no_repeat_ngram_size": 1,
+                "suppress_tokens": list(range(100, 200)),
+                "return_dict_in_generate": True,
+                "cache_implementation": "static",
+                "do_sample": True,
+                "temperature": 0.2,
+            }
+        )
+    )
+    texts = []
+    for source in (folder, checkpoints[name]):
+        family = opened(source)
+        batch = tools.prepare(family, VANILLA, None, tools.MIXED[:1])
+        texts.append(family.generate(batch, VANILLA, 12)[0])
+        assert family.model.generation_config.eos_token_id == ([2, 7] if source == folder else 2)
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_missing_and_misshapen_weights_are_named(name, checkpoints, tmp_path) -> None:
+    folder = copy(checkpoints[name], tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (norm,) = [key for key in weights if key.endswith("layers.1.input_layernorm.weight")]
+    whole = weights.pop(norm)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks weights: \S*layers.1.input_layernorm.weight; fetch all"):
+        opened(folder)
+    save_file({**weights, norm: whole[:5].clone()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"weights of another shape than config.json says: \S*layers.1.input_layernorm.weight;"):
+        opened(folder)
+
+
+def test_every_file_of_a_checkpoint_counts_and_its_place_does_not(checkpoints, tmp_path) -> None:
+    def weights(of: Path) -> str:
+        return describe_model("tiny", str(of)).info.weights
+
+    folder = copy(checkpoints["llava"], tmp_path)
+    before = weights(checkpoints["llava"])
+    assert weights(folder) == before
+    for name in ("config.json", "generation_config.json", "processor_config.json", "tokenizer.json", "chat_template.jinja"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text + "\n")
+        assert weights(folder) != before, name
+        (folder / name).write_text(text)
+    (folder / "oc-vtp.safetensors").write_bytes(b"of a pruner")
+    assert weights(folder) == before
+
+
+def test_a_prompt_template_is_replaced(checkpoints, tmp_path) -> None:
+    short = tmp_path / "short.jinja"
+    short.write_text("{% for c in messages[0].content %}{{ '<image>' if c.type == 'image' else c.text }}{% endfor %} A:")
+    own, other = (describe_model("tiny", str(checkpoints["llava"]), prompt=prompt) for prompt in (None, str(short)))
+    assert own.info.prompt != other.info.prompt
+    assert own.info.weights == other.info.weights
+    assert open_model(other, torch.device("cpu")).render("Why?", 1) == "<image>Why? A:"
+    named = describe_model("tiny", str(checkpoints["llava"]), prompt="vicuna_v1")
+    assert (named.info.prompt, named.template) == ("vicuna_v1", VICUNA_V1)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [("{% for %}", "the prompt template is wrong"), ("{{ messages[0].content }}", "gives 0 image tokens for 2 images")],
+)
+def test_a_prompt_template_that_does_not_fit_is_refused(template, message, checkpoints, tmp_path) -> None:
+    (tmp_path / "wrong.jinja").write_text(template)
+    with pytest.raises(UserError, match=message):
+        opened(checkpoints["llava"], prompt=str(tmp_path / "wrong.jinja"))
+    with pytest.raises(UserError, match="neither vicuna_v1 nor a Jinja file"):
+        describe_model("tiny", str(checkpoints["llava"]), prompt=str(tmp_path / "absent.jinja"))

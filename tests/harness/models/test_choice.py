@@ -1,0 +1,75 @@
+"""What a pruner may choose."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from vtpbench.harness.models.choice import misplaced, verify_shape
+from vtpbench.pruners.base import Cut, Grid, Keep, Pruner, TokenView
+from vtpbench.pruners.errors import UserError
+
+VIEW = TokenView(Cut(0, 3), 0, torch.zeros(2, 6, 4), torch.arange(6).expand(2, -1), Grid(1, 2, 3), ("a", "b"))
+ROWS = torch.zeros(2, 3, 4)
+
+
+def keep(*rows: list[int], **parts: torch.Tensor) -> Keep:
+    return Keep(torch.tensor(rows), **parts)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (keep([0, 1], [0, 1]), "Pruner kept 2 tokens at layer 0, 3 were due"),
+        (keep([0, 1, 2]), "for 2 images"),
+        (keep([0, 1, 2], [0, 1, 2], features=ROWS[:, :2]), "gave features"),
+        (keep([0, 1, 2], [0, 1, 2], valid=torch.ones(2, 2, dtype=torch.bool)), "gave valid"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(choice: Keep, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        verify_shape(choice, VIEW, Pruner())
+
+
+def test_a_count_that_adapts_may_be_any() -> None:
+    verify_shape(keep([0, 1], [0, 1], valid=torch.ones(2, 2, dtype=torch.bool)), VIEW, Pruner())
+    verify_shape(keep([0, 1, 2], [3, 4, 5]), VIEW, Pruner())
+
+
+@pytest.mark.parametrize(
+    ("choice", "wrong"),
+    [
+        (keep([0, 1, 2], [3, 4, 5]), False),
+        (keep([0, 1, 2], [3, 5, 4]), True),
+        (keep([0, 1, 1], [3, 4, 5]), True),
+        (keep([0, 1, 6], [3, 4, 5]), True),
+        (keep([-1, 1, 2], [3, 4, 5]), True),
+        (keep([-1, 1, 0], [3, 3, 5], features=ROWS), False),
+        (keep([-2, 1, 0], [3, 3, 5], features=ROWS), True),
+        (keep([1, 0, 4], [3, 4, 0], valid=torch.tensor([[True, False, True], [True, True, False]])), False),
+        (keep([1, 5, 4], [3, 0, 2], valid=torch.tensor([[True, True, False], [True, False, True]])), True),
+        (keep([], []), False),
+    ],
+)
+def test_indices_are_among_the_tokens_and_ascend_where_nothing_is_merged(choice: Keep, wrong: bool) -> None:
+    assert bool(misplaced(replace(choice, index=choice.index.long()), 6)) == wrong
+
+
+@dataclass(frozen=True)
+class Backwards(Pruner):
+    """Keeps the right tokens in the wrong order."""
+
+    at: int = 0
+
+    def cuts(self, budget, n, shape):
+        return (Cut(self.at, budget),)
+
+    def select(self, view):
+        return torch.arange(view.cut.keep - 1, -1, -1).expand(len(view.keys), -1)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_wrong_choice_is_no_number(at: int, tiny, tools) -> None:
+    family = tiny("llava")
+    with pytest.raises(UserError, match="Backwards chose indices that are not among the tokens, or not ascending"):
+        tools.forward(family, Backwards(at), tools.prepare(family, Backwards(at), 0.5, tools.MIXED))
