@@ -110,7 +110,8 @@ def test_a_lease_is_exclusive_until_it_ends(store: Store, tmp_path: Path):
     path = tmp_path / "toy" / "locks" / f"{cell.id}.lock"
 
     def taken() -> bool:  # asked by another process: inside of one, lmms-eval makes file locks re-entrant
-        code = f"import filelock\ntry: filelock.FileLock({str(path)!r}).acquire(timeout=0)\nexcept filelock.Timeout: print('taken')"
+        attempt = f"filelock.FileLock({str(path)!r}).acquire(timeout=0)"
+        code = f"import filelock\ntry: {attempt}\nexcept filelock.Timeout: print('taken')"
         shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         return "taken" in shown.stdout
 

@@ -1,0 +1,53 @@
+"""What cuts inside the language model see, and the masks that they leave behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vtpbench.harness.models.layout import Layout, Part
+from vtpbench.harness.surgery import Surgeon
+from vtpbench.pruners.base import Cut, Evidence, Keep, Pruner
+
+ENTERED = Evidence("embeddings")
+SEEN: list[tuple[int, int]] = []
+
+
+@dataclass(frozen=True)
+class Uneven(Pruner):
+    """Keeps fewer tokens of an image the higher its number, then the same number of all."""
+
+    def needs(self, shape):
+        return frozenset({ENTERED})
+
+    def cuts(self, budget, n, shape):
+        return (Cut(0, 8), Cut(1, 4), Cut(2, 3))
+
+    def reduce(self, view):
+        index = torch.arange(view.cut.keep).expand(len(view.keys), -1)
+        if view.cut.at == 0:
+            return Keep(index, valid=index < torch.tensor([[8 - n] for n in range(len(view.keys))]))
+        SEEN.extend((view.n, view.evidence[ENTERED].shape[1]) for _ in view.keys)
+        return Keep(index)
+
+
+def test_images_that_entered_with_unequal_counts_are_cut_apart(tiny, tools) -> None:
+    SEEN.clear()
+    batch = tools.prepare(tiny("llava"), Uneven(), 0.5, tools.MIXED)
+    tools.forward(tiny("llava"), Uneven(), batch)
+    assert sorted(SEEN) == [(4, 5), (4, 6), (4, 7), (4, 8), (5, 5), (6, 6), (7, 7), (8, 8)]
+
+
+@pytest.mark.parametrize("lengths", [(3, 3), (3, 2)])
+def test_flash_attention_gets_a_flag_per_column_and_only_for_padding(lengths: tuple[int, int], tiny, tools) -> None:
+    family = tiny("llava")
+    batch = tools.prepare(family, Uneven(), 0.5, tools.MIXED)
+    config = SimpleNamespace(_attn_implementation="flash_attention_2")
+    decoder = SimpleNamespace(config=config, layers=family.decoder.layers, rotary_emb=family.decoder.rotary_emb)
+    layout = Layout(tuple((Part(length),) for length in lengths))
+    unpadded = SimpleNamespace(mask=None)  # as where no prompt was padded before the cut
+    mask = Surgeon(decoder, Uneven(), batch, frozenset())._prefill_mask(unpadded, layout, torch.device("cpu"))
+    assert (None if mask is None else mask.tolist()) == (None if lengths == (3, 3) else [[True] * 3, [False, True, True]])
