@@ -1,7 +1,7 @@
 """Build the demo model and its benchmarks from nothing: `python -m vtpbench.suites.demo.build --work DIR`.
 
 Every stage leaves a file in the work folder and is skipped when that file exists, so an interrupted build goes on where
-it stopped. Equal seeds, versions and thread counts give an equal model.
+it stopped. Everything that is drawn is seeded.
 """
 
 from __future__ import annotations

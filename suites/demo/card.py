@@ -94,10 +94,11 @@ well as it can.
 
 ## Training
 
-Generated scenes only (`vtpbench.suites.demo.scenes`, `questions`); no photographs, no text from elsewhere. Three stages:
-the tower alone by dense supervision; projector and language model on the frozen tower; everything together. The command
-`python -m vtpbench.suites.demo.build --work DIR` repeats all of it. Times of this build, on {machine}, other work running
-beside it:
+Generated scenes only (`vtpbench.suites.demo.scenes`, `questions`); no photographs, no text from elsewhere. The stages: the
+tower alone by dense supervision; projector and language model on the frozen tower, first on drills (an object's tokens, bare
+questions), then as asked; everything together. The command `python -m vtpbench.suites.demo.build --work DIR` repeats all of it.
+
+Times of this build, on {machine}, other work running beside it:
 
 {stages}
 
