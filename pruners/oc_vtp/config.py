@@ -37,6 +37,11 @@ class TrainConfig(BaseModel):
     decoder_heads: PositiveInt = 4
     decoder_ffn: PositiveInt = 4096
 
+    start: Literal["ordinary", "clustering"] = "ordinary"
+    """First weights of slot attention: as the authors', or such that it is a soft k-means before any training."""
+    standardise: bool = False
+    """Rebuild every feature channel in units of its deviation, so that a few large channels do not make up the loss."""
+
     loss: Criterion = "aw-code"
     """AW-MSE as in the authors' code or paper, or plain MSE."""
     slots: tuple[PositiveInt, ...] | None = None
@@ -75,7 +80,7 @@ class TrainConfig(BaseModel):
 
     def decoder(self, tokens: int | None) -> DecoderDims:
         """Sizes of the decoder; None where images differ in their number of tokens."""
-        return DecoderDims(tokens, self.decoder_layers, self.decoder_heads, self.decoder_ffn)
+        return DecoderDims(tokens, self.decoder_layers, self.decoder_heads, self.decoder_ffn, self.standardise)
 
     def slot_counts(self, tokens: float) -> tuple[int, ...]:
         """Slot counts to sample from, for images of (on average) so many tokens."""

@@ -27,6 +27,8 @@ class DecoderDims:
     layers: int = 4
     heads: int = 4
     ffn: int = 4096
+    standardise: bool = False
+    """Rebuild every feature channel in units of its own deviation; the authors rebuild raw features."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,19 @@ class Decoder(nn.Module):
         self.backbone = nn.TransformerDecoder(layer, size.layers)  # deep copies: all layers start from equal weights
         self.norm0 = nn.LayerNorm(width, bias=False)  # the first layer's norm1, applied to the residual stream itself
         self.backbone.layers[0].norm1 = nn.Identity()
+        self.standardises = size.standardise
+        if size.standardise:
+            self.register_buffer("mean", torch.zeros(width))
+            self.register_buffer("deviation", torch.ones(width))
+
+    def target(self, features: Tensor) -> Tensor:
+        """Turn features `(B, N, C)` into what is to be rebuilt: themselves, or standardised channels."""
+        return (features - self.mean) / self.deviation if self.standardises else features
 
     def forward(self, features: Tensor, slots: Tensor, masking: Masking, valid: Tensor | None, places: Tensor) -> Tensor:
-        """Rebuild features `(B, N, C)` from slots `(B, S, D)`; `places` `(B, N, 2)` are rows and columns."""
+        """Rebuild the `target` of features `(B, N, C)` from slots `(B, S, D)`; `places` `(B, N, 2)` are rows and columns."""
         hidden = torch.arange(features.shape[1], device=features.device) >= masking.prefix
-        tokens = _permute(self.project1(features), masking.order)
+        tokens = _permute(self.project1(self.target(features)), masking.order)
         tokens = torch.where(hidden[..., None], self.mask_token, tokens)
         query = self.norm0(tokens + _permute(self.posit_embed(places), masking.order))
         filling = None if valid is None else ~valid.gather(1, masking.order)
@@ -143,7 +153,7 @@ class Reconstructor(OCPruner):
     def forward(
         self, features: Tensor, noise: Tensor, masking: Masking, valid: Tensor | None, places: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Rebuild features `(B, N, C)` from the slots that `noise` draws; also returns the attention `(B, S, N)`."""
+        """Rebuild what `decode.target` makes of features `(B, N, C)`; also returns the attention `(B, S, N)`."""
         slots, attention = self.bind(features, noise, valid)
         return self.decode(features, slots, masking, valid, places), attention
 

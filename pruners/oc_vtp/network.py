@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 EPSILON = 1e-5
 """Added to a slot's attention mass before its mean is taken."""
+CLUSTERING_GAIN, SMALL, KEEP_BIAS = 2.0, 0.1, -1.5
+"""Of the start as clustering: sharpness, size of what should hardly act, and the GRU's bias towards what is new."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,27 @@ class SlotAttention(nn.Module):
         slots = self.gru(means.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
         refined: Tensor = slots + self.ffn(self.norm_slots_1(slots))
         return refined
+
+
+def start_as_clustering(attention: SlotAttention) -> None:
+    """Set first weights with which slot attention already is a soft k-means over the projected tokens.
+
+    Queries and keys share an orthogonal projection, sharp enough that slots specialise; values are the tokens themselves,
+    and the GRU and the feed-forward part hand them on nearly unchanged. From ordinary first weights attention is almost
+    uniform: all slots become the same mean, and must learn to differ over some ten thousand steps.
+    """
+    width = attention.proj_q.in_features
+    with torch.no_grad():
+        projection = nn.init.orthogonal_(torch.empty(width, width), gain=CLUSTERING_GAIN)
+        attention.proj_q.weight.copy_(projection)
+        attention.proj_k.weight.copy_(projection)
+        attention.proj_v.weight.copy_(torch.eye(width))
+        gru, update = attention.gru, slice(width, 2 * width)
+        gru.weight_ih.mul_(SMALL)
+        gru.weight_hh.mul_(SMALL)
+        gru.weight_ih[2 * width :] = torch.eye(width)
+        gru.bias_ih[update] = KEEP_BIAS
+        attention.ffn.mlp[3].weight.mul_(SMALL)
 
 
 class OCPruner(nn.Module):

@@ -17,7 +17,11 @@ from vtpbench.pruners.oc_vtp.checkpoint import Header
 from vtpbench.pruners.oc_vtp.config import TrainConfig
 from vtpbench.pruners.oc_vtp.decoder import Reconstructor
 from vtpbench.pruners.oc_vtp.features import FeatureStore
+from vtpbench.pruners.oc_vtp.network import start_as_clustering
 from vtpbench.pruners.random import private_generator
+
+STANDARD_IMAGES = 256
+"""Training images over which the mean and deviation of a channel are taken."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,15 @@ class Task:
     def model(self) -> Reconstructor:
         """Build the model with its seeded first weights."""
         with seeded(self.config.seed, torch.device("cpu")):
-            return Reconstructor(self.config.dims(self.store.meta.width), self.config.decoder(self.store.tokens))
+            model = Reconstructor(self.config.dims(self.store.meta.width), self.config.decoder(self.store.tokens))
+            if self.config.start == "clustering":
+                start_as_clustering(model.aggregat)
+        if self.config.standardise:
+            batch = self.store.batch(self.training[:STANDARD_IMAGES])
+            tokens = batch.features[batch.present]
+            model.decode.mean.copy_(tokens.mean(0))
+            model.decode.deviation.copy_(tokens.std(0))
+        return model
 
     def header(self, step: int, validation: dict[str, float]) -> Header:
         """Describe the weights after a step."""

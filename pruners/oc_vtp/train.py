@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.oc_vtp.checkpoint import Header, load, save
 from vtpbench.pruners.oc_vtp.config import TrainConfig
-from vtpbench.pruners.oc_vtp.decoder import Masking, draw_masking
+from vtpbench.pruners.oc_vtp.decoder import Masking, Reconstructor, draw_masking
 from vtpbench.pruners.oc_vtp.features import Batch, FeatureStore
 from vtpbench.pruners.oc_vtp.loss import Criterion, reconstruction_loss
 from vtpbench.pruners.oc_vtp.progress import Log, LogRow, load_state, save_state
@@ -46,7 +46,7 @@ class Result:
     """How a run ended."""
 
     best: Path
-    """The weights of the best validation, decoder included."""
+    """The weights of the best validation by plain error, decoder included."""
     log: Path
     step: int
     """Steps taken; fewer than asked for after an early stop."""
@@ -95,7 +95,7 @@ def train(
 
 
 @torch.no_grad()
-def validate(model: nn.Module, task: Task, place: Place = CPU) -> tuple[float, float]:
+def validate(model: Reconstructor, task: Task, place: Place = CPU) -> tuple[float, float]:
     """Rebuild the held-out images under fixed masks and slot noise.
 
     Returns
@@ -112,7 +112,7 @@ def validate(model: nn.Module, task: Task, place: Place = CPU) -> tuple[float, f
             part = images[start : start + config.batch]
             draw = _Draw.make(task, part, slots, private_generator(config.seed, "validation", slots, start), place.device)
             rebuilt, attention = draw.run(model, config)
-            target = draw.batch.features
+            target = draw.target(model)
             errors = [reconstruction_loss(rebuilt, target, attention, criterion, draw.valid) for criterion in criteria]
             sums += torch.stack(errors).cpu() * len(part)
     model.train()
@@ -144,6 +144,10 @@ class _Draw:
         with torch.autocast(self.noise.device.type, torch.bfloat16, enabled=config.amp and on_gpu):
             out: tuple[Tensor, Tensor] = model(self.batch.features, self.noise, self.masking, self.valid, self.batch.places)
         return out
+
+    def target(self, model: Reconstructor) -> Tensor:
+        """State what the batch's features are to be rebuilt as."""
+        return model.decode.target(self.batch.features)
 
 
 class _Run:
@@ -180,7 +184,7 @@ class _Run:
         draw = _Draw.make(self.task, self.task.images(self.step)[place.rank :: place.world], slots, generator, place.device)
         with seeded(generator.initial_seed(), place.device):  # for dropout
             rebuilt, attention = draw.run(self.replica, config)
-        loss = reconstruction_loss(rebuilt, draw.batch.features, attention, config.loss, draw.valid)
+        loss = reconstruction_loss(rebuilt, draw.target(self.model), attention, config.loss, draw.valid)
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
@@ -194,12 +198,17 @@ class _Run:
         return LogRow(self.step, lr, slots, value, norm.item())
 
     def check(self, row: LogRow) -> LogRow:
-        """Validate, keep the weights if they are the best so far, and add the outcome to a row."""
-        model: nn.Module = self.model if self.average is None else self.average.module
+        """Validate, keep the weights if they are the best so far, and add the outcome to a row.
+
+        The plain error judges: area weights come from the model's own attention, so that the weighted loss can fall
+        because weights shift to tokens that are easy.
+        """
+        model = self.model if self.average is None else self.average.module
+        assert isinstance(model, Reconstructor)
         loss, mse = self._from_first(lambda: validate(model, self.task, self.place))
-        self.worse = 0 if loss < self.best else self.worse + 1
-        if loss < self.best:
-            self.best = loss
+        self.worse = 0 if mse < self.best else self.worse + 1
+        if mse < self.best:
+            self.best = mse
             if self.place.rank == 0:
                 header = self.task.header(self.step, {"loss": loss, "mse": mse})
                 save(self.folder / BEST, model.state_dict(), header, decoder=True)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vtpbench.pruners.oc_vtp.decoder import Decoder, DecoderDims, Masking, Reconstructor, draw_masking
-from vtpbench.pruners.oc_vtp.network import Dims, OCPruner
+from vtpbench.pruners.oc_vtp.network import Dims, OCPruner, start_as_clustering
 
 SMALL = Dims(features=24, hidden=32, slots=16, ffn=32)
 SIZE = DecoderDims(tokens=9, layers=2, heads=4, ffn=32)
@@ -145,3 +145,32 @@ def test_decoder_ignores_filling() -> None:
     full = model.decode(features, slots, Masking(order, torch.tensor([[2]])), valid, places)
     alone = model.decode(features[:, :6], slots, Masking(order[:, :6], torch.tensor([[2]])), None, places[:, :6])
     torch.testing.assert_close(full[:, :6], alone)
+
+
+def test_start_as_clustering_separates_what_differs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.randn(1, 4, 24, generator=generator).repeat_interleave(9, 1)  # four kinds of token, nine of each
+    tokens = kinds + 0.1 * torch.randn(1, 36, 24, generator=generator)
+    noise = torch.randn(8, 16, generator=generator)
+    found = {}
+    for start in ("ordinary", "clustering"):
+        torch.manual_seed(0)
+        network = OCPruner(SMALL).eval()
+        if start == "clustering":
+            start_as_clustering(network.aggregat)
+        found[start] = network.bind(tokens, noise)[1][0]
+    owners = [set(kind.tolist()) for kind in found["clustering"].argmax(0).view(4, 9)]
+    assert sum(map(len, owners)) == len(set().union(*owners)) <= 8  # different things never share a slot
+    assert found["clustering"].amax(0).mean() > 2 * found["ordinary"].amax(0).mean()
+
+
+def test_standardised_targets_weigh_all_channels_alike() -> None:
+    features = torch.randn(5, 9, 24, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, 2, 24) + 7
+    decoder = Decoder(SMALL, DecoderDims(tokens=9, layers=1, heads=4, ffn=32, standardise=True))
+    decoder.mean.copy_(features.mean((0, 1)))
+    decoder.deviation.copy_(features.std((0, 1)))
+    target = decoder.target(features)
+    torch.testing.assert_close(target.var((0, 1)), torch.ones(24))
+    raw = Decoder(SMALL, SIZE)
+    assert raw.target(features) is features
+    assert "mean" not in raw.state_dict()  # the published layout stays

@@ -22,6 +22,8 @@ from vtpbench.pruners.oc_vtp.progress import LogRow, read_log
 from vtpbench.pruners.oc_vtp.task import Task
 from vtpbench.pruners.oc_vtp.train import BEST, LOG, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 META = FeatureMeta("tiny", "abc", 2, 24, "squash")
 CONFIG = TrainConfig(
     enc_hidden=32, slot_dim=16, agg_ffn=32, decoder_layers=1, decoder_heads=2, decoder_ffn=32,
@@ -52,15 +54,6 @@ class Clusters:
             yield ImageFeatures(key, Grid(1, side, 4), tokens)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors only lose by a second thread; a fork while one runs may hang."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     return extract(Clusters(), tmp_path_factory.mktemp("features"))
@@ -79,7 +72,7 @@ def test_loss_falls(store: FeatureStore, tmp_path: Path) -> None:
     header = result.header
     assert (header.model, header.tower, header.layer, header.tokens, header.slots) == ("tiny", "abc", 2, 16, (2, 4))
     assert (header.images, header.steps, header.data) == (32, 60, store.fingerprint)
-    assert header.validation["loss"] == min(row.val_loss for row in seen if row.val_loss is not None)
+    assert header.validation["mse"] == min(row.val_mse for row in seen if row.val_mse is not None)
     with safe_open(result.best, "pt") as file:
         assert "decode.mask_token" in file.keys()  # noqa: SIM118 - not a mapping, has only keys()
     assert load(result.best).network().aggregat.iterations == 3
@@ -111,6 +104,18 @@ def test_killed_run_resumes_with_the_same_curve(store: FeatureStore, tmp_path: P
     assert resumed[0].step == 11
     assert (tmp_path / "killed" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+def test_standardised_run_starts_as_clustering(store: FeatureStore, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"start": "clustering", "standardise": True, "steps": 40})
+    seen: list[LogRow] = []
+    result = train(config, store, tmp_path, on_row=seen.append)
+    errors = [row.val_mse for row in seen if row.val_mse is not None]
+    assert errors[-1] < 0.8 * errors[0]
+    assert errors[-1] < 1  # better than each channel's mean
+    with safe_open(result.best, "pt") as file:
+        tokens = store.batch(range(len(store))).features.flatten(0, 1)
+        torch.testing.assert_close(file.get_tensor("decode.deviation"), tokens.std(0), rtol=0.1, atol=0)
 
 
 def test_finished_run_is_not_repeated(store: FeatureStore, tmp_path: Path) -> None:
