@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, cast, get_args
 from vtpbench.harness.cell import Cell
 from vtpbench.harness.doctor import refuse_launcher
 from vtpbench.harness.environment import environment, versions
-from vtpbench.harness.plan import estimator, narrow, obstacles, plan, render_plan
+from vtpbench.harness.plan import estimator, narrow, plan, render_plan
 from vtpbench.harness.progress import Progress
 from vtpbench.harness.record import ModelInfo
 from vtpbench.harness.run import Engine, Setting, Summary, run
+from vtpbench.harness.schedules import obstacles, schedules
 from vtpbench.harness.specs import Dtype, ModelSpec
 from vtpbench.harness.store import Store
 from vtpbench.harness.suite import Suite, load
@@ -73,8 +74,9 @@ def show(job: Job) -> str:
     """Print the plan: what is done, what is missing, what cannot be done, and how long the rest will take."""
     missing = {cell.id for cell in job.store.missing(job.cells)}
     done = {cell.id for cell in job.cells} - missing
-    reasons = obstacles(job.cells, {label: described.shape for label, described in job.models.items()})
-    return render_plan(job.cells, done, reasons, estimator(job.store.records()))
+    shapes = {label: described.shape for label, described in job.models.items()}
+    seconds = estimator(job.store.records())
+    return render_plan(job.cells, done, obstacles(job.cells, shapes), seconds, schedules(job.cells, shapes))
 
 
 def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from vtpbench.harness.cell import Cell, tokens_for
-from vtpbench.harness.plan import build_pruner, estimator, narrow, obstacles, plan, render_plan
+from vtpbench.harness.plan import build_pruner, estimator, narrow, plan, render_plan
 from vtpbench.harness.record import BatchInfo, BudgetInfo, Environment, ModelInfo, Record, Timing
+from vtpbench.harness.schedules import obstacles, schedules
 from vtpbench.harness.suite import ModelSpec, Suite, load
 from vtpbench.pruners.base import ModelShape
 from vtpbench.pruners.errors import UserError
@@ -195,7 +196,7 @@ def test_the_printed_plan(folder: Path) -> None:
     reasons = obstacles(cells, {"m": SHAPE})
     done = {cell.id for cell in cells if cell.benchmark.label == "one" and cell.pruner.name in ("vanilla", "random")}
     times = estimator([record(cells[0], 40.0)])
-    assert render_plan(cells, done, reasons, times) == """\
+    assert render_plan(cells, done, reasons, times, schedules(cells, {"m": SHAPE})) == """\
 model  pruner   budget  tokens  seed  one          two
 m      vanilla  all     64      0     done         missing
 m      random   16      16      0     done         missing
@@ -205,11 +206,23 @@ m      late     50%     32      0     missing      missing
 m      cls      16      16      0     unsupported  unsupported
 m      cls      50%     32      0     unsupported  unsupported
 
+vision tokens that enter the decoder layers:
+m / late @ 50%: 64 in layers 0-3, 32 in layers 4-7; average 48.0
+
 m / late @ 16: infeasible: layer 4 is too late for 16 of 64
 m / cls @ 16: unsupported: no CLS token
 m / cls @ 50%: unsupported: no CLS token
+
 14 cells: 3 done, 5 missing, 6 impossible; about 3 min to go"""
-    assert obstacles(cells, {}) == {}
+    assert obstacles(cells, {}) == schedules(cells, {}) == {}
+
+
+def test_where_the_count_varies_the_schedule_is_that_of_an_example(folder: Path) -> None:
+    text = SUITE.replace("[random]", f"[random, '{folder}/late.py:Late']").replace("[8, 25%]", "[50%]")
+    cells = plan(suite(folder, text), lambda spec: describe(spec, None), VERSIONS)
+    assert set(schedules(cells, {"m": SHAPE}).values()) == {
+        "1000 in layers 0-1, 500 in layers 2-7; average 625.0 (an image of 1000 tokens)"
+    }
 
 
 def test_the_estimate_prefers_records_of_the_same_questions(folder: Path) -> None:

@@ -1,0 +1,74 @@
+"""What each cell's pruner will do to the counts, layer by layer, and which cells cannot be measured: known before any is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from vtpbench.harness.cell import Cell, tokens_for
+from vtpbench.harness.plan import build_pruner
+from vtpbench.pruners.errors import Infeasible, Unsupported
+
+if TYPE_CHECKING:
+    from vtpbench.pruners.base import Cut, ModelShape
+
+EXAMPLE_TOKENS = 1000
+"""Size of the image for which a schedule is shown where a model's count varies."""
+
+
+def obstacles(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[str, str]:
+    """Say which cells cannot be measured and why, by id.
+
+    Parameters
+    ----------
+    cells : planned cells
+    shapes : shape of each model by label; cells of other models, or of models without a fixed token count, are not judged
+
+    """
+    found: dict[str, str] = {}
+    for cell in cells:
+        shape, n = shapes.get(cell.model.label), cell.model.vision_tokens
+        if shape is None or n is None:
+            continue
+        try:
+            _cuts(cell, shape, n)
+        except Infeasible as e:
+            found[cell.id] = f"infeasible: {e}"
+        except Unsupported as e:
+            found[cell.id] = f"unsupported: {e}"
+    return found
+
+
+def schedules(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[str, str]:
+    """State the resolved schedule of each cell that cuts inside the language model, by id; parameters as in `obstacles`."""
+    found: dict[str, str] = {}
+    for cell in cells:
+        shape, n = shapes.get(cell.model.label), cell.model.vision_tokens or EXAMPLE_TOKENS
+        if shape is None:
+            continue
+        try:
+            cuts = _cuts(cell, shape, n)
+        except (Infeasible, Unsupported):
+            continue
+        if any(cut.at > 0 for cut in cuts):
+            example = "" if cell.model.vision_tokens else f" (an image of {n} tokens)"
+            found[cell.id] = _state(cuts, n, shape.decoder_layers) + example
+    return found
+
+
+def _cuts(cell: Cell, shape: ModelShape, n: int) -> tuple[Cut, ...]:
+    pruner = build_pruner(cell)
+    pruner.needs(shape)
+    return pruner.cuts(tokens_for(cell.budget, n), n, shape)
+
+
+def _state(cuts: tuple[Cut, ...], n: int, layers: int) -> str:
+    """Print counts by layer: `144 in layer 0, 40 in layers 1-7; average 53.0`."""
+    from vtpbench.pruners.base import average_in
+
+    starts, counts = [0, *(cut.at for cut in cuts), layers], [n, *(cut.keep for cut in cuts)]
+    parts = []
+    for start, end, count in zip(starts, starts[1:], counts, strict=False):
+        if end > start:
+            parts.append(f"{count} in layer {start}" if end == start + 1 else f"{count} in layers {start}-{end - 1}")
+    return f"{', '.join(parts)}; average {average_in(cuts, n, layers):.1f}"
