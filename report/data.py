@@ -11,7 +11,7 @@ from typing import Any
 from vtpbench.harness.record import Record
 from vtpbench.report.names import budget_label
 from vtpbench.report.rounding import relative
-from vtpbench.report.table import Table
+from vtpbench.report.table import CellIntervals, Entry, Table
 
 FIELDS = (
     "model",
@@ -28,6 +28,10 @@ FIELDS = (
     "seed",
     "status",
     "cell_id",
+    "score_low",
+    "score_high",
+    "relative_low",
+    "relative_high",
 )
 
 
@@ -48,11 +52,13 @@ def as_csv(tables: Sequence[Table]) -> str:
 def cells(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """List what was measured, every cell once, in the order of the tables."""
     entries = [entry for table in tables for block in table.blocks for row in block.rows for entry in row.entries]
-    found = [(record, entry.vanilla) for entry in entries for record in sorted(entry.records, key=lambda r: r.seed)]
-    return list({(r.suite, r.cell_id): _cell(r, vanilla) for r, vanilla in found}.values())
+    found = [(record, entry) for entry in entries for record in sorted(entry.records, key=lambda r: r.seed)]
+    return list({(r.suite, r.cell_id): _cell(r, entry) for r, entry in found}.values())
 
 
-def _cell(record: Record, vanilla: float | None) -> dict[str, Any]:
+def _cell(record: Record, entry: Entry) -> dict[str, Any]:
+    intervals = entry.cell_intervals.get(record.cell_id, CellIntervals())
+    score, ratio = intervals.score or (None, None), intervals.relative or (None, None)
     return {
         "model": record.model.label,
         "pruner": record.pruner.name,
@@ -63,9 +69,13 @@ def _cell(record: Record, vanilla: float | None) -> dict[str, Any]:
         "metric": record.benchmark.metric,
         "score": record.score,
         "stderr": record.stderr,
-        "relative": relative(record.score, vanilla),
+        "relative": relative(record.score, entry.vanilla),
         "n": record.n,
         "seed": record.seed,
         "status": record.status,
         "cell_id": record.cell_id,
+        "score_low": score[0],
+        "score_high": score[1],
+        "relative_low": ratio[0],
+        "relative_high": ratio[1],
     }

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vtpbench.harness.record import CODE, Record
+from vtpbench.report.stats import BEST
+
+TIED = "†"
+"""Behind the average of a row that cannot be told apart from the best of its block."""
+NOT_BETTER = "‡"
+"""Behind the average of a row that cannot be told apart from the reference row of its block."""
+SPREAD = " (± = standard deviation over seeds)"
 
 
 def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -25,6 +32,26 @@ def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str
     )
 
 
+def explain(lines: Iterable[tuple[str, str]], marks: str, reference: str, replicates: int) -> tuple[tuple[str, str], ...]:
+    """Add what intervals and the marks that occur mean to the lines of a footer."""
+    test = "paired bootstrap of the benchmarks that both have, 95 % after Holm's correction for the rows of the block"
+    other = "that row" if reference == BEST else reference
+    meanings = {
+        TIED: f"cannot be told apart from the row of its block with the highest Avg: {test}",
+        NOT_BETTER: f"cannot be told apart from {other}: the same test, all rows against it",
+    }
+    interval = "Avg ± half of its 95 % interval, vanilla's error included: paired bootstrap over images"
+    added = (
+        ("Interval", f"{interval}, {replicates} replicates"),
+        *((mark, meaning) for mark, meaning in meanings.items() if mark in marks),
+    )
+    found: list[tuple[str, str]] = []
+    for name, text in lines:
+        seeds = text.replace(SPREAD, " (± of a score, and below Avg: standard deviation over seeds)") if name == "Seeds" else text
+        found += [(name, seeds), *(added if name == "Avg" else ())]
+    return tuple(found)
+
+
 def _benchmark(records: Sequence[Record]) -> str:
     info = records[0].benchmark
     scale = "" if info.scale == 1 else f"{info.scale:g} \N{MULTIPLICATION SIGN} "
@@ -40,7 +67,7 @@ def _seeds(records: Sequence[Record]) -> str:
     sets = {_listed(sorted(seeds)): len(seeds) for seeds in by_label.values()}
     owners = {seeds: sorted(label for label, own in by_label.items() if _listed(sorted(own)) == seeds) for seeds in sets}
     text = next(iter(owners)) if len(owners) == 1 else "; ".join(f"{', '.join(owners[s])}: {s}" for s in sorted(owners))
-    return f"{text} (± = standard deviation over seeds)" if max(sets.values()) > 1 else text
+    return text + SPREAD if max(sets.values()) > 1 else text
 
 
 def _engine(records: Sequence[Record]) -> str:

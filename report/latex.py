@@ -20,6 +20,8 @@ _SPECIAL = str.maketrans(
         "±": r"$\pm$",
         "\N{MULTIPLICATION SIGN}": r"$\times$",
         "·": r"$\cdot$",
+        "†": r"$^\dagger$",
+        "‡": r"$^\ddagger$",
     }
 )
 

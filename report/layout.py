@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vtpbench.report.footer import NOT_BETTER, TIED
 from vtpbench.report.rounding import half_up, paper, paper_spread
+from vtpbench.report.stats import LEVEL
 from vtpbench.report.table import Entry, Row, Table
 
 NONE = "-"
-
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -32,7 +33,7 @@ def places(row: Row) -> tuple[Place, ...]:
     """Fill one row, in the order of `header`."""
     observed = NONE if row.observed is None else str(half_up(row.observed, 1))
     n = str(row.n) if row.n == len(row.entries) else f"{row.n} of {len(row.entries)}"
-    return (Place(clean(row.label)), Place(observed), *map(_entry, row.entries), Place(_average(row)), Place(n))
+    return (Place(clean(row.label)), Place(observed), *map(_entry, row.entries), _average(row), Place(n))
 
 
 def marks(notes: Sequence[int]) -> str:
@@ -52,7 +53,19 @@ def _entry(entry: Entry) -> Place:
     return Place(score, NONE if entry.relative is None else f"{paper(entry.relative)} %", entry.notes)
 
 
-def _average(row: Row) -> str:
+def _average(row: Row) -> Place:
+    """With an interval, `±` is its half width, and the spread over seeds stands below."""
     if row.average is None:
-        return NONE
-    return f"{paper(row.average) if row.average_spread is None else paper_spread(row.average, row.average_spread)} %"
+        return Place(NONE)
+    half_width = None if row.average_interval is None else (row.average_interval[1] - row.average_interval[0]) / 2
+    tried = half_width is not None or row.notes
+    spread = half_width if tried else row.average_spread
+    text = paper(row.average) if spread is None else paper_spread(row.average, spread)
+    below = f"seeds ± {half_up(row.average_spread, 1)}" if tried and row.average_spread is not None else ""
+    return Place(f"{text} %{symbols(row)}", below, row.notes)
+
+
+def symbols(row: Row) -> str:
+    """Say with marks what the tests found of a row."""
+    same = row.p_value is not None and row.p_value >= 1 - LEVEL
+    return TIED * row.tied + NOT_BETTER * same

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vtpbench.harness.record import Record
 from vtpbench.pruners.errors import UserError
@@ -13,8 +13,21 @@ from vtpbench.report.footer import footer
 from vtpbench.report.names import block_title, budget_label, row_labels
 from vtpbench.report.rounding import average, relative
 from vtpbench.report.settings import Setting, groups, identity, is_vanilla, split
+from vtpbench.report.stats import REFERENCE
+
+if TYPE_CHECKING:
+    from vtpbench.report.stats.evidence import Samples
 
 EntryStatus = Literal["ok", "failed", "infeasible", "unsupported", "missing"]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class CellIntervals:
+    """95 % intervals of one record's numbers, where they are known."""
+
+    score: Interval | None = None
+    relative: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,12 @@ class Entry:
     notes: tuple[int, ...] = ()
     """Numbers of the footnotes, from 1."""
     records: tuple[Record, ...] = ()
+    score_interval: Interval | None = None
+    """95 % interval of `score`; this and what follows is known only where a table was built with samples."""
+    interval: Interval | None = None
+    """95 % interval of `relative`, which carries vanilla's error too."""
+    cell_intervals: Mapping[str, CellIntervals] = field(default_factory=dict)
+    """The same of each record, by cell id."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,14 @@ class Row:
     average_spread: float | None
     n: int
     """Benchmarks in the average."""
+    average_interval: Interval | None = None
+    """95 % interval of the average."""
+    tied: bool = False
+    """Cannot be told apart from the row of its block with the highest average."""
+    p_value: float | None = None
+    """Of `no difference from the reference row of the block`, corrected for the number of rows."""
+    notes: tuple[int, ...] = ()
+    """Numbers of the footnotes that say why there is no interval."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +96,25 @@ class Table:
     """Names and texts of what a reader must know to trust the numbers."""
 
 
-def build(records: Iterable[Record], benchmarks: Sequence[str] = (), pruners: Sequence[str] = ()) -> tuple[Table, ...]:
+def build(
+    records: Iterable[Record],
+    benchmarks: Sequence[str] = (),
+    pruners: Sequence[str] = (),
+    samples: Samples | None = None,
+    reference: str = REFERENCE,
+) -> tuple[Table, ...]:
     """Make the tables; the order of the records does not matter.
 
-    Benchmarks and pruners (labels) come in the order given, those not named after them by alphabet.
+    Benchmarks and pruners (labels) come in the order given, those not named after them by alphabet. `samples` gives the
+    per-sample table of a record, or None, and with it come intervals and tests; the rows of a block are tested against
+    `reference`: the name or label of a pruner, or `best`.
     """
-    return tuple(_table(setting, benchmarks, pruners) for setting in split(records))
+    tables = tuple(_table(setting, benchmarks, pruners) for setting in split(records))
+    if samples is None:
+        return tables
+    from vtpbench.report.stats.apply import add_intervals  # scipy and pandas, only where they are needed
+
+    return add_intervals(tables, samples, reference)
 
 
 @dataclass

@@ -103,6 +103,7 @@ def test_json_has_one_object_per_cell_with_the_documented_fields(matrix) -> None
         "seed": 1,
         "status": "ok",
         "cell_id": seed1.cell_id,
+        **dict.fromkeys(("score_low", "score_high", "relative_low", "relative_high")),
     }
     infeasible = next(cell for cell in cells if cell["status"] == "infeasible")
     assert [infeasible[name] for name in ("score", "stderr", "relative", "observed_tokens")] == [None] * 4

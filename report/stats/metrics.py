@@ -1,0 +1,142 @@
+"""Which sums a metric is made of.
+
+Every metric here is a sum of ratios of sums over samples: a mean is one ratio (scores over samples), F1 is
+2 tp / (2 tp + fp + fn), MME adds one mean per category. A bootstrap replicate is then a weighted sum of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+ROTATION = 1_000_000
+"""MMBench numbers the rotations of question i as i + k * 1,000,000."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What samples, or groups of samples, add to the sums of a metric; a ratio with nothing below it counts 0."""
+
+    row: NDArray[np.int64]
+    """Row of the per-sample table (of a group, its first), whose resampling unit the part belongs to; shape (m,)."""
+    above: FloatArray
+    """Added to the numerators; shape (m, ratios)."""
+    below: FloatArray
+    """Added to the denominators; shape (m, ratios)."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How to read a metric from the rows of a per-sample table."""
+
+    parts: Callable[[pd.DataFrame], Parts]
+    """Takes the scored rows: `score`, and the fields of the task's own result where the metric needs some."""
+    needs: tuple[str, ...] = ()
+    """Fields of the task's own result; without them, another task has a metric of this name, and it is taken for a mean."""
+    decimals: int | None = None
+    """Decimals that the task itself rounds its aggregate to."""
+
+
+def mean(rows: pd.DataFrame) -> Parts:
+    """Mean of the scores: accuracy, exact match, soft VQA accuracy."""
+    scored = rows[rows["score"].notna()]
+    above = scored["score"].to_numpy(np.float64)[:, None]
+    return Parts(_positions(scored), above, np.ones_like(above))
+
+
+def f1(rows: pd.DataFrame) -> Parts:
+    """F1 of `yes` as POPE's task computes it: an answer that is neither yes nor no misses nothing."""
+    hit, false, missed = _confusion(rows)
+    missed &= rows["prediction"] == "no"
+    return _ratio(rows, 2 * hit, 2 * hit + false + missed)
+
+
+def strict_f1(rows: pd.DataFrame) -> Parts:
+    """F1 of `yes` as the demo task computes it: whatever is not yes misses what is there."""
+    hit, false, missed = _confusion(rows)
+    return _ratio(rows, 2 * hit, 2 * hit + false + missed)
+
+
+def precision(rows: pd.DataFrame) -> Parts:
+    """Share of true ones among the answers `yes`."""
+    hit, false, _ = _confusion(rows)
+    return _ratio(rows, hit, hit + false)
+
+
+def recall(rows: pd.DataFrame) -> Parts:
+    """Share of objects found, as POPE's task computes it; see `f1`."""
+    hit, _, missed = _confusion(rows)
+    return _ratio(rows, hit, hit + (missed & (rows["prediction"] == "no")))
+
+
+def strict_recall(rows: pd.DataFrame) -> Parts:
+    """Share of objects found, as the demo task computes it; see `strict_f1`."""
+    hit, _, missed = _confusion(rows)
+    return _ratio(rows, hit, hit + missed)
+
+
+def mme(rows: pd.DataFrame) -> Parts:
+    """Score pairs of questions on one image, 100 x accuracy + 100 x both right: one mean per category, summed.
+
+    Source: Fu et al., MME: A Comprehensive Evaluation Benchmark for Multimodal Large Language Models (arXiv 2306.13394).
+    """
+    pairs = rows.assign(row=_positions(rows)).groupby(["category", "question_id"], sort=True)
+    found = pairs.agg(row=("row", "first"), right=("score", "sum"), n=("score", "size")).reset_index()
+    names, category = np.unique(found["category"].to_numpy(str), return_inverse=True)
+    points = 100 * found["right"] / found["n"] + 100 * (found["right"] == 2)
+    above = np.zeros((len(found), len(names)))
+    below = np.zeros_like(above)
+    above[np.arange(len(found)), category] = points
+    below[np.arange(len(found)), category] = 1
+    return Parts(found["row"].to_numpy(np.int64), above, below)
+
+
+def circular(rows: pd.DataFrame) -> Parts:
+    """Circular accuracy, per cent: a question counts if all rotations of its options are answered rightly.
+
+    Source: Liu et al., MMBench: Is Your Multi-modal Model an All-around Player? (ECCV 2024), CircularEval.
+    """
+    known = rows.assign(row=_positions(rows))[rows["score"].notna()]
+    index = known["index"].astype(np.int64)
+    hits = known.groupby(index % ROTATION)["score"].min()
+    asked = known[index < ROTATION]  # rotations without their question do not count
+    above = 100 * hits.loc[asked["index"].astype(np.int64)].to_numpy(np.float64)[:, None]
+    return Parts(asked["row"].to_numpy(np.int64), above, np.ones_like(above))
+
+
+_YES_NO = ("prediction", "ground_truth")
+_PAIR = ("score", "category", "question_id")
+METRICS = {
+    "pope_f1_score": Metric(f1, _YES_NO),
+    "pope_precision": Metric(precision, _YES_NO),
+    "pope_recall": Metric(recall, _YES_NO),
+    "vtp_f1": Metric(strict_f1, _YES_NO),
+    "vtp_precision": Metric(precision, _YES_NO),
+    "vtp_recall": Metric(strict_recall, _YES_NO),
+    "mme_perception_score": Metric(mme, _PAIR),
+    "mme_cognition_score": Metric(mme, _PAIR),
+    "gpt_eval_score": Metric(circular, ("index",)),
+    "mmmu_acc": Metric(mean, decimals=5),
+}
+"""Metrics by their key in lmms-eval's results; any other is taken for a mean, and checked against the record."""
+MEAN = Metric(mean)
+
+
+def _confusion(rows: pd.DataFrame) -> tuple[Any, Any, Any]:
+    said, there = rows["prediction"] == "yes", rows["ground_truth"] == "yes"
+    return said & there, said & ~there, ~said & there
+
+
+def _ratio(rows: pd.DataFrame, above: Any, below: Any) -> Parts:
+    return Parts(_positions(rows), above.to_numpy(np.float64)[:, None], below.to_numpy(np.float64)[:, None])
+
+
+def _positions(rows: pd.DataFrame) -> NDArray[np.int64]:
+    return rows.index.to_numpy(np.int64)

@@ -1,0 +1,128 @@
+"""From a cell's per-sample table to sums per resampling unit, checked against the score that the task gave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vtpbench.harness.record import BenchmarkInfo
+from vtpbench.report.stats.metrics import MEAN, METRICS, FloatArray, Parts
+
+MIN_UNITS = 10
+"""Fewer units than these say nothing reliable about their own spread."""
+TOLERANCE = 1e-6
+"""Relative difference from the recorded score up to which the sums are believed."""
+
+
+class NoInterval(Exception):
+    """A cell cannot have an interval; the message says why."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Score of one cell as scale * sum over ratios of (sum over units above / sum over units below)."""
+
+    units: tuple[str, ...]
+    """Resampling units, sorted: images, or samples where there are none."""
+    questions: int
+    """Hash of which sample belongs to which unit; cells are paired where it is equal."""
+    above: FloatArray
+    """Shape (units, ratios)."""
+    below: FloatArray
+    scale: float = 1.0
+
+    @property
+    def score(self) -> float:
+        """Score without resampling."""
+        return float(self.scale * ratios(self.above.sum(0), self.below.sum(0)).sum())
+
+    @property
+    def sizes(self) -> FloatArray:
+        """Units that have a share in each ratio."""
+        return np.asarray(np.count_nonzero(self.below, axis=0), np.float64)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the score's spread: units - 1; of a sum of ratios, by Welch and Satterthwaite."""
+        share = ratios(self.above.sum(0), self.below.sum(0))
+        variances = (((self.above - share * self.below) / self.below.sum(0)) ** 2).sum(0)
+        return welch(variances, self.sizes - 1)
+
+
+def ratios(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Divide; nothing over nothing is 0, as in the tasks."""
+    return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
+
+
+def welch(variances: FloatArray, freedom: FloatArray) -> float:
+    """Degrees of freedom of the spread of a sum of independent terms; the fewest where nothing spreads.
+
+    Source: Welch (Biometrika, 1947) and Satterthwaite (Biometrics Bulletin, 1946).
+    """
+    if not variances.any():
+        return float(freedom.min())
+    return float(variances.sum() ** 2 / (variances**2 / freedom).sum())
+
+
+def summarise(info: BenchmarkInfo, score: float, samples: pd.DataFrame) -> Sums:
+    """Sum a cell's samples per unit; `score` is what its record says.
+
+    Raises
+    ------
+    NoInterval : the sums do not give that score, or there are too few units
+
+    """
+    names = _units(samples, info)
+    codes, units = pd.factorize(names, sort=True)
+    parts = [_parts(samples, term, alone=len(info.terms) == 1) for term in info.terms]
+    above = np.hstack([_by_unit(codes[p.row], len(units), p.above) for p in parts])
+    below = np.hstack([_by_unit(codes[p.row], len(units), p.below) for p in parts])
+    questions = pd.util.hash_pandas_object(samples["sample"].astype(str) + "\t" + names, index=False).sum()
+    sums = Sums(tuple(map(str, units)), int(questions), above, below, info.scale)
+    decimals = [METRICS.get(term, MEAN).decimals for term in info.terms]
+    rounding = sum(0.5 * 10.0**-digits for digits in decimals if digits is not None)
+    if abs(sums.score - score) > TOLERANCE * abs(score) + info.scale * rounding:
+        raise NoInterval(f"the samples give {sums.score:.6g}, the record says {score:.6g}")
+    if sums.sizes.min() < MIN_UNITS:
+        raise NoInterval(f"{sums.sizes.min():g} images in the smallest part of the score, {MIN_UNITS} are needed")
+    return sums
+
+
+def _units(samples: pd.DataFrame, info: BenchmarkInfo) -> pd.Series[str]:
+    """Name the unit of each sample; questions without an image get names that no other benchmark has."""
+    own = info.dataset + ":" + samples["sample"].astype(str)
+    names: pd.Series[str] = samples["image"].where(samples["image"] != "", own).astype(str)
+    return names
+
+
+def _parts(samples: pd.DataFrame, term: str, *, alone: bool) -> Parts:
+    metric = METRICS.get(term, MEAN)
+    rows = samples[["score"]].reset_index(drop=True)
+    if metric.needs or not alone:
+        rows = _detail(samples, rows, term)
+    if not set(metric.needs) <= set(rows.columns):
+        metric = MEAN
+    parts = metric.parts(rows)
+    if not len(parts.row):
+        raise NoInterval(f"no sample carries a score for {term}")
+    return parts
+
+
+def _detail(samples: pd.DataFrame, rows: pd.DataFrame, term: str) -> pd.DataFrame:
+    """Rows that have the task's own result for a term, with its fields as columns."""
+    values: list[Any] = [json.loads(text).get(term) for text in samples["detail"]]
+    fields = pd.DataFrame([value if isinstance(value, dict) else {"score": value} for value in values], index=rows.index)
+    if "score" not in fields:
+        fields["score"] = rows["score"]
+    known: pd.DataFrame = fields[[value is not None for value in values]]
+    return known
+
+
+def _by_unit(unit: NDArray[np.int64], n: int, values: FloatArray) -> FloatArray:
+    """Sum rows of one unit; shape (n, ratios)."""
+    return np.stack([np.bincount(unit, weights=column, minlength=n) for column in values.T], axis=1)
