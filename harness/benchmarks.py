@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from vtpbench.harness.generation import greedy
 from vtpbench.harness.record import BenchmarkInfo
 from vtpbench.harness.strict_yaml import Document, Strict, locate, read_text, reject
 from vtpbench.harness.taskdata import fingerprint, must_download, require_data, task_config
 from vtpbench.harness.taskfile import find_task, read_task
 from vtpbench.pruners.errors import UserError, did_you_mean
 
-__all__ = ["Benchmark", "describe", "fingerprint", "must_download", "registry", "require_data", "task_config"]
+__all__ = ["Benchmark", "Profile", "describe", "fingerprint", "must_download", "registry", "require_data", "task_config"]
 
-FALLBACK_MAX_NEW_TOKENS = 1024
-"""Where neither task nor suite says; the stock LLaVA adapters of lmms-eval use the same."""
+Profile = Literal["lmms-eval", "paper"]
+"""Whose choices a benchmark follows: those of the installed lmms-eval, or those of the OC-VTP paper's engine."""
+
+
+class Changes(Strict):
+    """What a profile changes of a benchmark."""
+
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    metric: str | None = None
+    unit: str | None = None
+    why: str
+    """Where the choice is taken from."""
 
 
 class Benchmark(Strict):
@@ -26,6 +37,7 @@ class Benchmark(Strict):
 
     In YAML: the label of a known benchmark; that label with changes (`pope: {label: POPE, overrides: {...}}`); or a
     definition of one's own with `label`, `task` and `metric`. Relative paths start at the YAML file's folder.
+    What is written there wins over what a profile would change.
     """
 
     label: str = Field(min_length=1)
@@ -39,6 +51,10 @@ class Benchmark(Strict):
     """Factor from the metric to the reported score."""
     unit: str = ""
     """What the reported number is, for a table's footer."""
+    profile: Profile | None = None
+    """None = the suite's."""
+    profiles: dict[Profile, Changes] = Field(default_factory=dict)
+    """What the profiles change; one that is not here changes nothing."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys of the task's YAML to replace, whole values each, such as `dataset_path` for a local copy of the data."""
     drop: tuple[str, ...] = Field(default=("submission",), strict=False)
@@ -49,6 +65,10 @@ class Benchmark(Strict):
     """What a model must be able to read beyond one image: `several images`, `video frames`."""
     n: int | None = None
     """Published number of questions."""
+    split: str = ""
+    """Split that is asked, for listings: in force is what the task says."""
+    per_sample: str = ""
+    """Score of one question, for listings."""
     card: str = ""
     """What is asked, where it comes from, and what to know when reading the number."""
 
@@ -65,7 +85,7 @@ class Benchmark(Strict):
             for key in changes:
                 if key not in cls.model_fields:
                     reject(f"unknown key '{key}'; {did_you_mean(str(key), cls.model_fields)}", name, key)
-            return {**_known(str(name)).model_dump(), **changes}
+            return {**_without(_known(str(name)), changes).model_dump(), **changes}
         return data
 
     @field_validator("folder", mode="before")
@@ -104,6 +124,16 @@ class Benchmark(Strict):
         """Task as lmms-eval will see it: its YAML, what that includes, and the overrides."""
         return {**read_task(self.file), **self.overrides}
 
+    def under(self, default: Profile) -> Benchmark:
+        """Follow the benchmark's own profile, else `default`; own overrides win over those of a profile."""
+        profile = self.profile or default
+        changes = self.profiles.get(profile)
+        if changes is None:
+            return self
+        overrides = {**changes.overrides, **self.overrides}
+        update = {"profile": profile, "metric": changes.metric or self.metric, "unit": changes.unit or self.unit}
+        return self.model_copy(update={**update, "overrides": overrides})
+
 
 def registry() -> dict[str, Benchmark]:
     """Benchmarks that come with vtpbench, by label."""
@@ -129,6 +159,13 @@ def _known(label: str) -> Benchmark:
     return _registry()[label]
 
 
+def _without(benchmark: Benchmark, keys: Mapping[str, Any]) -> Benchmark:
+    """Take out of the profiles what a suite says itself; `overrides` are merged key by key in `under`."""
+    said = {key: None for key in ("metric", "unit") if key in keys}
+    profiles = {name: changes.model_copy(update=said) for name, changes in benchmark.profiles.items()}
+    return benchmark.model_copy(update={"profiles": profiles})
+
+
 def describe(benchmark: Benchmark, limit: int | None, generation: Mapping[str, Any]) -> BenchmarkInfo:
     """State a benchmark as it will be run; `generation` replaces what the task asks for.
 
@@ -138,15 +175,13 @@ def describe(benchmark: Benchmark, limit: int | None, generation: Mapping[str, A
 
     """
     definition = benchmark.definition()
+    name = f"benchmark '{benchmark.label}': task '{benchmark.task}'"
     if definition.get("output_type", "generate_until") != "generate_until":
-        kind = f"output_type {definition['output_type']}"
-        name = f"benchmark '{benchmark.label}': task '{benchmark.task}'"
-        raise UserError(f"{name} has {kind}; vtpbench answers generate_until only")
+        raise UserError(f"{name} has output_type {definition['output_type']}; vtpbench answers generate_until only")
     metrics = [str(entry["metric"]) for entry in definition.get("metric_list") or []]
     for term in benchmark.terms:
         if term not in metrics:
-            hint = did_you_mean(term, metrics)
-            raise UserError(f"benchmark '{benchmark.label}': task '{benchmark.task}' has no metric '{term}'; {hint}")
+            raise UserError(f"{name} has no metric '{term}'; {did_you_mean(term, metrics)}")
     return BenchmarkInfo(
         label=benchmark.label,
         task=benchmark.task,
@@ -155,21 +190,8 @@ def describe(benchmark: Benchmark, limit: int | None, generation: Mapping[str, A
         split=str(definition.get("test_split") or definition.get("validation_split")),
         limit=limit,
         dataset=fingerprint(benchmark),
-        generation=_generation(benchmark, definition.get("generation_kwargs") or {}, generation),
+        generation={**greedy(definition.get("generation_kwargs") or {}, name), **generation},
     )
-
-
-def _generation(benchmark: Benchmark, asked: Mapping[str, Any], replaced: Mapping[str, Any]) -> dict[str, Any]:
-    if asked.get("do_sample") or (asked.get("num_beams") or 1) > 1:
-        asks = f"task '{benchmark.task}' asks for sampling or beam search"
-        raise UserError(f"benchmark '{benchmark.label}': {asks}; vtpbench decodes greedily, override its generation_kwargs")
-    until = asked.get("until", ["\n\n"])  # lmms-eval's own fallback
-    return {
-        "do_sample": False,
-        "max_new_tokens": asked.get("max_new_tokens") or FALLBACK_MAX_NEW_TOKENS,
-        "until": [until] if isinstance(until, str) else list(until or ()),
-        **replaced,
-    }
 
 
 def _anchor(value: Any, info: ValidationInfo) -> Any:

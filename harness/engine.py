@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from loguru import logger
 
 from vtpbench.harness.answering import Answerer, Question
-from vtpbench.harness.benchmarks import FALLBACK_MAX_NEW_TOKENS, task_config
+from vtpbench.harness.benchmarks import task_config
 from vtpbench.harness.cell import Answer, Cell, Journal, tokens_for
+from vtpbench.harness.doctor import refuse_launcher
+from vtpbench.harness.generation import greedy
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.plan import build_pruner
@@ -33,6 +36,7 @@ from vtpbench.pruners.registry import build
 if TYPE_CHECKING:
     from vtpbench.harness.benchmarks import Benchmark
     from vtpbench.harness.models.family import Family
+
 
 def open_engine(described: Described, device: torch.device, batch_size: int) -> Engine:
     """Load a model."""
@@ -57,7 +61,7 @@ class Engine:
         budget = partial(_budget_of, cell)
         answerer = Answerer(self.family, pruner, budget, self.batch_size)
         adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
-        with quiet():
+        with quiet(), TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
             name, task, manager = self._task(benchmark)
             results = simple_evaluate(
                 adapter,
@@ -67,7 +71,7 @@ class Engine:
                 bootstrap_iters=0,
                 process_docs_parallel=1,
                 random_seed=0,
-                cli_args=SimpleNamespace(process_with_media=False, output_path=None),
+                cli_args=SimpleNamespace(process_with_media=False, output_path=scratch),
             )
         evaluated = Evaluated(results["results"][name], results["samples"][name], answerer, adapter.answers)
         return outcome(cell, pruner, shape, evaluated)
@@ -86,7 +90,7 @@ class Engine:
 class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
     """A model with a pruner as lmms-eval takes it.
 
-    `generation` replaces what the tasks ask for; `journal` and `progress` are told of every finished batch.
+    `generation` says how to decode, None = as each task asks; `journal` and `progress` are told of every finished batch.
     """
 
     is_simple = True
@@ -94,7 +98,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
     def __init__(
         self,
         answerer: Answerer,
-        generation: Mapping[str, Any],
+        generation: Mapping[str, Any] | None,
         name: str,
         journal: Journal | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
@@ -125,14 +129,14 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
 
     def _question(self, request: Any) -> Question:
         context, asked, doc_to_visual, doc_id, task, split = request.args
-        generation = {**asked, **self._generation}
+        generation = greedy(asked, f"task '{task}'") if self._generation is None else self._generation
         return Question(
             sample=str(doc_id),
             name=f"{task}:{doc_id}",
             text=context,
             images=lambda: doc_to_visual(self.task_dict[task][split][doc_id]),
-            max_new_tokens=int(generation.get("max_new_tokens") or FALLBACK_MAX_NEW_TOKENS),
-            until=tuple(u for u in generation.get("until", ()) if u),
+            max_new_tokens=int(generation["max_new_tokens"]),
+            until=tuple(u for u in generation["until"] if u),
         )
 
     def loglikelihood(self, requests: list[Any]) -> list[Any]:
@@ -164,11 +168,12 @@ class Plugin(Adapter):
         **options: Any,
     ) -> None:
         del max_batch_size
+        refuse_launcher()
         described = describe_model(pretrained, pretrained, dtype=dtype, attention=attention, preprocessing=preprocessing)
         wanted = _budget(budget, pruner)
         family = open_model(described, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         answerer = Answerer(family, build(pruner, options), wanted, int(batch_size))
-        super().__init__(answerer, {}, f"vtpbench {described.info.weights} {pruner} {budget} {sorted(options.items())}")
+        super().__init__(answerer, None, f"vtpbench {described.info.weights} {pruner} {budget} {sorted(options.items())}")
 
 
 def _budget_of(cell: Cell, n: int) -> int | None:

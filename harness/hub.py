@@ -1,9 +1,11 @@
-"""What the Hugging Face cache holds, and whether the hub can be asked for the rest; nothing here waits or retries."""
+"""What the Hugging Face cache holds, and whether the hub can be asked for the rest; only `download` waits or retries."""
 
 from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +19,13 @@ TIMEOUT_S = 2.0
 
 
 def cached_revision(dataset: str, config: str | None) -> str | None:
-    """Commit of a dataset's newest copy in the cache, None where there is none.
+    """Commit of a dataset's newest copy in the cache, None where there is none."""
+    copy = cached_copy(dataset, config)
+    return None if copy is None else copy.name
+
+
+def cached_copy(dataset: str, config: str | None) -> Path | None:
+    """Folder of a dataset's newest copy in the cache, None where there is none.
 
     The copies lie in `<cache>/<owner>___<dataset>/<config>/<version>/<commit>`; without network, `datasets` uses these only.
     """
@@ -29,24 +37,65 @@ def cached_revision(dataset: str, config: str | None) -> str | None:
         for copy in folder.glob(f"{config or '*'}/*/*")
         if (copy / "dataset_info.json").is_file()  # written last: a broken download has none
     ]
-    return max(copies, key=lambda copy: copy.stat().st_mtime).name if copies else None
+    return max(copies, key=lambda copy: copy.stat().st_mtime, default=None)
+
+
+def dataset_place(dataset: str) -> Path:
+    """Folder of the cache in which `datasets` looks for the copies of a dataset."""
+    owner, _, name = dataset.rpartition("/")
+    snake = str(import_module("datasets.naming").camelcase_to_snakecase(name))
+    return cache_folder() / (f"{owner}___{snake}" if owner else snake)
+
+
+def download(dataset: str, config: str | None, revision: str | None = None) -> None:
+    """Bring a dataset into the cache; raises `UserError` where the hub does not give it."""
+    with _hub_errors(f"dataset {dataset}"):
+        import_module("datasets").load_dataset(dataset, config, revision=revision)
+
+
+def download_size(dataset: str, config: str | None) -> int | None:
+    """Bytes that a configuration takes in the cache, as its card on the hub says; None where it does not say."""
+    info = _dataset_info(dataset)
+    stated = (info.card_data or {}).get("dataset_info") or []
+    for each in [stated] if isinstance(stated, dict) else stated:
+        if each.get("config_name", "default") == (config or "default"):
+            return each.get("dataset_size")
+    return None
+
+
+def cached_model(model: str, revision: str | None) -> Path | None:
+    """Folder of a checkpoint in the cache, None where it is not there with its weights."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, revision=revision, local_files_only=True, cache_dir=_models_folder()))
+    except LocalEntryNotFoundError:
+        return None
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    return folder if weights and (folder / "config.json").is_file() else None
+
+
+def model_place(model: str) -> Path:
+    """Folder of the cache in which a checkpoint is looked for."""
+    return _models_folder() / f"models--{model.replace('/', '--')}"
+
+
+def model_size(model: str, revision: str | None) -> int:
+    """Bytes of a checkpoint's configuration and weights on the hub."""
+    with _hub_errors(f"model {model}"):
+        found = _api().model_info(model, revision=revision, timeout=5 * TIMEOUT_S, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in found.siblings or ()}
+    weights = {name for name in sizes if name.endswith(".safetensors")} or {name for name in sizes if name.endswith(".bin")}
+    return sum(size for name, size in sizes.items() if name in weights or name.endswith((".json", ".model", ".txt", ".jinja")))
 
 
 def latest_revision(dataset: str) -> str:
     """Ask the hub for a dataset's newest commit; raises `UserError` where it cannot tell."""
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        found = HfApi(endpoint=_endpoint()).dataset_info(dataset, timeout=5 * TIMEOUT_S)
-    except (HfHubHTTPError, httpx.HTTPError) as e:
-        reason = str(e).strip().splitlines()[0]
-        fix = "check its name, and log in if it is gated"
-        raise UserError(f"the hub does not give the dataset {dataset}: {reason}; {fix}") from e
+    found = _dataset_info(dataset)
     if found.sha is None:
         raise UserError(f"the hub names no commit for the dataset {dataset}; try again later")
-    return found.sha
+    return str(found.sha)
 
 
 def offline_reason() -> str | None:
@@ -59,6 +108,38 @@ def offline_reason() -> str | None:
 def cache_folder() -> Path:
     """Where `datasets` keeps its copies."""
     return Path(_config().HF_DATASETS_CACHE)
+
+
+def _models_folder() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _api() -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=_endpoint())
+
+
+def _dataset_info(dataset: str) -> Any:
+    with _hub_errors(f"dataset {dataset}"):
+        return _api().dataset_info(dataset, timeout=5 * TIMEOUT_S)
+
+
+@contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
+    """Say in one line that the hub refuses."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    refusals = import_module("datasets.exceptions").DatasetNotFoundError, HfHubHTTPError, httpx.HTTPError, ConnectionError
+    try:
+        yield
+    except refusals as e:
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        fix = "check its name, and log in if it is gated: hf auth login"
+        raise UserError(f"the hub does not give the {what}: {reason}; {fix}") from e
 
 
 def _endpoint() -> str:

@@ -11,6 +11,8 @@ from vtpbench.harness.pruner_table import list_pruners
 from vtpbench.pruners.registry import find
 
 Rows = list[dict[str, Any]]
+BRIEF = {"benchmarks": ("label", "task", "split", "questions", "metric", "about")}
+"""Columns that fit on a terminal, where a list has more; scripts get all of them."""
 
 
 def pruners() -> Rows:
@@ -31,7 +33,20 @@ def models() -> Rows:
 def benchmarks() -> Rows:
     """List the benchmarks that come with vtpbench."""
     return [
-        {"label": b.label, "task": b.task, "metric": b.metric, "questions": b.n, "about": b.card}
+        {
+            "label": b.label,
+            "task": b.task,
+            "split": b.split,
+            "questions": b.n,
+            "metric": b.metric,
+            "unit": b.unit,
+            "scale": b.scale,
+            "per_sample": b.per_sample,
+            "resampled_by": "image",  # `report.stats` draws all questions on one image together
+            "needs": ", ".join(b.needs),
+            "profiles": "; ".join(f"{name}: {changes.why}" for name, changes in b.profiles.items()),
+            "about": b.card,
+        }
         for b in known.registry().values()
     ]
 

@@ -94,14 +94,14 @@ def run(cells: Sequence[Cell], setting: Setting) -> Summary:
     Raises `UserError` before anything is measured where the folder cannot be written or data are missing, before a
     model's first cell where the model cannot be opened, and at any time where the disk refuses.
     """
-    from vtpbench.harness.taskdata import require_data
+    from vtpbench.harness.taskdata import fetch
 
     start = perf_counter()
     store = setting.store
     store.prepare()
     todo = _by_model(store.missing(cells))
     for label in dict.fromkeys(cell.benchmark.label for cell in todo):
-        require_data(setting.benchmarks[label])
+        fetch(setting.benchmarks[label])
     worker = _Worker(setting, todo)
     with setting.progress:
         setting.progress.start(todo)

@@ -12,10 +12,13 @@ from vtpbench.harness.answering import Answerer
 from vtpbench.harness.cell import Answer, Cell, Sample, tokens_for
 from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.record import BatchInfo, Observed
+from vtpbench.harness.sample_scores import is_number, sample_score
 from vtpbench.pruners.base import ModelShape, Pruner
 
 TOLERANCE_TOKENS, TOLERANCE_SHARE = 1.0, 0.01
 """A cell whose observed average is off by more than both of these fails."""
+ROUNDED = 1e-5
+"""What a task may round off its metric; MMMU keeps five decimals."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,9 @@ class Evaluated:
 
 def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated) -> Outcome:
     """Turn an evaluation into a cell's result; it fails where the counts are not what was asked for."""
-    numbers = {k: float(v) for k, v in evaluated.results.items() if k.endswith(",none") and _is_number(v)}
+    numbers = {k: float(v) for k, v in evaluated.results.items() if k.endswith(",none") and is_number(v)}
     metrics = {k.removesuffix(",none"): v for k, v in numbers.items()}
-    terms = [term.strip() for term in cell.benchmark.metric.split("+")]
+    terms = cell.benchmark.terms
     answers = list(evaluated.answers.values())
     rows = [_sample(sample, terms, evaluated.answers[str(sample["doc_id"])]) for sample in evaluated.samples]
     problem = _audit(cell, pruner, shape, answers)
@@ -50,11 +53,10 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
     )
 
 
-def _sample(sample: dict[str, Any], terms: list[str], answer: Answer) -> Sample:
+def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer) -> Sample:
     per_image = [_mean(counts) for counts in answer.per_layer]
     own = {k: v for k, v in sample.items() if k in terms}
-    first = next(iter(own.values()), None)
-    score: Any = first.get("score") if isinstance(first, dict) else first
+    metric, item = next(iter(own.items()), ("", None))
     doc = sample.get("doc") or {}
     return Sample(
         sample=answer.sample,
@@ -63,7 +65,7 @@ def _sample(sample: dict[str, Any], terms: list[str], answer: Answer) -> Sample:
         prompt=str(sample["arguments"][0] if isinstance(sample["arguments"], (list, tuple)) else sample["arguments"]),
         answer=answer.text,
         target=str(sample["target"]),
-        score=float(score) if _is_number(score) else None,
+        score=sample_score(metric, item),
         tokens=_mean(per_image),
         detail=json.dumps(own, default=str, ensure_ascii=False),
     )
@@ -93,7 +95,7 @@ def _audit(cell: Cell, pruner: Pruner, shape: ModelShape, answers: list[Answer])
 def _stderr(cell: Cell, scores: list[float | None], mean: float) -> float | None:
     """Estimate the standard error of the score where it is the mean of the per-sample scores, else None."""
     numbers = [s for s in scores if s is not None]
-    if len(numbers) < max(2, len(scores)) or abs(_mean(numbers) - mean) > 1e-6:
+    if len(numbers) < max(2, len(scores)) or abs(_mean(numbers) - mean) > ROUNDED:
         return None
     variance = sum((s - mean) ** 2 for s in numbers) / (len(numbers) - 1)
     return cell.benchmark.scale * math.sqrt(variance / len(numbers))
@@ -102,10 +104,3 @@ def _stderr(cell: Cell, scores: list[float | None], mean: float) -> float | None
 def _mean(values: Iterable[float]) -> float:
     numbers = list(values)
     return float(sum(numbers) / len(numbers)) if numbers else 0.0
-
-
-def _is_number(value: object) -> bool:
-    try:
-        return not isinstance(value, (str, list, dict)) and math.isfinite(float(value))  # type: ignore[arg-type]  # numpy scalars too
-    except (TypeError, ValueError):
-        return False

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from vtpbench.harness.benchmarks import Benchmark
-from vtpbench.harness.cell import budget_label
+from vtpbench.harness.benchmarks import Benchmark, Profile
 from vtpbench.harness.record import BudgetInfo
 from vtpbench.harness.specs import Attention, Budget, Dtype, ModelSpec, PrunerSpec
 from vtpbench.harness.strict_yaml import Document, Key, Strict, filled_list, read_text, reject
@@ -63,6 +62,8 @@ class Suite(Strict):
     attention: Attention = "sdpa"
     limit: int | None = Field(default=None, ge=1)
     """First questions of each benchmark; None = all."""
+    profile: Profile = "lmms-eval"
+    """Whose choices the benchmarks follow that name none themselves; see docs/benchmarks.md."""
     batch_size: int = Field(default=8, ge=1)
     generation: Generation = Generation()
     models: tuple[ModelSpec, ...] = Field(strict=False)
@@ -118,7 +119,7 @@ class Suite(Strict):
     @property
     def benchmarks(self) -> dict[str, Benchmark]:
         """All benchmarks of the suite by label."""
-        return {benchmark.label: benchmark for matrix in self.matrix for benchmark in matrix.benchmarks}
+        return {each.label: each.under(self.profile) for matrix in self.matrix for each in matrix.benchmarks}
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
@@ -170,9 +171,10 @@ def _refuse_twins(items: Sequence[Any]) -> None:
     """Refuse a list with two equal labels or values."""
     seen: list[Any] = []
     for i, item in enumerate(items):
-        name = getattr(item, "label", item)
+        is_budget = isinstance(item, BudgetInfo)
+        name = item if is_budget else getattr(item, "label", item)  # a budget's label is rounded
         if name in seen:
-            fix = "give one of them another label" if hasattr(item, "label") else "remove one of them"
-            shown = budget_label(item) if isinstance(item, BudgetInfo) else f"'{name}'"
+            fix = "give one of them another label" if hasattr(item, "label") and not is_budget else "remove one of them"
+            shown = item.label if is_budget else f"'{name}'"
             reject(f"{shown} stands twice in the list; {fix}", i)
         seen.append(name)

@@ -37,38 +37,57 @@ def require_data(benchmark: Benchmark) -> None:
     """Make sure that the data are here or can be downloaded; raises `UserError` at once, with the way to get them."""
     if local_data(benchmark) is not None:
         return
-    definition = benchmark.definition()
-    path = definition["dataset_path"]
-    for config in _configs(benchmark, definition):
+    path = benchmark.definition()["dataset_path"]
+    for config in configs(benchmark):
         if hub.cached_revision(path, config) is None and (reason := hub.offline_reason()):
-            call = f"datasets.load_dataset({path!r}{f', {config!r}' if config else ''})"
             raise UserError(
                 f"benchmark '{benchmark.label}' needs the dataset {path}{f' ({config})' if config else ''}, which is not in "
-                f"{hub.cache_folder()}, and {reason}; on a machine with network run `python -c \"import datasets; {call}\"` "
-                "and copy that folder here, or name a local copy: overrides: {dataset_path: FOLDER}"
+                f"{hub.cache_folder()}, and {reason}; on a machine with network run `{download_command(path, config)}` "
+                "and copy that folder here, or name a local copy: overrides: {dataset_path: FOLDER}; `vtpbench data SUITE` "
+                "lists all that a suite needs"
             )
+
+
+def download_command(dataset: str, config: str | None) -> str:
+    """Shell command that brings a configuration into the cache of a machine with network."""
+    call = f"datasets.load_dataset({dataset!r}{f', {config!r}' if config else ''})"
+    return f'python -c "import datasets; {call}"'
 
 
 def must_download(benchmark: Benchmark) -> bool:
     """Whether a run would download data first."""
     if local_data(benchmark) is not None:
         return False
-    definition = benchmark.definition()
-    return any(hub.cached_revision(definition["dataset_path"], config) is None for config in _configs(benchmark, definition))
+    path = benchmark.definition()["dataset_path"]
+    return any(hub.cached_revision(path, config) is None for config in configs(benchmark))
 
 
 def task_config(benchmark: Benchmark) -> dict[str, Any]:
-    """Configure lmms-eval's `get_task_dict`: task and overrides, the dataset held at the fingerprint's commit.
+    """Configure lmms-eval's `get_task_dict`: task and overrides, and of a hub dataset the cache, and the fingerprint's commit.
 
     The commit is named only where the hub can be asked: without network `datasets` takes the newest copy in the cache,
-    which is the one that the fingerprint names.
+    which is the one that the fingerprint names. The cache is named because lmms-eval takes another one where it believes
+    that this one is on a network disk. `token: True`, which most official tasks carry, is left out: it refuses to fetch even
+    public data for somebody who is not logged in, and whoever is sends the token anyway.
     """
     config: dict[str, Any] = {"task": benchmark.task, **benchmark.overrides}
-    if local_data(benchmark) is None and hub.offline_reason() is None:
+    if local_data(benchmark) is None:
         definition = benchmark.definition()
-        revision = next(iter(_revisions(benchmark, definition).values()))
-        config["dataset_kwargs"] = {**(definition.get("dataset_kwargs") or {}), "revision": revision}
+        asked = {key: value for key, value in (definition.get("dataset_kwargs") or {}).items() if (key, value) != ("token", True)}
+        config["dataset_kwargs"] = {"cache_dir": str(hub.cache_folder()), **asked}
+        if hub.offline_reason() is None:
+            config["dataset_kwargs"]["revision"] = next(iter(_revisions(benchmark, definition).values()))
     return config
+
+
+def fetch(benchmark: Benchmark) -> None:
+    """Bring every configuration that is not there into the cache; raises `UserError` where that is impossible."""
+    require_data(benchmark)
+    if local_data(benchmark) is None:
+        path = benchmark.definition()["dataset_path"]
+        for config in configs(benchmark):
+            if hub.cached_revision(path, config) is None:
+                hub.download(path, config)
 
 
 def local_data(benchmark: Benchmark) -> dict[str, Path] | None:
@@ -105,8 +124,9 @@ def _resolve(benchmark: Benchmark, name: str, folder: Path) -> list[Path]:
     raise UserError(f"benchmark '{benchmark.label}' needs the data file {folder / name}, which does not exist")
 
 
-def _configs(benchmark: Benchmark, definition: Mapping[str, Any]) -> tuple[str | None, ...]:
-    return (definition.get("dataset_name"), *benchmark.tables)
+def configs(benchmark: Benchmark) -> tuple[str | None, ...]:
+    """Name the configurations of the dataset that the task loads."""
+    return (benchmark.definition().get("dataset_name"), *benchmark.tables)
 
 
 def _revisions(benchmark: Benchmark, definition: Mapping[str, Any]) -> dict[str, str]:
@@ -114,7 +134,7 @@ def _revisions(benchmark: Benchmark, definition: Mapping[str, Any]) -> dict[str,
     require_data(benchmark)
     path = definition["dataset_path"]
     return {
-        str(config): hub.cached_revision(path, config) or hub.latest_revision(path) for config in _configs(benchmark, definition)
+        str(config): hub.cached_revision(path, config) or hub.latest_revision(path) for config in configs(benchmark)
     }
 
 

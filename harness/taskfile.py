@@ -30,14 +30,21 @@ def find_task(task: str, folder: Path | None) -> Path:
     UserError : no such task, or lmms-eval is not installed
 
     """
-    root = _package_tasks() if folder is None else folder
+    return _packaged(task) if folder is None else _find(task, folder, str(folder))
+
+
+@cache
+def _packaged(task: str) -> Path:
+    return _find(task, _package_tasks(), "lmms-eval")
+
+
+def _find(task: str, root: Path, place: str) -> Path:
     named = sorted(root.rglob(f"{task}.yaml"))  # most files are called as their task: this spares reading 2000 files
     for path in named:
         if task in _TASK_LINE.findall(path.read_text(encoding="utf-8")):
             return path
     known = _index(root)
     if task not in known:
-        place = "lmms-eval" if folder is None else str(folder)
         raise UserError(f"no task '{task}' in {place}; {did_you_mean(task, known)}")
     return known[task]
 

@@ -45,9 +45,9 @@ def test_the_harness_knows_no_single_pruner() -> None:
         assert not any(m.startswith("vtpbench.suites.") for m in modules), file
 
 
-def test_one_module_uses_lmms_eval_and_one_registers_with_it() -> None:
+def test_one_module_uses_lmms_eval_one_registers_with_it_and_one_asks_its_scorers() -> None:
     users = {file.name for file in SOURCES if any(m.split(".")[0] == "lmms_eval" for m in imported(file))}
-    assert users == {"engine.py", "plugin.py"}
+    assert users == {"engine.py", "plugin.py", "sample_scores.py"}
 
 
 ENVIRONMENT = r"os\.environ"

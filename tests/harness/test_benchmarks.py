@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from time import perf_counter
 import datasets.config
 import pytest
 
-from vtpbench.harness import hub
+from vtpbench.harness import hub, listing
 from vtpbench.harness.benchmarks import Benchmark, describe, fingerprint, must_download, registry, require_data, task_config
+from vtpbench.harness.suite import load
 from vtpbench.harness.taskfile import find_task, read_task
 from vtpbench.pruners.errors import UserError
 
@@ -29,6 +31,7 @@ metric_list:
 - {metric: bonus, aggregation: mean}
 - {metric: submission, aggregation: mean}
 """
+DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 OFFICIAL = {
     "gqa": ("lmms-lab-encoder/GQA", "testdev"),
     "mmbench": ("lmms-lab-encoder/MMBench", "dev"),
@@ -83,14 +86,99 @@ def test_every_known_benchmark_fits_its_task(label: str) -> None:
     assert set(benchmark.terms) <= {entry["metric"] for entry in definition["metric_list"]}
     assert definition["output_type"] == "generate_until"
     assert benchmark.card.endswith(".")
+    assert benchmark.split == definition["test_split"]
     if label in OFFICIAL:
         assert (definition["dataset_path"], definition["test_split"]) == OFFICIAL[label]
+        assert benchmark.n
+        assert benchmark.overrides == {}, "by default an official task is asked as it is"
 
 
-def test_overrides_keep_the_official_prompt() -> None:
-    with_ocr, without = registry()["textvqa"].definition(), registry()["textvqa-no-ocr"].definition()
+def profiled(profile: str, **changes: object) -> dict[str, Benchmark]:
+    """Give the benchmarks that have profiles, under one of them."""
+    labels = [label for label, benchmark in registry().items() if benchmark.profiles]
+    return {label: Benchmark.model_validate({label: {"profile": profile, **changes}}).under("lmms-eval") for label in labels}
+
+
+def test_the_papers_profile_differs_where_its_engine_did() -> None:
+    plain, paper = profiled("lmms-eval"), profiled("paper")
+    assert set(paper) == {"textvqa", "mmmu", "seed"}
     keys = "lmms_eval_specific_kwargs"
-    assert with_ocr[keys]["default"] == {**without[keys]["default"], "ocr": True}
+    without = plain["textvqa"].definition()[keys]
+    assert paper["textvqa"].definition()[keys] == {"default": {**without["default"], "ocr": True}}
+    assert without["default"]["ocr"] is False
+    assert plain["mmmu"].definition()["generation_kwargs"] == {"max_new_tokens": 128}
+    assert paper["mmmu"].definition()["generation_kwargs"] == {"max_new_tokens": 16}
+    assert (plain["seed"].metric, paper["seed"].metric) == ("seed_all", "seed_image")
+    assert (plain["seed"].unit, paper["seed"].unit) == ("accuracy, %", "accuracy on images, %")
+
+
+def test_every_profile_that_is_offered_changes_a_cells_identity(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"rows")
+    local = {"dataset_path": "parquet", "dataset_kwargs": {"data_files": str(tmp_path / "rows.parquet")}}
+    plain, paper = profiled("lmms-eval", overrides=local), profiled("paper", overrides=local)
+    for label in plain:
+        assert paper[label].definition()["dataset_path"] == "parquet", "own overrides go together with those of a profile"
+        infos = [describe(each, None, {}).model_dump() for each in (plain[label], paper[label])]
+        assert infos[0] != infos[1]
+
+
+def test_what_a_suite_says_wins_over_a_profile() -> None:
+    def under(label: str, **changes: object) -> Benchmark:
+        return Benchmark.model_validate({label: changes}).under("paper")
+
+    assert under("seed").metric == "seed_image"
+    assert under("seed", metric="seed_video").metric == "seed_video"
+    assert under("seed", profile="lmms-eval").metric == "seed_all"
+    longer = under("mmmu", overrides={"generation_kwargs": {"max_new_tokens": 99}})
+    assert longer.definition()["generation_kwargs"] == {"max_new_tokens": 99}
+    assert under("mmmu").under("lmms-eval") == under("mmmu"), "chosen once"
+    assert under("pope") == registry()["pope"]
+
+
+def test_a_suite_chooses_the_profile_of_its_benchmarks(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    chosen = "[seed, {seed: {label: SEED (all), profile: lmms-eval}}, gqa]"
+    matrix = f"matrix: {{pruners: [random], budgets: [4], benchmarks: {chosen}}}"
+    file.write_text(f"models: [a/b]\nprofile: paper\n{matrix}\n")
+    assert [b.metric for b in load(file).benchmarks.values()] == ["seed_image", "seed_all", "exact_match"]
+    assert [b.metric for b in load(file, ["profile=lmms-eval"]).benchmarks.values()] == ["seed_all", "seed_all", "exact_match"]
+    with pytest.raises(UserError, match=r"s\.yaml:2: profile: input should be 'lmms-eval' or 'paper', not 'papers'"):
+        load(_with(file, "papers"))
+
+
+def _with(file: Path, profile: str) -> Path:
+    file.write_text(file.read_text().replace("profile: paper", f"profile: {profile}"))
+    return file
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL))
+def test_examples_of_the_documentation_are_valid(example: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(example)
+    for benchmark in load(tmp_path / "s.yaml").benchmarks.values():
+        assert set(benchmark.terms) <= {entry["metric"] for entry in benchmark.definition()["metric_list"]}
+
+
+def test_the_documentation_states_the_registry() -> None:
+    lines = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+    table = {row[0]: row[1:5] for row in rows if len(row) == 7}
+    assert table == {label: [b.task, b.split, f"{b.n:,}", b.metric] for label, b in registry().items() if label in OFFICIAL}
+    assert {row[0] for row in rows if len(row) == 3} == {label for label, b in registry().items() if b.profiles}
+
+
+def test_listings_state_every_field_and_are_brief_on_a_terminal() -> None:
+    listed = {row["label"]: row for row in listing.benchmarks()}
+    assert listed["mme"]["needs"] == ""
+    assert listed["seed"]["needs"] == "several images, video frames"
+    assert listed["mmmu"]["profiles"].startswith("paper: ")
+    assert all(row["per_sample"] and row["split"] and row["resampled_by"] == "image" for row in listed.values())
+    assert set(listing.BRIEF["benchmarks"]) < set(listed["gqa"])
+
+
+def test_a_benchmark_of_ones_own_can_have_profiles(tmp_path: Path) -> None:
+    profiles = {"paper": {"metric": "bonus", "why": "they did"}}
+    own = toy(make_task(tmp_path / "tasks"), profiles=profiles)
+    assert (own.under("lmms-eval").metric, own.under("paper").metric) == ("hits", "bonus")
 
 
 def test_tasks_are_found_by_name_not_by_file(tmp_path: Path) -> None:
@@ -196,7 +284,7 @@ def test_the_cache_serves_offline_and_its_commit_is_the_identity(offline: Path) 
     os.utime(newer, (2e9, 2e9))
     assert fingerprint(gqa) != before
     assert not must_download(gqa)
-    assert "dataset_kwargs" not in task_config(gqa)
+    assert task_config(gqa)["dataset_kwargs"] == {"cache_dir": str(offline)}
 
 
 def test_broken_downloads_do_not_count(offline: Path) -> None:
@@ -248,7 +336,8 @@ def test_data_on_the_hub_are_pinned_to_the_commit_that_identifies_them(tmp_path:
         require_data(pope)
         assert must_download(pope)
         before = fingerprint(pope)
-        assert task_config(pope)["dataset_kwargs"]["revision"] == "abc"
+        kwargs = task_config(pope)["dataset_kwargs"]
+        assert kwargs == {"revision": "abc", "cache_dir": str(tmp_path)}, "no login is asked for"
         with pytest.raises(UserError, match="the hub does not give the dataset lmms-lab-encoder/MME"):
             fingerprint(registry()["mme"])
         put_in_cache(tmp_path, "lmms-lab-encoder___pope", "default", "abc")

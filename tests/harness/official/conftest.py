@@ -1,0 +1,180 @@
+"""The official tasks of lmms-eval in the real engine, their data made here, their answers from a script."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from vtpbench.harness.benchmarks import Benchmark, describe
+from vtpbench.harness.cell import Answer, Cell
+from vtpbench.harness.engine import Engine
+from vtpbench.harness.models.family import Family, VisionTokens
+from vtpbench.harness.outcome import Outcome
+from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo
+from vtpbench.harness.sample_scores import sample_score
+from vtpbench.harness.surgery import Trace
+from vtpbench.pruners.base import Grid, ModelShape
+
+LAYERS = 2
+GRID = Grid(1, 2, 2)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a family's own batch stands for here: the texts, and the images in the order in which they were shown."""
+
+    questions: Sequence[str]
+    images: tuple[Any, ...]
+
+
+class ScriptedFamily(Family):
+    """Sees every picture as four tokens, and answers each prompt as the script says; an unknown prompt is an error."""
+
+    shape = ModelShape("toy", LAYERS, 1, 8, 2, 2, 0, has_cls=False, full_attention=())
+    preprocessings = ("none",)
+
+    def __init__(self, script: Mapping[str, str]) -> None:
+        self.script = script
+        self.longest: set[int] = set()
+
+    def encode(self, images, needs, target=None):
+        return [VisionTokens(tuple(range(len(images))), torch.zeros(len(images), GRID.n, 2), None, GRID, {}, GRID.n)]
+
+    def assemble(self, questions, images):
+        return Asked(questions, tuple(image for row in images for image in row))
+
+    def generate(self, batch, pruner, max_new_tokens):
+        self.longest.add(max_new_tokens)
+        counts = {n: [len(image.index)] * LAYERS for n, image in enumerate(batch.images)}
+        return [self.script[question] for question in batch.questions], Trace(counts)
+
+    @property
+    def decoder(self):
+        raise NotImplementedError("there is no model")
+
+    @classmethod
+    def describe(cls, config, preprocessing):
+        raise NotImplementedError("there is no model")
+
+    @classmethod
+    def load(cls, path, dtype, device, attention, preprocessing):
+        raise NotImplementedError("there is no model")
+
+    def project(self, features):
+        raise NotImplementedError("there is no model")
+
+
+@dataclass
+class Memory:
+    """A journal that forgets at the end of the test."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def known(self) -> dict[str, Answer]:
+        return {}
+
+    def add(self, answers: list[Answer]) -> None:
+        self.answers.update((a.sample, a) for a in answers)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A cell as it came out, and what was seen on the way."""
+
+    outcome: Outcome
+    cell: Cell
+    longest: set[int]
+    """Longest answers that were allowed."""
+    pictures: list[int]
+    """Pictures that each question showed, in the order of the rows."""
+
+    @property
+    def scores(self) -> list[float | None]:
+        """Scores of the rows, in their order."""
+        rows = [(sample.score, json.loads(sample.detail)) for sample in self.outcome.samples]
+        return [score if score is not None else alone(detail) for score, detail in rows]
+
+
+def alone(detail: Mapping[str, Any]) -> float | None:
+    """Score of a sample from the task's own result."""
+    return next((sample_score(metric, item) for metric, item in detail.items()), None)
+
+
+Play = Callable[..., Played]
+
+
+@pytest.fixture(scope="session")
+def official() -> SimpleNamespace:
+    """Give the rows and prompts of `official_data.py`."""
+    return SimpleNamespace(**run_path(str(Path(__file__).with_name("official_data.py"))))
+
+
+@pytest.fixture(scope="session")
+def played(official: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Play:
+    """Give a function that answers a benchmark's rows, in their order, by the official task; tasks are loaded once."""
+    folder = tmp_path_factory.mktemp("official")
+    engines: dict[str, Engine] = {}
+    known: dict[str, Benchmark] = {}
+
+    def run(
+        label: str, answers: Sequence[str], *, prompts: Sequence[str] = (), profile: str = "lmms-eval", **changes: Any
+    ) -> Played:
+        name = f"{label} {profile} {changes}"
+        if name not in known:
+            local = {} if "overrides" in changes else {"overrides": official.write(label, folder)}
+            known[name] = Benchmark.model_validate({label: {**local, **changes}}).under(profile)
+            engines[name] = Engine(ScriptedFamily({}), batch_size=3)
+        prompts = prompts or official.PROMPTS[label]
+        assert len(set(prompts)) == len(prompts) == len(answers)
+        benchmark, engine, journal = known[name], engines[name], Memory()
+        engine.family = ScriptedFamily(dict(zip(prompts, answers, strict=True)))
+        cell = cell_of(benchmark)
+        outcome = engine.run(cell, benchmark, journal, lambda done, of: None)
+        samples = sorted(outcome.samples, key=lambda sample: int(sample.sample))
+        assert [sample.prompt for sample in samples] == list(prompts)
+        pictures = [len(journal.answers[sample.sample].images) for sample in samples]
+        return Played(dataclasses.replace(outcome, samples=samples), cell, engine.family.longest, pictures)
+
+    return run
+
+
+@pytest.fixture
+def play(played: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
+    """Give the same in an empty working folder, without network; a task that asks for a judge or the hub is noticed."""
+    asked = []
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        if self.family == socket.AF_UNIX:  # processes of this machine
+            return connect(self, address)
+        asked.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    yield played
+    assert not asked
+
+
+def cell_of(benchmark: Benchmark) -> Cell:
+    """Make the denominator's cell of a model that does not exist."""
+    model = {"label": "toy", "id": "toy", "family": "toy", "weights": "0", "dtype": "float32", "attention": "sdpa"}
+    return Cell(
+        model=ModelInfo(**model, preprocessing="none", prompt="0", vision_tokens=None),
+        pruner=PrunerInfo(name="vanilla", label="vanilla", options={}, code="0", distribution="vtpbench"),
+        budget=BudgetInfo(),
+        benchmark=describe(benchmark, None, {}),
+        seed=0,
+        batch_size=3,
+        versions={},
+    )

@@ -1,0 +1,38 @@
+"""The sums that error bars are drawn from give, without resampling, the score that the official aggregation gives."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from vtpbench.report.stats import sums
+
+ANSWERS = {
+    "gqa": ["no", "blue", "left", "man"],
+    "mmbench": ["A", "D", "C", "B", "A", "D", "B", "B", "A", "B", "??", "B"],
+    "mme": ["yes", "no", "yes", "yes", "no", "maybe", "yes", "no"],
+    "pope": ["yes", "no", "yes", "no", "Yes.", "no", "yes", "no"],
+    "scienceqa": ["A", "B", "B", "A", "(A)"],
+    "textvqa": ["stop", "acme", "2", "poe"],
+    "vqav2": ["cat", "2", "yes", "green"],
+    "vizwiz": ["unanswerable", "no", "5", "corn"],
+    "mmmu": ["B", "B", "12.5", "circle", "C", "B"],
+    "seed": ["B", "A", "A", "C", "B"],
+}
+
+
+@pytest.mark.parametrize("label", ANSWERS)
+def test_samples_give_the_official_score(label, play, monkeypatch) -> None:
+    played = play(label, ANSWERS[label])
+    assert played.outcome.score not in (0, 100)
+    rows = [
+        {**dataclasses.asdict(sample), "score": score}
+        for sample, score in zip(played.outcome.samples, played.scores, strict=True)
+    ]
+    monkeypatch.setattr(sums, "MIN_UNITS", 1)
+    found = sums.summarise(played.cell.benchmark, played.outcome.score, pd.DataFrame(rows))
+    assert found.score == pytest.approx(played.outcome.score, abs=1e-3)
+    images = {sample.image or f"no image: {sample.sample}" for sample in played.outcome.samples}
+    assert len(found.units) == len(images)
