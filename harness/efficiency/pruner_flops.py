@@ -1,0 +1,89 @@
+"""Operations of a pruner, counted while it runs: the same for every pruner, also for those of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vtpbench.harness.models.batch import Batch
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.surgery import Trace, pruned
+from vtpbench.pruners.base import Evidence, Grid, Pruner, TokenView
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Leading(Pruner):
+    """Keep the first tokens: makes the cuts of a batch without any cost of its own."""
+
+    def select(self, view: TokenView) -> Tensor:
+        """Take them."""
+        return torch.arange(view.cut.keep, device=view.features.device).expand(len(view.features), -1)
+
+
+@dataclass(frozen=True)
+class PrunerFlops:
+    """Operations of a pruner on one prompt with one image.
+
+    Attributes
+    ----------
+    evidence : collecting what it wants to see of the vision tower
+    choice : choosing, and merging, before the language model
+    decoder : both for its cuts inside the language model
+    trace : tokens that entered each layer
+
+    """
+
+    evidence: int
+    choice: int
+    decoder: int
+    trace: Trace
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.evidence + self.choice + self.decoder
+
+
+def counted(run: Callable[[], T]) -> tuple[T, int]:
+    """Run something under torch's counter: matrix products, convolutions and attention, two for a multiply-add."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        result = run()
+    return result, counter.get_total_flops()
+
+
+def prefill(family: Family, pruner: Pruner, batch: Batch, needs: frozenset[Evidence]) -> Trace:
+    """Run the language model over a batch as it does before the first generated token."""
+    mask = batch.layout.valid(family.device).long()
+    with torch.inference_mode(), pruned(family.decoder, pruner, batch, needs) as trace:
+        family.model(
+            inputs_embeds=batch.embeds, position_ids=batch.positions, attention_mask=mask, use_cache=True, logits_to_keep=1
+        )
+    return trace
+
+
+def measure(family: Family, pruner: Pruner, budget: int | None, image: Image, question: str) -> PrunerFlops:
+    """Count what a pruner adds: each stage runs with it and without it, on the same tokens.
+
+    Element-wise work (norms, sorting, comparing) is not counted, as it is not for the model. The counter does not see
+    into the external `flash_attn` package; both runs of a stage miss the same there.
+    """
+    needs = pruner.needs(family.shape)
+
+    def target(grid: Grid) -> tuple[int, int] | None:
+        return None if budget is None else pruner.target_grid(budget, grid, family.shape)
+
+    (tokens,), tower_with = counted(lambda: family.encode([image], needs, target))
+    _, tower_without = counted(lambda: family.encode([image], frozenset(), target))
+    chosen, choice = counted(lambda: family.select(tokens, ["0"], pruner, budget))
+    batch = family.assemble([question], [[chosen[0]]])
+    trace, decoder_with = counted(lambda: prefill(family, pruner, batch, needs))
+    _, decoder_without = counted(lambda: prefill(family, Leading(), batch, frozenset()))
+    return PrunerFlops(tower_with - tower_without, choice, decoder_with - decoder_without, trace)

@@ -1,0 +1,192 @@
+"""Models of full size with random weights: for speed, memory and counts, which do not depend on the weights.
+
+A dummy is an ordinary `Family`. Its configuration comes with vtpbench, its weights are drawn on the device, its image
+processor is that of the family with published settings, and its tokenizer knows bytes, so that nothing is downloaded.
+Its answers mean nothing: it never ends an answer early, and it is refused wherever answers are scored.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtpbench.harness.models.load import Described, families
+from vtpbench.harness.record import ModelInfo
+from vtpbench.pruners.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from vtpbench.harness.models.family import Family
+
+DUMMY = "dummy"
+"""What `ModelInfo.weights` says of a dummy."""
+TEMPLATE = (
+    "{% for m in messages %}{% for c in m.content %}"
+    "{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"
+)
+"""The images, then the question; the tokenizer puts one token in front. No other text, so that any short length can be had."""
+QWEN_PIXELS = {"shortest_edge": 4 * 28**2, "longest_edge": 16384 * 28**2}
+"""Fewest and most pixels of an image for Qwen2.5-VL: 4 and 16,384 vision tokens, as published."""
+
+
+def dummy_names() -> tuple[str, ...]:
+    """Models whose configurations come with vtpbench."""
+    return tuple(sorted(file.stem for file in _shipped().glob("*.json")))
+
+
+def describe_dummy(
+    name: str, *, dtype: str = "float16", attention: str = "sdpa", preprocessing: str | None = None
+) -> Described:
+    """Say what a dummy will be.
+
+    `name` is one of `dummy_names()`, or the path of a `config.json` in transformers' form. Raises `UserError` for another
+    name, an unsupported architecture or an unknown preprocessing.
+    """
+    file = _config_file(name)
+    config = _read(file)
+    family = families()[config.model_type]
+    chosen = preprocessing or family.preprocessings[0]
+    if chosen not in family.preprocessings:
+        known = ", ".join(family.preprocessings)
+        raise UserError(f"model '{name}': preprocessing '{chosen}' is not one of this model's ({known})")
+    shape, tokens = family.describe(config, chosen)
+    info = ModelInfo(
+        label=name,
+        id=name,
+        family=shape.family,
+        weights=DUMMY,
+        dtype=dtype,
+        attention=attention,
+        preprocessing=chosen,
+        prompt=DUMMY,
+        vision_tokens=tokens,
+    )
+    return Described(info, shape, file)
+
+
+def open_dummy(described: Described, device: torch.device, seed: int = 0) -> Family:
+    """Build a dummy on a device, in its number format from the start."""
+    import torch
+
+    from vtpbench.harness.models.tiny import byte_tokenizer
+
+    info, config, tokenizer = described.info, _read(described.folder), byte_tokenizer()
+    config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    model = _random_model(config, getattr(torch, info.dtype), device, info.attention, seed)
+    return _BUILDERS[config.model_type](model, tokenizer, info.preprocessing)
+
+
+def refuse_dummy(info: ModelInfo) -> None:
+    """Raise `UserError` for a dummy; to be called wherever answers are about to be scored."""
+    if info.weights == DUMMY:
+        raise UserError(
+            f"model '{info.label}' has random weights (`weights: dummy`), its scores would mean nothing; "
+            "measure its speed with `vtpbench profile`, or give a checkpoint"
+        )
+
+
+def filler(family: Family, text_tokens: int, images: int = 1, seed: int = 0) -> str:
+    """Write a question of random letters with which a dummy's prompt has this many text tokens, vision tokens not counted.
+
+    Raises `UserError` where the prompt around the question is longer.
+    """
+    around = len(family.token_ids(family.render("", images))) - images
+    if text_tokens < around:
+        raise UserError(f"{text_tokens} text tokens are too few; a prompt has at least {around}")
+    letters = random.Random(seed).choices("abcdefghijklmnopqrstuvwxyz", k=text_tokens - around)
+    return "".join(letters)
+
+
+def noise_picture(width: int, height: int, seed: int = 0) -> Image:
+    """Draw a picture of random colours."""
+    from PIL import Image as Pillow
+
+    return Pillow.frombytes("RGB", (width, height), random.Random(seed).randbytes(3 * width * height))
+
+
+def _shipped() -> Path:
+    from vtpbench.harness.models import configs
+
+    return Path(str(configs.__file__)).parent
+
+
+def _config_file(name: str) -> Path:
+    file = Path(name) if name.endswith(".json") else _shipped() / f"{name}.json"
+    if not file.is_file():
+        names = dummy_names()
+        raise UserError(
+            f"no configuration '{name}' for `weights: dummy`; {did_you_mean(name, names)} "
+            f"(there are {', '.join(names)}, or give the path of a config.json)"
+        )
+    return file
+
+
+def _read(file: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as e:
+        raise UserError(f"{file} is not valid JSON: {e}") from e
+    kind = values.pop("model_type", None) if isinstance(values, dict) else None
+    if kind not in _BUILDERS:
+        raise UserError(f"{file}: architecture {kind} is not supported with random weights; supported: {', '.join(_BUILDERS)}")
+    return AutoConfig.for_model(kind, **values)
+
+
+def _random_model(config: Any, dtype: torch.dtype, device: torch.device, attention: str, seed: int) -> Any:
+    """Draw the weights as transformers initialises them; the same seed gives the same on the same kind of device.
+
+    Every tensor is made where it stays: with an empty model (`meta`) that is moved later, tables that are computed and not
+    loaded, such as rotary frequencies, would be lost.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, GenerationConfig
+
+    drawing = [device] if device.type not in ("cpu", "meta") else []  # the host's generator is always saved
+    with torch.random.fork_rng(devices=drawing, device_type=device.type if drawing else "cuda"), device:
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
+    model.generation_config = GenerationConfig()  # no token ends an answer
+    return model.eval().requires_grad_(False)
+
+
+def _llava(model: Any, tokenizer: Any, preprocessing: str) -> Family:
+    from transformers import CLIPImageProcessorPil
+
+    from vtpbench.harness.models.llava import Llava
+
+    return Llava(model, tokenizer, CLIPImageProcessorPil(**_sizes(model.config)), TEMPLATE, preprocessing)
+
+
+def _llava_next(model: Any, tokenizer: Any, preprocessing: str) -> Family:
+    from transformers import LlavaNextImageProcessorPil
+
+    from vtpbench.harness.models.llava_next import LlavaNext
+
+    pinpoints = model.config.image_grid_pinpoints
+    processor = LlavaNextImageProcessorPil(**_sizes(model.config), image_grid_pinpoints=pinpoints)
+    return LlavaNext(model, tokenizer, processor, TEMPLATE, preprocessing)
+
+
+def _qwen2_5_vl(model: Any, tokenizer: Any, preprocessing: str) -> Family:
+    from transformers import Qwen2VLImageProcessorPil
+
+    from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
+
+    del preprocessing  # it has one only
+    vision = model.config.vision_config
+    processor = Qwen2VLImageProcessorPil(patch_size=vision.patch_size, merge_size=vision.spatial_merge_size, size=QWEN_PIXELS)
+    return Qwen25VL(model, tokenizer, processor, TEMPLATE)
+
+
+_BUILDERS = {"llava": _llava, "llava_next": _llava_next, "qwen2_5_vl": _qwen2_5_vl}
+
+
+def _sizes(config: Any) -> dict[str, Any]:
+    pixels = config.vision_config.image_size
+    return {"size": {"shortest_edge": pixels}, "crop_size": {"height": pixels, "width": pixels}}
