@@ -1,0 +1,145 @@
+"""Watch one pruner at work on one image: what stays at every cut, what was merged, what the model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+from torch import Tensor
+
+from vtpbench.harness.check.subject import Choice, with_apply
+from vtpbench.harness.merges import merged_into, merged_rows
+from vtpbench.harness.models.family import Family
+from vtpbench.pruners.base import Grid, Keep, Pruner, TokenView
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What one cut did; tokens are named by their places in the tower's order.
+
+    Attributes
+    ----------
+    at : decoder layer, 0 = before the language model
+    kept : (k,) the token that each row continues, -1 for one that has none
+    places : tokens whose places merged rows take
+    members : place of the merged row for each token that was merged
+    segments : (n,) group of each token as the pruner gives it, or None
+
+    """
+
+    at: int
+    kept: Ids
+    places: Ids
+    members: Mapping[int, int]
+    segments: Ids | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """A pruner's work on an image.
+
+    Attributes
+    ----------
+    original : vision tokens of the image without pruning
+    grid : how the tokens lie that arrive at the first cut
+    shrunk : whether the image was made smaller before the tower
+    cut : whether tokens are taken out at all
+    stops : the cuts; a single one that keeps everything where there is none
+    answer : what the model says
+
+    """
+
+    original: int
+    grid: Grid
+    shrunk: bool
+    cut: bool
+    stops: tuple[Stop, ...]
+    answer: str
+
+
+def look(
+    family: Family,
+    pruner: Pruner,
+    image: Image,
+    key: str,
+    question: str,
+    budget: Callable[[int], int],
+    longest: int,
+) -> Look:
+    """Ask a question about an image with a pruner, as a benchmark does.
+
+    Parameters
+    ----------
+    family : the model
+    pruner : what prunes
+    image : what is shown
+    key : name of the image, for seeded draws
+    question : in the words that the prompt template takes
+    budget : tokens for an image of so many
+    longest : tokens of the answer
+
+    """
+    choices: list[Choice] = []
+
+    def noted(view: TokenView) -> Keep:
+        keep = pruner.apply(view)
+        choices.append(Choice(view, keep))
+        return keep
+
+    watched = with_apply(pruner, noted)
+    needs = pruner.needs(family.shape)
+    sizes: list[tuple[int, int]] = []
+
+    def target(grid: Grid) -> tuple[int, int] | None:
+        size = pruner.target_grid(budget(grid.n), grid, family.shape)
+        sizes.extend([] if size is None else [size])
+        return size
+
+    (encoded,) = family.encode([image], needs, target)
+    tokens = family.select(encoded, [key], watched, budget(encoded.original))[0]
+    batch = family.assemble([question], [[tokens]])
+    (answer,), trace = family.generate(batch, watched, longest)
+    kept = {0: tokens.index, **(trace.kept[0] if batch.images else {})}
+    stops = [_stop(pruner, at, kept[at], choices) for at in sorted({cut.at for cut in tokens.cuts} or {0}) if at in kept]
+    return Look(tokens.original, tokens.grid, bool(sizes), bool(tokens.cuts), tuple(stops), answer)
+
+
+def _stop(pruner: Pruner, at: int, kept: Tensor, choices: Sequence[Choice]) -> Stop:
+    choice = _behind(kept, [choice for choice in choices if choice.view.cut.at == at])
+    if choice is None:
+        return Stop(at, _ids(kept), np.empty(0, np.int64), {})
+    original, merged = choice.view.index[0].cpu(), merged_rows(choice.view, choice.keep).cpu()
+    rows = _origins(choice)
+    members = {}
+    if bool(merged.any()):
+        into = merged_into(pruner, choice.view, merged)
+        members = {int(original[token]): int(rows[into[token]]) for token in range(len(into)) if into[token] >= 0}
+    segments = None
+    if choice.keep.segments is not None:
+        segments = np.full(choice.view.grid.n, -1)
+        segments[_ids(original)] = _ids(choice.keep.segments[0])
+    return Stop(at, _ids(kept), _ids(rows[merged]), {t: row for t, row in members.items() if t >= 0}, segments)
+
+
+def _behind(kept: Tensor, choices: Sequence[Choice]) -> Choice | None:
+    """Find the choice that was carried out: a family may try several, and drop tokens on padding from the best."""
+    real = set(kept[kept >= 0].tolist())
+    fitting = [choice for choice in choices if real <= set(_origins(choice).tolist())]
+    return min(fitting, key=lambda choice: choice.keep.k, default=None)
+
+
+def _origins(choice: Choice) -> Tensor:
+    """Original place of each row, `(k,)` on the CPU; -1 for rows without one, and for filling."""
+    index = choice.keep.index[0]
+    places = torch.where(index < 0, -1, choice.view.index[0][index.clamp(min=0)])
+    return (places if choice.keep.valid is None else torch.where(choice.keep.valid[0], places, -1)).cpu()
+
+
+def _ids(x: Tensor) -> Ids:
+    return x.cpu().numpy().astype(np.int64)

@@ -1,0 +1,226 @@
+"""`vtpbench show`: images with the tokens that pruners keep of them, and the answers that the model then gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+import yaml
+from PIL.Image import Image
+from pydantic import TypeAdapter, ValidationError
+
+import vtpbench.suites
+from vtpbench.harness.answering import image_name
+from vtpbench.harness.cell import tokens_for
+from vtpbench.harness.files import write_atomic, writing
+from vtpbench.harness.job import open_device
+from vtpbench.harness.looking import Look, Stop, look
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.harness.pictures import Picture
+from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.specs import Budget, PrunerSpec
+from vtpbench.harness.token_boxes import token_boxes
+from vtpbench.pruners.base import Grid, Pruner
+from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.pruners.registry import build, find
+from vtpbench.pruners.vanilla import Vanilla
+from vtpbench.report.panels import Board, Panel
+from vtpbench.report.pictures import Sheet, Strip, html, png
+
+DEMO = "demo"
+"""Name of the embedded model."""
+NEUTRAL = "Describe the image."
+"""Asked where no question is given: pruners inside the language model need one."""
+LONGEST = 128
+"""Tokens of an answer."""
+LARGEST = 768
+"""Pixels of the longer side of an image as it is drawn."""
+WRITERS = {".png": png, ".html": html}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for."""
+
+    images: Sequence[Path]
+    model: str
+    """Hub id, folder, or `demo`."""
+    pruners: Sequence[str]
+    """As in a suite: a name, or YAML `name: {option: value}`."""
+    budget: str
+    """Count, or percentage."""
+    question: str | None = None
+    out: Path = Path("show.png")
+    seed: int = 0
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A pruner with the name that it is shown under."""
+
+    label: str
+    pruner: Pruner
+
+
+def show(order: Order) -> Path:
+    """Run every pruner on every image, and draw what is kept; returns the file.
+
+    Raises
+    ------
+    UserError : an image, model, pruner, budget or file that cannot be used; said before the model is loaded. A pruner
+        that cannot reach the budget or act on the model is no error: its panel says why
+
+    """
+    write = _writer(order.out)
+    budget: BudgetInfo = _read("--budget", order.budget, Budget)
+    contestants = [_contestant(text, order.seed) for text in order.pruners]
+    if not contestants:
+        raise UserError("no pruner to show; name at least one with --pruner, e.g. --pruner random")
+    images = [(path.name, read_image(path)) for path in order.images]
+    device = open_device(order.device)
+    path = str(Path(vtpbench.suites.__path__[0], "demo", "model")) if order.model == DEMO else order.model
+    described = describe_model(order.model, path, dtype="float32" if device.type == "cpu" else "bfloat16")
+    transformers.logging.disable_progress_bar()
+    gallery = Gallery(open_model(described, device), contestants, budget, order.question)
+    strips = tuple(Strip(name, tuple(gallery.panels(image))) for name, image in images)
+    write_atomic(order.out, write(Sheet(_title(order, budget), _facts(order), strips)))
+    return order.out
+
+
+def read_image(path: Path) -> Image:
+    """Decode an image file to RGB; raises `UserError` where it is missing or unreadable."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise UserError(f"cannot read the image {path}: {e.strerror}") from e
+    return Picture(str(path), data).decode()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A loaded model and the pruners to compare on it."""
+
+    family: Family
+    contestants: Sequence[Contestant]
+    budget: BudgetInfo
+    question: str | None
+    longest: int = LONGEST
+    """Tokens of an answer."""
+
+    def panels(self, image: Image) -> Iterator[Panel]:
+        """Show an image as it is, then with what each pruner keeps."""
+        whole = self._look(Vanilla(), image)
+        pixels = np.asarray(_reduced(image))
+        facts = (f"{image.width} x {image.height} pixels", f"{whole.original} vision tokens")
+        yield Panel("Input", facts, Board(pixels, np.empty((0, 4))), note=self._note(whole, "All tokens: "))
+        for contestant in self.contestants:
+            try:
+                seen = self._look(contestant.pruner, image)
+            except (Infeasible, Unsupported) as e:
+                kind = "infeasible" if isinstance(e, Infeasible) else "unsupported"
+                yield Panel(contestant.label, (kind,), note=str(e))
+            else:
+                yield from self._pruned(contestant.label, seen, image)
+
+    def _look(self, pruner: Pruner, image: Image) -> Look:
+        question, longest = (NEUTRAL, 1) if self.question is None else (self.question, self.longest)
+        key = f"{image_name(image)}:0"
+        return look(self.family, pruner, image, key, question, lambda n: tokens_for(self.budget, n), longest)
+
+    def _pruned(self, label: str, seen: Look, image: Image) -> Iterator[Panel]:
+        board = self._board(image, seen.grid)
+        for number, stop in enumerate(seen.stops, 1):
+            last = number == len(seen.stops)
+            note = self._note(seen) if last else ""
+            title = label if number == 1 else f"{label}, continued"
+            yield _panel(title, seen, stop, board, note)
+            if stop.segments is not None:
+                slots = len(np.unique(stop.segments[stop.segments >= 0]))
+                detail = (f"{slots} segments",)
+                yield Panel(label, detail, board, kept=stop.kept[stop.kept >= 0], groups=stop.segments, coloured=True)
+
+    def _note(self, seen: Look, before: str = "") -> str:
+        return "" if self.question is None else before + (seen.answer.strip() or "(no answer)")
+
+    def _board(self, image: Image, grid: Grid) -> Board:
+        canvas, boxes = token_boxes(self.family, image, grid)
+        return Board(np.asarray(_reduced(canvas)), boxes)
+
+
+def _panel(title: str, seen: Look, stop: Stop, board: Board, note: str) -> Panel:
+    """Show a cut. Where nothing but averages stays, show what was averaged; else mark places and members."""
+    where = f"layer {stop.at}" if stop.at else "before the LLM" if seen.cut else "image made smaller" if seen.shrunk else "no cut"
+    placed = stop.kept[stop.kept >= 0]
+    padding = int((np.ptp(board.boxes[placed].reshape(-1, 2, 2), axis=1) == 0).any(axis=1).sum())
+    averaged = len(stop.places) == len(placed) > 0
+    counts = {
+        "merged": len(stop.places),
+        "on padding": 0 if averaged else padding,  # what is averaged may reach into the picture
+        "without a place": len(stop.kept) - len(placed),
+    }
+    extra = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    detail = (f"{where}: {len(stop.kept)} of {seen.original}", *([extra] if extra else []))
+    if averaged:
+        groups = np.full(len(board.boxes), -1)
+        for token, row in stop.members.items():
+            groups[token] = row
+        return Panel(title, detail, board, kept=np.flatnonzero(groups >= 0), groups=groups, note=note)
+    members = np.array(sorted(stop.members), dtype=np.int64)
+    return Panel(title, detail, board, kept=placed, places=stop.places, members=members, note=note)
+
+
+def _reduced(image: Image) -> Image:
+    small = image.copy()
+    small.thumbnail((LARGEST, LARGEST))
+    return small
+
+
+def _title(order: Order, budget: BudgetInfo) -> str:
+    unit = "vision tokens" if budget.tokens is not None else "of the vision tokens"
+    return f"{order.model}: {budget.label} {unit}, on average over the decoder's layers"
+
+
+def _facts(order: Order) -> tuple[str, ...]:
+    if order.question is not None:
+        return (f"Question: {' '.join(order.question.split())}",)
+    return (f"No question was given; pruners inside the language model saw '{NEUTRAL}'",)
+
+
+def _contestant(text: str, seed: int) -> Contestant:
+    spec: PrunerSpec = _read("--pruner", text, PrunerSpec)
+    seeded = any(field.name == "seed" for field in dataclasses.fields(find(spec.name).load()))
+    options = ", ".join(f"{name}={value}" for name, value in spec.options.items())
+    label = f"{spec.label} ({options})" if options and spec.label == spec.name else spec.label
+    return Contestant(label, build(spec.name, {**spec.options, **({"seed": seed} if seeded else {})}))
+
+
+def _read(option: str, text: str, kind: Any) -> Any:
+    """Read an option that is written as in a suite."""
+    try:
+        return TypeAdapter(kind).validate_python(yaml.safe_load(text))
+    except yaml.YAMLError as e:
+        raise UserError(f"{option} {text}: this is not YAML; write a name, or 'name: {{option: value}}' in quotes") from e
+    except ValidationError as e:
+        raise UserError(f"{option} {text}: {e.errors()[0]['msg']}") from e
+
+
+def _writer(out: Path) -> Any:
+    """Find the format by the file's name; raises `UserError` now rather than after the work."""
+    if out.suffix.lower() not in WRITERS:
+        raise UserError(f"--out {out}: the name must end in {' or '.join(WRITERS)}")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(out.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return WRITERS[out.suffix.lower()]
