@@ -6,21 +6,18 @@ import json
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from vtpbench.harness.cli_report import RESULTS, merge_command, report_command
+from vtpbench.harness.cli_show import show_command
 from vtpbench.harness.cli_train import train_app
+from vtpbench.harness.console import console, print_grid, say, warn
 from vtpbench.pruners.errors import UserError
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 USER_ERROR, INTERRUPTED = 2, 130
-RESULTS = Path("results")
-WIDTH_ELSEWHERE = 200
-"""Columns where the output is no terminal."""
 
 
 class Group(TyperGroup):
@@ -31,10 +28,10 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as e:
-            _say("error", str(e), "red")
+            say("error", str(e), "red")
             raise typer.Exit(USER_ERROR) from e
         except KeyboardInterrupt as e:
-            _say("stopped", "what is finished is kept; run the same command again to go on", "yellow")
+            say("stopped", "what is finished is kept; run the same command again to go on", "yellow")
             raise typer.Exit(INTERRUPTED) from e
 
 
@@ -46,7 +43,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Fair, repeatable comparisons of vision token pruning.",
 )
-app.add_typer(train_app, name="train")
 
 
 class Kind(str, Enum):
@@ -97,8 +93,8 @@ def run_command(
     from vtpbench.harness.job import Choices, execute, make_job
     from vtpbench.harness.progress import make_progress
 
-    job = make_job(suite, Choices(out, only or (), set_ or (), limit, batch_size, dtype), _warn)
-    summary = execute(job, device, make_progress(_console(sys.stderr)))
+    job = make_job(suite, Choices(out, only or (), set_ or (), limit, batch_size, dtype), warn)
+    summary = execute(job, device, make_progress(console(sys.stderr)))
     for line in summary.lines():
         typer.echo(line)
     raise typer.Exit(summary.exit_code)
@@ -117,40 +113,40 @@ def plan_command(
     """Show the cells of a suite: done, missing or impossible, with tokens and an estimate of time."""
     from vtpbench.harness.job import Choices, make_job, show
 
-    job = make_job(suite, Choices(out, only or (), set_ or (), limit, batch_size, dtype), _warn)
+    job = make_job(suite, Choices(out, only or (), set_ or (), limit, batch_size, dtype), warn)
     typer.echo(show(job))
 
 
-@app.command("report")
-def report_command(
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[SUITE|FOLDER]...", help="Suites or folders of results; by default everything under results."),
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", help="markdown, csv, json or latex; by default a table on a terminal and markdown elsewhere."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead.")] = None,
-) -> None:
-    """Print the tables of what has been measured."""
-    from vtpbench.harness.files import write_atomic
-    from vtpbench.harness.sources import gather
-    from vtpbench.report.render import render
-    from vtpbench.report.table import build
-    from vtpbench.report.terminal import Terminal
+app.command("report")(report_command)
+app.command("merge")(merge_command)
+app.command("show")(show_command)
 
-    found = gather(sources or [str(RESULTS)], RESULTS, _warn)
-    tables = build(found.records, found.benchmarks, found.pruners)
-    console = _console(sys.stdout)
-    if format_ is None and out is None and console.is_terminal:
-        console.print(Terminal(tables))
+
+@app.command("data")
+def data_command(
+    suite: SuiteName,
+    set_: Set = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download what is missing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show which datasets and checkpoints of a suite are here, how large they are, and how to bring the rest."""
+    from vtpbench.harness import datareport
+    from vtpbench.harness.suite import load
+
+    found = load(suite, set_ or ())
+    if fetch:
+        datareport.fetch(found, typer.echo)
+    assets = datareport.examine(found)
+    rows = datareport.rows(assets)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    text = render(tables, format_ or "markdown")
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_atomic(out, text.encode())
+    _print_rows(rows)
+    for line in datareport.advice(assets):
+        typer.echo(line)
+
+
+app.add_typer(train_app, name="train")
 
 
 @app.command("check")
@@ -192,7 +188,7 @@ def list_command(kind: Kind, as_json: Annotated[bool, typer.Option("--json", hel
     if as_json:
         typer.echo(json.dumps(items, indent=1, ensure_ascii=False))
     else:
-        _print_grid([list(items[0]), *(["" if value is None else str(value) for value in item.values()] for item in items)])
+        _print_rows([{key: item[key] for key in listing.BRIEF.get(kind.value, item)} for item in items])
 
 
 @app.command("doctor")
@@ -207,31 +203,9 @@ def doctor_command(
     if as_json:
         typer.echo(json.dumps(as_dicts(findings), indent=1, ensure_ascii=False))
     else:
-        _print_grid([[f.status, f.topic, f.detail + (f"\nmend: {f.mend}" if f.mend else "")] for f in findings])
+        print_grid([[f.status, f.topic, f.detail + (f"\nmend: {f.mend}" if f.mend else "")] for f in findings])
     raise typer.Exit(1 if any(finding.status == "broken" for finding in findings) else 0)
 
 
-def _console(stream: Any) -> Console:
-    """Console on a stream as it is now: the engine silences libraries by putting others in place of stdout and stderr."""
-    from rich.console import Console
-
-    return Console(file=stream, width=None if stream.isatty() else WIDTH_ELSEWHERE)
-
-
-def _warn(line: str) -> None:
-    _say("warning", line, "yellow")
-
-
-def _say(word: str, line: str, color: str) -> None:
-    typer.secho(f"vtpbench: {word}: ", fg=color, nl=False, err=True)  # plain where stderr is no terminal
-    typer.echo(line, err=True)
-
-
-def _print_grid(rows: list[list[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    for row in rows:
-        grid.add_row(*map(Text, row))
-    _console(sys.stdout).print(grid)
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    print_grid([list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)])

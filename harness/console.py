@@ -1,0 +1,43 @@
+"""What commands say on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH_ELSEWHERE = 200
+"""Columns where the output is no terminal."""
+
+
+def console(stream: Any) -> Console:
+    """Console on a stream as it is now: the engine silences libraries by putting others in place of stdout and stderr."""
+    from rich.console import Console
+
+    return Console(file=stream, width=None if stream.isatty() else WIDTH_ELSEWHERE)
+
+
+def warn(line: str) -> None:
+    """Print a warning to stderr."""
+    say("warning", line, "yellow")
+
+
+def say(word: str, line: str, color: str) -> None:
+    """Print a line to stderr behind the program's name and a coloured word."""
+    typer.secho(f"vtpbench: {word}: ", fg=color, nl=False, err=True)  # plain where stderr is no terminal
+    typer.echo(line, err=True)
+
+
+def print_grid(rows: list[list[str]]) -> None:
+    """Print rows of text in aligned columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console(sys.stdout).print(grid)
