@@ -20,6 +20,10 @@ from torch import Tensor
 from vtpbench.pruners.errors import Infeasible
 
 Kind = Literal["hidden", "received", "cls", "keys", "projected", "row", "text", "rows_mean", "layer_keys", "embeddings"]
+ATTENTION_KINDS: frozenset[Kind] = frozenset(("received", "cls", "keys"))
+"""Evidence of the vision tower that takes what enters a layer's attention."""
+DECODER_KINDS: frozenset[Kind] = frozenset(("row", "rows_mean", "text", "layer_keys", "embeddings"))
+"""Evidence of the language model."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class PyramidDrop(Pruner):
         at = boundaries((2, 8, 16), shape)
         name = f"PyramidDrop with cuts at layers {', '.join(map(str, at))}"
         require_reachable(budget, geometric(at, 0.0, n), n, shape, name)
-        return geometric(at, solve_ratio(at, min(budget, n) / n, shape.decoder_layers), n)
+        return geometric(at, solve_ratio(at, budget / n, shape.decoder_layers), n)
 
     def _paper(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         cuts = geometric(boundaries((8, 16, 24), shape), 0.5, n)

@@ -110,6 +110,9 @@ class Projection(nn.Module):
 class Decoder(nn.Module):
     """Random-prefix masked Transformer decoder; 69,288,960 parameters at the published sizes."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, dims: Dims, size: DecoderDims) -> None:
         super().__init__()
         width = dims.features

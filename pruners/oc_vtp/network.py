@@ -133,7 +133,9 @@ def start_as_clustering(attention: SlotAttention) -> None:
         gru.weight_hh.mul_(SMALL)
         gru.weight_ih[2 * width :] = torch.eye(width)
         gru.bias_ih[update] = KEEP_BIAS
-        attention.ffn.mlp[3].weight.mul_(SMALL)
+        refine = attention.ffn.mlp[3]
+        assert isinstance(refine, nn.Linear)
+        refine.weight.mul_(SMALL)
 
 
 class OCPruner(nn.Module):

@@ -77,7 +77,7 @@ class SparseVLM(Pruner):
             chosen = published(LISTS[self.version], budget, n, shape, f"SparseVLM {self.version}")
             return list_cuts(at, chosen, n, self.merging)
         require_reachable(budget, list_cuts(at, (1, 1, 1), n, self.merging), n, shape, f"SparseVLM {self.version}")
-        return fair_cuts(self.version, at, min(budget, n), n, shape.decoder_layers)
+        return fair_cuts(self.version, at, budget, n, shape.decoder_layers)
 
     def expected_average(self, budget: int, n: int, shape: ModelShape) -> float:
         """Average that a run must show: the budget, but for the authors' lists, which exceed their nominal budget."""
