@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vtpbench.harness.migrate import UnknownSchema, upgrade
+
 SCHEMA_VERSION = 1
 CODE = "vtpbench-code"
 """Name, among an environment's versions, of the hash of the harness's code that decides numbers."""
@@ -65,6 +67,13 @@ class BudgetInfo(_Frozen):
     ratio: float | None = None
     """The same as a fraction of the image's tokens, 0-1."""
 
+    @property
+    def label(self) -> str:
+        """Name as suites and tables have it: `16`, `11.1%`, or `all`."""
+        if self.tokens is not None:
+            return str(self.tokens)
+        return "all" if self.ratio is None else f"{100 * self.ratio:.4g}%"
+
 
 class BenchmarkInfo(_Frozen):
     """The benchmark as it was run."""
@@ -83,6 +92,11 @@ class BenchmarkInfo(_Frozen):
     """Fingerprint of the questions and images."""
     generation: dict[str, Any]
     """Generation arguments in force."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Keys whose sum is the score."""
+        return tuple(term.strip() for term in self.metric.split("+"))
 
 
 class Observed(_Frozen):
@@ -172,12 +186,12 @@ def load_record(path: Path) -> Record:
         raise BadRecord(f"{path}: not readable as JSON (truncated?): {e}") from e
     if not isinstance(body, dict):
         raise BadRecord(f"{path}: not a record")
-    if body.get("schema_version") != SCHEMA_VERSION:
-        raise BadRecord(f"{path}: schema {body.get('schema_version')!r}, this version reads {SCHEMA_VERSION}")
     if body.pop("checksum", None) != _checksum(body):
         raise BadRecord(f"{path}: the checksum does not match; the file was edited or damaged")
     try:
-        return Record.model_validate(body)
+        return Record.model_validate(upgrade(body, SCHEMA_VERSION))
+    except UnknownSchema as e:
+        raise BadRecord(f"{path}: {e}") from e
     except ValidationError as e:
         raise BadRecord(f"{path}: {e.errors()[0]['loc']}: {e.errors()[0]['msg']}") from e
 

@@ -1,15 +1,19 @@
-"""Records for a report: from suites by name, or from folders."""
+"""Records and per-sample tables for a report: from suites by name, or from folders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtpbench.harness.record import Record
 from vtpbench.harness.store import Store
 from vtpbench.harness.suite import Suite, load
 from vtpbench.pruners.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Sources:
     records: list[Record]
     benchmarks: list[str]
     pruners: list[str]
+    samples: Callable[[Record], pd.DataFrame | None]
+    """Per-sample table of a record, read anew at each call; None where it has none."""
 
 
 def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> Sources:
@@ -33,22 +39,34 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
     suites: list[Suite] = []
     for name in names:
         if Path(name).is_dir():
-            folders += _stores(Path(name))
+            folders += stores(Path(name))
         elif Path(name) != results:
             suites.append(load(name))
             folders.append(results / suites[-1].name)
-    records = [record for folder in dict.fromkeys(folders) for record in Store(folder, warn).records()]
+    stores_by_cell: dict[tuple[str, str], list[Store]] = {}
+    records: list[Record] = []
+    for store in (Store(folder, warn) for folder in dict.fromkeys(folders)):
+        for record in store.records():
+            records.append(record)
+            stores_by_cell.setdefault((record.suite, record.cell_id), []).append(store)
     if not records:
         raise UserError(f"no records in {', '.join(map(str, folders or names))}; measure something first: vtpbench run demo")
+
+    def samples(record: Record) -> pd.DataFrame | None:
+        holders = stores_by_cell.get((record.suite, record.cell_id), [])
+        tables = (store.samples(record.cell_id) for store in holders)
+        return next((table for table in tables if table is not None), None)
+
     matrices = [matrix for suite in suites for matrix in suite.matrix]
     return Sources(
         records,
         _unique(benchmark.label for matrix in matrices for benchmark in matrix.benchmarks),
         _unique(pruner.label for matrix in matrices for pruner in matrix.pruners),
+        samples,
     )
 
 
-def _stores(folder: Path) -> list[Path]:
+def stores(folder: Path) -> list[Path]:
     """Folder of one suite's results, or those of all suites below."""
     return [path.parent for path in sorted(folder.rglob("records")) if path.is_dir()]
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -24,6 +25,9 @@ from vtpbench.harness.cell import Cell, Sample
 from vtpbench.harness.files import write_atomic, writing
 from vtpbench.harness.journal import FileJournal
 from vtpbench.harness.record import BadRecord, Record, load_record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 POLL_S = 0.2
 
@@ -94,7 +98,14 @@ class Store:
 
     def save_samples(self, cell_id: str, samples: Sequence[Sample]) -> None:
         """Write a cell's per-sample table; before its record, so that a record always has its table."""
-        write_atomic(self.folder / "samples" / f"{cell_id}.parquet", _parquet(samples))
+        write_atomic(self.samples_path(cell_id), _parquet(samples))
+
+    def samples(self, cell_id: str) -> pd.DataFrame | None:
+        """Per-sample table of a cell, columns as the fields of `Sample`; None where there is none."""
+        import pandas as pd
+
+        path = self.samples_path(cell_id)
+        return pd.read_parquet(path) if path.exists() else None
 
     def add(self, record: Record) -> None:
         """Write a record and, unless the cell failed and will be tried again, forget its journal.
@@ -113,6 +124,10 @@ class Store:
     def record_path(self, cell_id: str) -> Path:
         """File of a cell's record."""
         return self.folder / "records" / f"{cell_id}.json"
+
+    def samples_path(self, cell_id: str) -> Path:
+        """File of a cell's per-sample table."""
+        return self.folder / "samples" / f"{cell_id}.parquet"
 
 
 def is_done(record: Record | None) -> bool:

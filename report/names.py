@@ -11,9 +11,7 @@ from vtpbench.report.settings import groups, identity, is_vanilla
 
 def budget_label(budget: BudgetInfo) -> str:
     """Name a budget as a suite does: `16`, `11.1%`, or `all`."""
-    if budget.tokens is not None:
-        return str(budget.tokens)
-    return "all" if budget.ratio is None else f"{100 * budget.ratio:.4g}%"
+    return budget.label
 
 
 def row_labels(records: Iterable[Record]) -> dict[str, str]:

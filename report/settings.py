@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from vtpbench.harness.record import BenchmarkInfo, Record
+from vtpbench.harness.record import CODE, BenchmarkInfo, Record
 from vtpbench.pruners.errors import UserError
 
 Key = TypeVar("Key")
@@ -41,6 +42,30 @@ def split(records: Iterable[Record]) -> tuple[Setting, ...]:
     ]
     parts.sort(key=lambda part: (part[0].suite, part[0].model.label))
     return tuple(Setting(_title(part, _siblings(part, parts)), tuple(part)) for part in parts)
+
+
+def require_comparable(records: Iterable[Record]) -> None:
+    """Refuse records of one model that no single table can hold.
+
+    Records of other suites, labels or weights are other tables by design, and so are other limits: a trial run, then the
+    full one. Anything else that separates two records of one model of a suite has probably happened unnoticed.
+
+    Raises
+    ------
+    UserError
+        Model settings, versions, batch size, or what a benchmark's label means, differ; the message names the values.
+
+    """
+    complaints = []
+    for (suite, label, _), same in groups(unique(records), lambda r: (r.suite, r.model.label, r.model.weights)).items():
+        words = [f"{name} {_counted(values)}" for name, values in sorted(_values(same).items()) if len(values) > 1]
+        if words:
+            complaints.append(f"model '{label}' of suite '{suite}' was run in settings that do not compare: {'; '.join(words)}")
+    if complaints:
+        raise UserError(
+            f"{'. '.join(sorted(complaints))}. Remove the records that are out of date, report on the folders one by one, "
+            "or see every setting as a table of its own with --mix"
+        )
 
 
 def unique(records: Iterable[Record]) -> list[Record]:
@@ -89,7 +114,29 @@ def newest(record: Record) -> tuple[str, str, str]:
 
 
 def _comparable(record: Record) -> tuple[str, str, str]:
-    return record.suite, identity(record.model), _text(_versions(record))
+    return record.suite, identity(record.model, without="id"), _text(_versions(record))  # one model may lie in two places
+
+
+def _values(records: Sequence[Record]) -> dict[str, Counter[str]]:
+    """Values of every fact that must be equal within a table, with the number of cells of each."""
+    found: dict[str, Counter[str]] = {}
+    unknown = dict.fromkeys((name for record in records for name in _versions(record)), "unknown")
+    for record in records:
+        versions = {"code of vtpbench" if name == CODE else name: v for name, v in (unknown | _versions(record)).items()}
+        facts = record.model.model_dump(mode="json", exclude={"label", "id", "weights"}) | versions
+        if record.batch:
+            facts["batch size"] = record.batch.requested
+        benchmark = record.benchmark.model_dump(mode="json", exclude={"label", "limit"})
+        facts |= {f"{name} of {record.benchmark.label}": value for name, value in benchmark.items()}
+        for name, value in facts.items():
+            found.setdefault(name, Counter())[value if isinstance(value, str) else _text(value)] += 1
+    return found
+
+
+def _counted(values: Counter[str]) -> str:
+    """Name each value with its cells, the most frequent first."""
+    ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))
+    return " and ".join(f"{value} ({n} cell{'s' * (n != 1)})" for value, n in ordered)
 
 
 def _versions(record: Record) -> dict[str, str]:
@@ -132,6 +179,8 @@ def _title(part: list[Record], siblings: list[list[Record]]) -> str:
     """Name model and suite, and whatever tells this table from the others of the same model and suite."""
     facts, others = _facts(part), [_facts(other) for other in siblings]
     differing = {key: text for key, text in facts.items() if any(other.get(key, text) != text for other in others)}
+    if ("", "weights") not in differing:
+        differing.pop(("", "id"), None)  # the same files in another place
     owners: dict[str, list[str]] = {}
     for (owner, _), text in differing.items():
         owners.setdefault(text, []).append(owner)

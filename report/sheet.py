@@ -1,0 +1,83 @@
+"""Sheets: tables of another form than the paper's, as Markdown to read and as rows for scripts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+from vtpbench.pruners.errors import UserError, did_you_mean
+from vtpbench.report.markdown import escape
+
+Value = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One table of texts; a line of one text is a heading within it."""
+
+    title: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    """Names and texts of what a reader must know."""
+    text_columns: int = 1
+    """Columns from the left that hold text; the others hold numbers."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The same findings twice: laid out, and row by row."""
+
+    grids: tuple[Grid, ...]
+    fields: tuple[str, ...]
+    rows: tuple[Mapping[str, Value], ...]
+
+
+FORMATS = ("markdown", "csv", "json")
+
+
+def render_sheet(sheet: Sheet, format_name: str) -> str:
+    """Print a sheet as text that ends with a newline; rows are not rounded.
+
+    Raises
+    ------
+    UserError
+        The format is unknown, or one that only tables of results have.
+
+    """
+    if format_name not in FORMATS:
+        raise UserError(f"this is not printed as '{format_name}'; {did_you_mean(format_name, FORMATS)}")
+    if format_name == "markdown":
+        return "\n".join(map(_markdown, sheet.grids))
+    if format_name == "json":
+        return json.dumps(sheet.rows, indent=1, ensure_ascii=False) + "\n"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, sheet.fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sheet.rows)
+    return text.getvalue()
+
+
+def _markdown(grid: Grid) -> str:
+    names = [escape(name) for name in grid.columns]
+    lines = [_cells(line, len(names)) for line in grid.lines]
+    widths = [max(3, *(cell_len(line[i]) for line in [names, *lines])) for i in range(len(names))]
+    text = grid.text_columns
+    rule = ["-" * width if i < text else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    shown = [f"| {' | '.join(_padded(line, widths, text))} |" for line in [names, rule, *lines]]
+    facts = [f"- **{escape(name)}:** {escape(fact)}" for name, fact in grid.facts]
+    return "\n".join([f"## {escape(grid.title)}", "", *shown, "", *facts, ""])
+
+
+def _cells(line: Sequence[str], n: int) -> list[str]:
+    return [f"**{escape(line[0])}**", *[""] * (n - 1)] if len(line) == 1 < n else [escape(text) for text in line]
+
+
+def _padded(line: Sequence[str], widths: Sequence[int], text_columns: int) -> list[str]:
+    spaces = [" " * (width - cell_len(value)) for value, width in zip(line, widths, strict=True)]
+    return [v + s if i < text_columns else s + v for i, (v, s) in enumerate(zip(line, spaces, strict=True))]
