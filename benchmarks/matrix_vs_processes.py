@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vtpbench.harness.cell import Cell, budget_label
+from vtpbench.harness.cell import Cell
 from vtpbench.harness.job import Choices, Job, make_job
 from vtpbench.harness.store import Store
 
@@ -37,7 +37,7 @@ def process_per_cell(job: Job, cell: Cell, folder: Path) -> tuple[float, float]:
     benchmark = job.suite.benchmarks[cell.benchmark.label]
     parts = {"pretrained": str(job.models[cell.model.label].folder), "pruner": cell.pruner.name, **cell.pruner.options}
     if not cell.is_vanilla:
-        parts["budget"] = budget_label(cell.budget)
+        parts["budget"] = cell.budget.label
     command = [*COMMAND, "lmms_eval", "--model", "vtpbench", "--tasks", cell.benchmark.task, "--output_path", str(folder)]
     command += ["--include_path", str(benchmark.file.parent), "--batch_size", str(cell.batch_size)]
     command += ["--limit", str(cell.benchmark.limit), "--model_args", ",".join(f"{k}={v}" for k, v in parts.items())]
@@ -45,11 +45,11 @@ def process_per_cell(job: Job, cell: Cell, folder: Path) -> tuple[float, float]:
     subprocess.run(command, check=True, cwd=benchmark.file.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     results = json.loads(next(folder.rglob("*results.json")).read_text())["results"][cell.benchmark.task]
-    return seconds, cell.benchmark.scale * sum(results[f"{term}"] for term in _keys(results, cell.benchmark.metric))
+    return seconds, cell.benchmark.scale * sum(results[f"{term}"] for term in _keys(results, cell.benchmark.terms))
 
 
-def _keys(results: dict[str, float], metric: str) -> list[str]:
-    return [key for term in metric.split(" + ") for key in results if key.split(",")[0] == term]
+def _keys(results: dict[str, float], terms: tuple[str, ...]) -> list[str]:
+    return [key for term in terms for key in results if key.split(",")[0] == term]
 
 
 def main() -> None:

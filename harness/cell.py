@@ -46,7 +46,7 @@ class Cell:
         return self.pruner.name == "vanilla"
 
     def __str__(self) -> str:
-        budget = "" if self.is_vanilla else f" @ {budget_label(self.budget)}"
+        budget = "" if self.is_vanilla else f" @ {self.budget.label}"
         return f"{self.model.label} / {self.pruner.label}{budget} / {self.benchmark.label} / seed {self.seed}"
 
 
@@ -62,13 +62,6 @@ def _without_places(pruner: PrunerInfo) -> dict[str, Any]:
         options = pruner.options.items()
         facts["options"] = {name: "" if isinstance(value, str) and Path(value).is_file() else value for name, value in options}
     return facts
-
-
-def budget_label(budget: BudgetInfo) -> str:
-    """Name a budget as a table does: `16`, `11.1%`, or `all`."""
-    if budget.tokens is not None:
-        return str(budget.tokens)
-    return "all" if budget.ratio is None else f"{100 * budget.ratio:.4g}%"
 
 
 def tokens_for(budget: BudgetInfo, n: int) -> int:

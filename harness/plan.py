@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vtpbench.harness.benchmarks import describe as describe_benchmark
-from vtpbench.harness.cell import Cell, budget_label, tokens_for
+from vtpbench.harness.cell import Cell, tokens_for
 from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo, Record
 from vtpbench.harness.suite import Matrix, ModelSpec, PrunerSpec, Suite
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError, did_you_mean
+from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.pruners.registry import build, find
 
 if TYPE_CHECKING:
-    from vtpbench.pruners.base import ModelShape, Pruner
+    from vtpbench.pruners.base import Pruner
 
 Fingerprint: TypeAlias = "Callable[[Pruner, ModelInfo], str]"
 _VANILLA = PrunerSpec(name="vanilla", label="vanilla")
@@ -64,31 +64,6 @@ def build_pruner(cell: Cell) -> Pruner:
     return build(cell.pruner.name, {**cell.pruner.options, **seed})
 
 
-def obstacles(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[str, str]:
-    """Say which cells cannot be measured and why, by id, before any of them is run.
-
-    Parameters
-    ----------
-    cells : planned cells
-    shapes : shape of each model by label; cells of other models, or of models without a fixed token count, are not judged
-
-    """
-    found: dict[str, str] = {}
-    for cell in cells:
-        shape, n = shapes.get(cell.model.label), cell.model.vision_tokens
-        if shape is None or n is None:
-            continue
-        try:
-            pruner = build_pruner(cell)
-            pruner.needs(shape)
-            pruner.cuts(tokens_for(cell.budget, n), n, shape)
-        except Infeasible as e:
-            found[cell.id] = f"infeasible: {e}"
-        except Unsupported as e:
-            found[cell.id] = f"unsupported: {e}"
-    return found
-
-
 def narrow(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
     """Keep the cells that every `key=value` names (one key several times: either value), and their denominators.
 
@@ -120,7 +95,7 @@ def narrow(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
 _NAMES: dict[str, Callable[[Cell], AbstractSet[str]]] = {
     "model": lambda cell: {cell.model.label},
     "pruner": lambda cell: {cell.pruner.name, cell.pruner.label},
-    "budget": lambda cell: {budget_label(cell.budget)},
+    "budget": lambda cell: {cell.budget.label},
     "benchmark": lambda cell: {cell.benchmark.label},
     "seed": lambda cell: {str(cell.seed)},
 }
@@ -181,7 +156,7 @@ def plan_rows(cells: Iterable[Cell], done: AbstractSet[str], reasons: Mapping[st
     """Gather cells to rows in their order; `done` holds ids, `reasons` comes from `obstacles`."""
     found: dict[tuple[str, str, str, int], PlanRow] = {}
     for cell in cells:
-        budget, n = budget_label(cell.budget), cell.model.vision_tokens
+        budget, n = cell.budget.label, cell.model.vision_tokens
         tokens = cell.budget.tokens if n is None else tokens_for(cell.budget, n)
         key = (cell.model.label, cell.pruner.label, budget, cell.seed)
         row = found.setdefault(key, PlanRow(*key[:3], tokens, cell.seed, {}))
@@ -195,8 +170,9 @@ def render_plan(
     done: AbstractSet[str],
     reasons: Mapping[str, str] | None = None,
     seconds: Callable[[Cell], float | None] = lambda cell: None,
+    schedules: Mapping[str, str] | None = None,
 ) -> str:
-    """Print a plan as text: a row per model, pruner, budget and seed, a column per benchmark, then counts and time.
+    """Print a plan as text: a row per model, pruner, budget and seed, a column per benchmark; schedules, counts and time.
 
     Parameters
     ----------
@@ -204,6 +180,7 @@ def render_plan(
     done : ids of cells that have their record
     reasons : why cells cannot be measured, by id, from `obstacles`
     seconds : estimated wall-clock time of a cell, None where unknown; see `estimator`
+    schedules : vision tokens by decoder layer of the cells that cut there, by id
 
     """
     reasons = reasons or {}
@@ -217,10 +194,17 @@ def render_plan(
     lines = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
     todo = [cell for cell in cells if cell.id not in done and cell.id not in reasons]
     blocked = [cell for cell in cells if cell.id in reasons and cell.id not in done]
-    why = dict.fromkeys(f"{c.model.label} / {c.pruner.label} @ {budget_label(c.budget)}: {reasons[c.id]}" for c in blocked)
+    why = _by_row(blocked, reasons)
+    cut = _by_row((cell for cell in cells if schedules and cell.id in schedules), schedules or {})
+    notes = [["", "vision tokens that enter the decoder layers:", *cut] if cut else [], ["", *why] if why else []]
     count = f"{len(cells)} cells: {len(cells) - len(todo) - len(blocked)} done, {len(todo)} missing"
     impossible = f", {len(blocked)} impossible" if blocked else ""
-    return "\n".join([*lines, "", *why, f"{count}{impossible}; {_time(todo, seconds)}"])
+    return "\n".join([*lines, *notes[0], *notes[1], "", f"{count}{impossible}; {_time(todo, seconds)}"])
+
+
+def _by_row(cells: Iterable[Cell], texts: Mapping[str, str]) -> list[str]:
+    """Print the texts of cells, by id, once for all benchmarks and seeds."""
+    return list(dict.fromkeys(f"{c.model.label} / {c.pruner.label} @ {c.budget.label}: {texts[c.id]}" for c in cells))
 
 
 def _time(todo: Sequence[Cell], seconds: Callable[[Cell], float | None]) -> str:

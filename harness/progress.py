@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import fmean
 from time import monotonic
-from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from vtpbench.harness.cell import Cell
+from vtpbench.harness.display import Display, make_bars
 from vtpbench.harness.record import Record
 
 
@@ -38,20 +37,14 @@ class Pace:
         return max(0.0, now - elapsed_s) + sum(known.get(_kind(other), usual) for other in rest)
 
 
-class Progress:
+class Progress(Display):
     """Plain lines: one as a cell begins, one as it ends."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, bars: Bars | None = None) -> None:
+        super().__init__(console, bars)
         self._pending: dict[str, Cell] = {}
         self._total = 0
         self._place = ""
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        del kind, error, trace
 
     def start(self, cells: Iterable[Cell]) -> None:
         """Name the cells that the run will visit."""
@@ -77,18 +70,13 @@ class Progress:
         self._pending.pop(cell.id, None)
         self.note(f"{cell}: done by another run")
 
-    def note(self, text: str) -> None:
-        """Show a line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
 
 class LiveProgress(Progress):
     """Two bars below the finished cells: the run with its failures and time left, the current cell with its speed."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        numbers = TextColumn("{task.completed}/{task.total} {task.fields[facts]}")
-        self._bars = Bars(TextColumn("{task.description}"), BarColumn(30), numbers, console=console, transient=True)
+        self._bars = make_bars(console, transient=True)
+        super().__init__(console, self._bars)
         self._run = self._bars.add_task("cells", total=None, facts="")
         self._cell = self._bars.add_task("", total=None, visible=False, facts="")
         self._pace = Pace()
@@ -96,13 +84,6 @@ class LiveProgress(Progress):
         self._begun = self._first_at = 0.0
         self._first: int | None = None
         self._failed = 0
-
-    def __enter__(self) -> Progress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bars.stop()
 
     def start(self, cells: Iterable[Cell]) -> None:
         """Name the cells that the run will visit."""

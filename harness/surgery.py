@@ -20,7 +20,7 @@ from vtpbench.harness.evidence import Arrival, decoder_evidence
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.choice import misplaced, refuse_misplaced, verify_shape
 from vtpbench.harness.models.layout import Layout
-from vtpbench.pruners.base import Cut, Evidence, Keep, Pruner, TokenView, take
+from vtpbench.pruners.base import DECODER_KINDS, Cut, Evidence, Keep, Pruner, TokenView, take
 from vtpbench.pruners.errors import Unsupported
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -85,7 +85,7 @@ class Surgeon:
         self.decoder, self.pruner, self.batch = decoder, pruner, batch
         self.flash = "flash" in decoder.config._attn_implementation  # such kernels take one flag per column as a mask
         self.layers: list[nn.Module] = list(decoder.layers)
-        self.needs = frozenset(n for n in needs if n.kind in ("row", "rows_mean", "text", "layer_keys", "embeddings"))
+        self.needs = frozenset(n for n in needs if n.kind in DECODER_KINDS)
         self.boundaries = {cut.at for image in batch.images for cut in image.later_cuts}
         self.trace = Trace()
         self.stages: list[Stage] = []

@@ -1,27 +1,47 @@
 """Fixtures that several folders share."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny tensors only lose by a second thread; a fork while one runs may hang."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_llava() -> Callable[[Any, Any, Path], Path]:
+    """Save a tiny model of the LLaVA kind with its processor, in Hugging Face form."""
+
+    def save(model: Any, processor: Any, folder: Path) -> Path:
+        model.model.save_pretrained(folder)
+        processor(
+            image_processor=model.image_processor,
+            tokenizer=model.tokenizer,
+            patch_size=4,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+            chat_template=model.chat_template,
+        ).save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, save_llava: Callable[[Any, Any, Path], Path]) -> Path:
     """Give the folder of a tiny random LLaVA in Hugging Face form: 16 vision tokens, 6 decoder layers."""
     from transformers import LlavaProcessor
 
     from vtpbench.harness.models.tiny import tiny_llava
 
-    folder = tmp_path_factory.mktemp("tiny-llava")
-    tiny = tiny_llava()
-    tiny.model.save_pretrained(folder)
-    LlavaProcessor(
-        image_processor=tiny.image_processor,
-        tokenizer=tiny.tokenizer,
-        patch_size=4,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token="<image>",
-        chat_template=tiny.chat_template,
-    ).save_pretrained(folder)
-    return folder
+    return save_llava(tiny_llava(), LlavaProcessor, tmp_path_factory.mktemp("tiny-llava"))

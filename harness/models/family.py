@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from vtpbench.harness.models.batch import Batch, ImageTokens
 from vtpbench.harness.models.choice import misplaced, refuse_misplaced, verify_shape
 from vtpbench.harness.models.layout import Layout, Part
+from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.surgery import Trace, pruned
 from vtpbench.pruners.base import Evidence, Grid, Keep, ModelShape, Pruner, TokenView, take
+from vtpbench.pruners.errors import Unsupported
 
 PIXELS_AT_ONCE = 32
 """Pictures that go through the vision tower together."""
@@ -87,13 +89,23 @@ class Family(ABC):
         return (folder,)
 
     @classmethod
+    def template(cls, folder: Path) -> str:
+        """Prompt template of a checkpoint, as Jinja."""
+        found = chat_template(folder)
+        if found is None:
+            raise Unsupported(f"{folder} has no chat template; add the chat_template.jinja of the model that it was made from")
+        return found
+
+    @classmethod
     @abstractmethod
     def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
         """Shape of a model with this configuration, and the vision tokens of an image where every image has equally many."""
 
     @classmethod
     @abstractmethod
-    def load(cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str) -> Family:
+    def load(
+        cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
+    ) -> Family:
         """Load a checkpoint that was verified to be of this family."""
 
     @property

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from vtpbench.harness.models.family import PIXELS_AT_ONCE, Family, Target, VisionTokens
 from vtpbench.harness.models.pretrained import load_pretrained
+from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.models.tower import tower_evidence, watching
-from vtpbench.pruners.base import Evidence, Grid, ModelShape
+from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
 
 VICUNA_V1 = (
@@ -63,6 +64,11 @@ class Llava(Family):
         self.side = tile_side(model.config)
 
     @classmethod
+    def template(cls, folder: Path) -> str:
+        """Prompt template of a checkpoint; that of LLaVA-1.5 where it brings none."""
+        return chat_template(folder) or VICUNA_V1
+
+    @classmethod
     def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
         """Shape of a model with this configuration, and the vision tokens of an image."""
         del preprocessing
@@ -92,14 +98,15 @@ class Llava(Family):
         return LlavaForConditionalGeneration
 
     @classmethod
-    def load(cls, path: Path | str, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str) -> Llava:
+    def load(
+        cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
+    ) -> Llava:
         """Load a checkpoint; the caller has verified that it is one."""
         from transformers import AutoImageProcessor, AutoProcessor
 
         model = load_pretrained(cls.model_class(), path, device, dtype=dtype, attn_implementation=attention)
         processor = AutoProcessor.from_pretrained(path)
         images = AutoImageProcessor.from_pretrained(path, backend="pil")
-        template = processor.chat_template or processor.tokenizer.chat_template or VICUNA_V1
         return cls(model, processor.tokenizer, images, template, preprocessing)
 
     @property
@@ -144,7 +151,7 @@ class Llava(Family):
         tower = self.model.model.vision_tower
         layers = tower.encoder.layers
         outputs = {self.shape.feature_layer, *(n.layer % len(layers) for n in needs if n.kind == "hidden")}
-        attended = {n.layer % len(layers) for n in needs if n.kind in ("received", "cls", "keys")}
+        attended = {n.layer % len(layers) for n in needs if n.kind in ATTENTION_KINDS}
         parts = []
         for chunk in pixels.split(PIXELS_AT_ONCE):
             with watching(layers, outputs, attended) as seen:

@@ -116,7 +116,7 @@ def describe_model(
         dtype=dtype,
         attention=attention,
         preprocessing=chosen,
-        prompt=_prompt(folder) if template is None else _prompt_name(template),
+        prompt=_prompt_name(family.template(folder) if template is None else template),
         vision_tokens=tokens,
     )
     return Described(info, replace(shape, folder=str(folder)), folder, template)
@@ -129,10 +129,11 @@ def open_model(described: Described, device: torch.device) -> Family:
     info = described.info
     family = families()[_model_type(described.folder, info.label)]
     dtype = getattr(torch, info.dtype)
-    loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing)
+    template = described.template or family.template(described.folder)
+    loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing, template)
     loaded.shape = replace(loaded.shape, folder=described.shape.folder)
     if described.template is not None:
-        _set_template(loaded, described.template, info.label)
+        _verify_template(loaded, info.label)
     return loaded
 
 
@@ -186,11 +187,10 @@ def _template(prompt: str, label: str) -> str:
         raise UserError(f"model '{label}': prompt {prompt} is neither vicuna_v1 nor a Jinja file that can be read: {e}") from e
 
 
-def _set_template(family: Family, template: str, label: str) -> None:
-    """Replace a model's prompt template; raises `UserError` for one that is wrong or made for another model."""
+def _verify_template(family: Family, label: str) -> None:
+    """Raise `UserError` where a model has a prompt template that is wrong or made for another model."""
     from jinja2 import TemplateError
 
-    family.chat_template = template
     try:
         images = family.token_ids(family.render("Why?", 2)).count(family.image_id)
     except TemplateError as e:
@@ -200,16 +200,7 @@ def _set_template(family: Family, template: str, label: str) -> None:
 
 
 def _prompt_name(template: str) -> str:
+    """Name a prompt template in records: `vicuna_v1`, or the hash of its text."""
     from vtpbench.harness.models.llava import VICUNA_V1
 
     return "vicuna_v1" if template == VICUNA_V1 else sha256(template.encode()).hexdigest()[:16]
-
-
-def _prompt(folder: Path) -> str:
-    """Hash of the chat template, or `vicuna_v1` where the checkpoint brings none."""
-    for name in ("chat_template.jinja", "chat_template.json"):
-        if (folder / name).is_file():
-            return sha256((folder / name).read_bytes()).hexdigest()[:16]
-    file = folder / "tokenizer_config.json"
-    template = json.loads(file.read_text()).get("chat_template") if file.is_file() else None
-    return sha256(json.dumps(template).encode()).hexdigest()[:16] if template else "vicuna_v1"

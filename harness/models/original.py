@@ -135,17 +135,24 @@ class _Original(Llava):
         return folder, tower_folder(folder)
 
     @classmethod
-    def load(cls, path: Path | str, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str) -> Llava:
+    def template(cls, folder: Path) -> str:
+        """Prompt that the original was trained with, whatever its tokenizer brings."""
+        del folder
+        return VICUNA_V1
+
+    @classmethod
+    def load(
+        cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
+    ) -> Llava:
         """Load a checkpoint; raises `UserError` where a weight is missing."""
         from transformers import AutoTokenizer
 
-        folder = Path(path)
-        parts = {"config": convert_config(folder), "state_dict": convert_weights(folder)}
+        parts = {"config": convert_config(path), "state_dict": convert_weights(path)}
         options = {"dtype": dtype, "attn_implementation": attention}
-        model = load_pretrained(cls.model_class(), folder, device, given=True, **parts, **options)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = load_pretrained(cls.model_class(), path, device, given=True, **parts, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.unk_token
-        return cls(model, tokenizer, cls.image_processor_of(tower_folder(folder)), VICUNA_V1, preprocessing)
+        return cls(model, tokenizer, cls.image_processor_of(tower_folder(path)), template, preprocessing)
 
     @staticmethod
     def image_processor_of(tower: Path) -> Any:

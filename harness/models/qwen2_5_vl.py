@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from vtpbench.harness.models.layout import Layout, Part
 from vtpbench.harness.models.pretrained import load_pretrained
 from vtpbench.harness.models.tower import watching
 from vtpbench.harness.models.windows import block_evidence, window_order
-from vtpbench.pruners.base import Evidence, Grid, ModelShape
+from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
 
 PATCHES_AT_ONCE = 1 << 15
@@ -65,7 +64,9 @@ class Qwen25VL(Family):
         return shape, None
 
     @classmethod
-    def load(cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str) -> Qwen25VL:
+    def load(
+        cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
+    ) -> Qwen25VL:
         """Load a checkpoint; the caller has verified that it is one."""
         from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
@@ -74,7 +75,7 @@ class Qwen25VL(Family):
         model = load_pretrained(Qwen2_5_VLForConditionalGeneration, path, device, **options)
         tokenizer = AutoTokenizer.from_pretrained(path)
         images = AutoImageProcessor.from_pretrained(path, backend="pil")
-        return cls(model, tokenizer, images, _template(path, tokenizer))
+        return cls(model, tokenizer, images, template)
 
     @property
     def decoder(self) -> nn.Module:
@@ -121,7 +122,7 @@ class Qwen25VL(Family):
         tower = self.model.model.visual
         blocks, depth = tower.blocks, self.shape.vision_layers
         outputs = {n.layer % depth for n in needs if n.kind == "hidden"}
-        attended = {n.layer % depth for n in needs if n.kind in ("received", "keys")}
+        attended = {n.layer % depth for n in needs if n.kind in ATTENTION_KINDS}
         pixels, sizes = inputs["pixel_values"].to(self.device, self.model.dtype), inputs["image_grid_thw"].to(self.device)
         with watching(blocks, outputs, attended, attention="attn") as seen:
             merged = tower(pixels, grid_thw=sizes).pooler_output
@@ -157,13 +158,3 @@ class Qwen25VL(Family):
         index, grid = images[part.image].index.clamp(min=0), images[part.image].grid
         axes = [torch.zeros_like(index), index // grid.width, index % grid.width]
         return torch.stack(axes), max(grid.height, grid.width)
-
-
-def _template(path: Path, tokenizer: Any) -> str:
-    """Find the chat template of a checkpoint: that of its processor, or else that of its tokenizer."""
-    file = Path(path) / "chat_template.json"
-    if file.is_file():
-        return str(json.loads(file.read_text())["chat_template"])
-    if tokenizer.chat_template is None:
-        raise Unsupported(f"{path} has no chat template; add the chat_template.jinja of the model that it was made from")
-    return str(tokenizer.chat_template)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtpbench.pruners.base import Evidence
+from vtpbench.pruners.base import ATTENTION_KINDS, Evidence
 
 _CHUNK = 8  # pictures at a time whose full attention is held in float32
 
@@ -60,7 +60,7 @@ def tower_evidence(layers: nn.ModuleList, seen: Seen, needs: Iterable[Evidence])
     for need in needs:
         if need.kind == "hidden":
             found[need] = seen.outputs[need.layer % len(layers)][:, 1:].float()
-        elif need.kind in ("received", "cls", "keys"):
+        elif need.kind in ATTENTION_KINDS:
             attention: Any = layers[need.layer % len(layers)].self_attn
             hidden = seen.attended[need.layer % len(layers)]
             if need.kind == "keys":

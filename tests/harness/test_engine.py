@@ -2,13 +2,14 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 
 from vtpbench.harness.cell import Answer
-from vtpbench.harness.engine import Engine, open_engine
+from vtpbench.harness.engine import Engine, Plugin, open_engine
 from vtpbench.harness.job import Choices, Job, execute, make_job
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.progress import Progress
@@ -176,3 +177,33 @@ def test_one_of_several_processes_is_refused_before_a_model_is_opened(job, monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="unset WORLD_SIZE"):
         execute(job, "cpu", Progress(Console()))
+
+
+@pytest.fixture(scope="module")
+def plugin(tiny_checkpoint) -> Plugin:
+    plugin = Plugin(str(tiny_checkpoint))
+    plugin.task_dict = {"mine": {"test": {0: None}}}
+    return plugin
+
+
+def asked(**generation) -> SimpleNamespace:
+    """One request as lmms-eval makes it, without a picture."""
+    return SimpleNamespace(args=("Why?", {"max_new_tokens": 4, **generation}, lambda doc: [], 0, "mine", "test"))
+
+
+def test_in_lmms_evals_hands_a_stop_text_is_no_list_of_characters(plugin) -> None:
+    (whole,) = plugin.generate_until([asked(until=None)])
+    assert whole
+    assert plugin.generate_until([asked(until=f"{whole[0]}, which is never said")]) == [whole]
+    assert plugin.generate_until([asked(until=whole[0])]) == [""]
+
+
+def test_in_lmms_evals_hands_sampling_is_refused(plugin) -> None:
+    with pytest.raises(UserError, match="task 'mine' asks for sampling; vtpbench decodes greedily"):
+        plugin.generate_until([asked(temperature=0.7)])
+
+
+def test_in_lmms_evals_hands_a_launcher_is_refused(tiny_checkpoint, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="unset WORLD_SIZE"):
+        Plugin(str(tiny_checkpoint))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.phases import Phases
 from vtpbench.harness.pictures import Pictures, read_exclusion
-from vtpbench.harness.plan import obstacles
+from vtpbench.harness.schedules import obstacles
 from vtpbench.harness.train import Order, read_config, tower_features, train_oc_vtp
 from vtpbench.pruners.errors import Unsupported, UserError
 from vtpbench.pruners.oc_vtp import OCVTP
 from vtpbench.pruners.oc_vtp.checkpoint import load
 from vtpbench.pruners.oc_vtp.features import FeatureStore
 from vtpbench.pruners.oc_vtp.progress import read_log
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIG = """\
 enc_hidden: 16
@@ -62,14 +64,6 @@ class Watched(Phases):
         self.seen.append((phase, done))
         if (phase, done) == ("training", self.stop):
             raise KeyboardInterrupt
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

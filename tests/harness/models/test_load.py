@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from vtpbench.harness.models.llava import VICUNA_V1
 from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.harness.models.template import PLACES, chat_template
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
@@ -15,27 +16,16 @@ VANILLA = build("vanilla", {})
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory, tiny, tiny_checkpoint) -> dict[str, Path]:
+def checkpoints(tmp_path_factory, tiny, tiny_checkpoint, save_llava) -> dict[str, Path]:
     """Tiny models as transformers saves them."""
     from transformers import LlavaNextProcessor
 
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("llava_next", "qwen2_5_vl")}
-    for name, folder in folders.items():
-        tiny(name).model.save_pretrained(folder)
-    model = tiny("llava_next")
-    LlavaNextProcessor(
-        image_processor=model.image_processor,
-        tokenizer=model.tokenizer,
-        patch_size=4,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=model.chat_template,
-    ).save_pretrained(folders["llava_next"])
-    model = tiny("qwen2_5_vl")
-    model.image_processor.save_pretrained(folders["qwen2_5_vl"])
-    model.tokenizer.save_pretrained(folders["qwen2_5_vl"])
-    (folders["qwen2_5_vl"] / "chat_template.json").write_text(json.dumps({"chat_template": model.chat_template}))
-    return {"llava": tiny_checkpoint, **folders}
+    llava_next = save_llava(tiny("llava_next"), LlavaNextProcessor, tmp_path_factory.mktemp("llava_next"))
+    model, qwen = tiny("qwen2_5_vl"), tmp_path_factory.mktemp("qwen2_5_vl")
+    for part in (model.model, model.image_processor, model.tokenizer):
+        part.save_pretrained(qwen)
+    (qwen / "chat_template.json").write_text(json.dumps({"chat_template": model.chat_template}))
+    return {"llava": tiny_checkpoint, "llava_next": llava_next, "qwen2_5_vl": qwen}
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl"])
@@ -152,6 +142,45 @@ def test_a_prompt_template_is_replaced(checkpoints, tmp_path) -> None:
     assert open_model(other, torch.device("cpu")).render("Why?", 1) == "<image>Why? A:"
     named = describe_model("tiny", str(checkpoints["llava"]), prompt="vicuna_v1")
     assert (named.info.prompt, named.template) == ("vicuna_v1", VICUNA_V1)
+
+
+def put_template(file: Path, template: str) -> None:
+    if file.suffix == ".jinja":
+        file.write_text(template)
+    else:
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        file.write_text(json.dumps({**known, "chat_template": template}))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_checkpoints_template_is_found_where_transformers_finds_it(place, checkpoints, tmp_path) -> None:
+    from transformers import AutoProcessor
+
+    folder = copy(checkpoints["llava"], tmp_path)
+    (folder / "chat_template.jinja").unlink()
+    for later in PLACES[PLACES.index(place) :]:
+        put_template(folder / later, f"from {later}")
+    processor = AutoProcessor.from_pretrained(folder)
+    assert chat_template(folder) == f"from {place}"
+    assert (processor.chat_template or processor.tokenizer.chat_template) == f"from {place}"
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next"])
+def test_a_template_in_the_processors_configuration_is_used_and_recorded(name, checkpoints, tmp_path) -> None:
+    folder = copy(checkpoints[name], tmp_path)
+    before = describe_model("tiny", str(folder)).info.prompt
+    put_template(folder / "processor_config.json", "{% for c in messages[0].content %}{{ c.text }}{% endfor %} A:")
+    assert describe_model("tiny", str(folder)).info.prompt != before
+    assert opened(folder).render("Why?", 0) == "Why? A:"
+
+
+def test_of_several_templates_one_must_be_given(checkpoints, tmp_path) -> None:
+    folder = copy(checkpoints["qwen2_5_vl"], tmp_path)
+    (folder / "chat_template.json").write_text('{"chat_template": [{"name": "default", "template": ""}]}')
+    with pytest.raises(UserError, match="holds several chat templates; give the one to use as the model's `prompt`"):
+        describe_model("tiny", str(folder))
+    (tmp_path / "own.jinja").write_text("{% for c in messages[0].content %}{{ c.text or '<|image_pad|>' }}{% endfor %} A:")
+    assert opened(folder, prompt=str(tmp_path / "own.jinja")).render("Why?", 1) == "<|image_pad|>Why? A:"
 
 
 @pytest.mark.parametrize(
