@@ -1,0 +1,63 @@
+"""The suites of the paper's tables: valid, and runnable with another model and other data in their places."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from runpy import run_path
+
+import pytest
+from rich.console import Console
+
+from vtpbench.harness.job import Choices, execute, make_job
+from vtpbench.harness.progress import make_progress
+from vtpbench.harness.sources import gather
+from vtpbench.harness.suite import load
+from vtpbench.report.markdown import markdown
+from vtpbench.report.settings import require_comparable
+from vtpbench.report.table import build
+
+TABLES = {"llava15": (10, 8), "llavanext": (6, 7), "qwen25vl": (4, 7), "quick": (5, 7)}
+"""Benchmarks and rows of each."""
+
+
+@pytest.fixture(scope="module")
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """Overrides that point each benchmark's official task at a few rows in its published columns."""
+    write = run_path(str(request.config.rootpath / "tests/harness/official/official_data.py"))["write"]
+    labels = load("llava15").benchmarks
+    return {label: write(label, tmp_path_factory.mktemp(label)) for label in labels}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_suite_is_valid(name: str) -> None:
+    suite = load(name)
+    (matrix,) = suite.matrix
+    assert (len(suite.benchmarks), len(matrix.pruners)) == TABLES[name]
+    assert "random" in {pruner.name for pruner in matrix.pruners}  # a ranking without it shows little
+    assert matrix.seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_suite_runs_with_the_embedded_model(
+    name: str, data: dict[str, dict[str, object]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model = {"label": "demo", "path": str(request.config.rootpath / "suites/demo/model"), "dtype": "float32"}
+    places = {
+        "models": [model],
+        "matrix.budgets": ["11.1%"],
+        "matrix.seeds": [0],
+        **{f"matrix.benchmarks.{n}": {label: {"overrides": data[label]}} for n, label in enumerate(load(name).benchmarks)},
+    }
+    settings = [f"{key}={json.dumps(value)}" for key, value in places.items()]
+    job = make_job(name, Choices(tmp_path, ("pruner=random", "pruner=visionzip"), settings), lambda line: None)
+    with (tmp_path / "log").open("w") as log:
+        summary = execute(job, "cpu", make_progress(Console(file=log)))
+    assert summary.exit_code == 0, (tmp_path / "log").read_text()
+    found = gather([str(tmp_path)], tmp_path, lambda line: None)
+    require_comparable(found.records)
+    (table,) = build(found.records, found.benchmarks, found.pruners, found.samples)
+    assert len(table.columns) == TABLES[name][0]
+    assert {row.label for block in table.blocks for row in block.rows} == {"vanilla", "random", "VisionZip"}
+    assert all(entry.score is not None for block in table.blocks for row in block.rows for entry in row.entries)
+    assert all(f" {label} " in markdown((table,)) for label in job.suite.benchmarks)
