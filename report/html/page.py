@@ -1,0 +1,64 @@
+"""The report as one HTML file: it works offline, loads nothing, and shows everything that comes from data as text."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from vtpbench.report.html.samples import browser, per_cell
+from vtpbench.report.html.view import Section, section
+from vtpbench.report.table import Table
+
+if TYPE_CHECKING:
+    from vtpbench.report.stats.evidence import Samples
+
+SCRIPTS = ("core.js", "table.js", "chart.js", "samples.js", "start.js")
+"""Parts of the one script, in order."""
+_HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def html(tables: Sequence[Table], samples: Samples = lambda record: None) -> str:
+    """Write the page; `samples` gives the per-sample table of a record, or None where there is none."""
+    style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
+    sections = [section(table, f"t{number}") for number, table in enumerate(tables, 1)]
+    limit = per_cell(tables)
+    embedded = [embed(_data(part, browser(part, samples, limit))) for part in sections]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(_asset("page.html.jinja")).render(
+        parts=list(zip(sections, embedded, strict=True)),
+        policy=_policy(style, script),
+        style=Markup(style),  # these two are ours, not data
+        script=Markup(script),
+    )
+    return f"{page}\n"
+
+
+def embed(value: Any) -> Markup:
+    """Write JSON that no HTML parser can take for the end of its `<script>`, for a comment or for a tag."""
+    return Markup(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_HARMLESS))
+
+
+def _data(part: Section, samples: dict[str, Any]) -> dict[str, Any]:
+    return {"axes": part.axes, "points": part.points, "samples": samples}
+
+
+def _policy(style: str, script: str) -> str:
+    """Content security policy: this very style and script, nothing else, and no markup made of strings."""
+    hashes = (b64encode(sha256(text.encode()).digest()).decode() for text in (style, script))
+    style_hash, script_hash = (f"'sha256-{value}'" for value in hashes)
+    return (
+        f"default-src 'none'; style-src {style_hash}; script-src {script_hash}; img-src data:; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _asset(name: str) -> str:
+    """Read a file beside this one; without the last newline, so that what is hashed is what stands between the tags."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8").rstrip("\n")

@@ -1,0 +1,64 @@
+/** Sorting and filtering of one table; `changed` is told which rows are shown. */
+class Scores {
+  constructor(part, changed) {
+    this.part = part
+    this.changed = changed
+    this.table = find(part, 'table.scores')
+    this.bodies = findAll(this.table, 'tbody')
+    this.flat = this.table.appendChild(html('tbody', {}))
+    this.rows = findAll(this.table, 'tr.row').map((element) => ({
+      element,
+      home: element.parentElement,
+      keys: findAll(element, '[data-key]').map((cell) => cell.dataset.key),
+    }))
+    this.heads = findAll(this.table, 'thead th[aria-sort]')
+    this.sorted = { column: -1, direction: 'none' }
+    this.heads.forEach((head, column) => find(head, 'button').addEventListener('click', () => this.sort(column)))
+    this.boxes = findAll(part, '.filters input')
+    for (const box of this.boxes) box.addEventListener('change', () => this.show())
+    find(part, '.all').addEventListener('click', () => {
+      for (const box of this.boxes) box.checked = true
+      this.show()
+    })
+    this.grouped = find(part, 'input.grouped')
+    this.grouped.addEventListener('change', () => this.show())
+    this.show()
+  }
+
+  /** Best first, then worst first, then as it was; text begins with A. */
+  sort(column) {
+    const order = column === 0 ? ['ascending', 'descending', 'none'] : ['descending', 'ascending', 'none']
+    const at = this.sorted.column === column ? order.indexOf(this.sorted.direction) : -1
+    this.sorted = { column, direction: order[(at + 1) % order.length] }
+    this.heads.forEach((head, i) => head.setAttribute('aria-sort', i === column ? this.sorted.direction : 'none'))
+    this.show()
+  }
+
+  ordered() {
+    const { column, direction } = this.sorted
+    if (direction === 'none') return this.rows
+    const sign = direction === 'ascending' ? 1 : -1
+    const compare = column === 0 ? (a, b) => a.localeCompare(b) : (a, b) => Number(a) - Number(b)
+    return [...this.rows].sort((a, b) => {
+      const [left, right] = [a.keys[column], b.keys[column]]
+      if (left === '' || right === '') return (left === '') - (right === '') // what has no number stays last
+      return sign * compare(left, right)
+    })
+  }
+
+  show() {
+    const chosen = (name) => new Set(this.boxes.filter((box) => box.checked && name in box.dataset).map((box) => box.dataset[name]))
+    const [pruners, budgets] = [chosen('pruner'), chosen('budget')]
+    const apart = this.grouped.checked
+    this.table.classList.toggle('grouped', apart)
+    for (const row of this.ordered()) {
+      const target = apart ? row.home : this.flat
+      target.append(row.element)
+      row.element.hidden = !pruners.has(row.element.dataset.pruner) || !budgets.has(row.home.dataset.budget)
+    }
+    for (const body of this.bodies) body.hidden = !apart || !find(body, 'tr.row:not([hidden])')
+    const shown = this.rows.filter((row) => !row.element.hidden)
+    find(this.part, '.count').textContent = `${shown.length} of ${this.rows.length} rows shown`
+    this.changed(new Set(shown.map((row) => row.element.id)))
+  }
+}

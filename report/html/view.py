@@ -1,0 +1,130 @@
+"""What the page shows of a table: texts and sort keys for its template, points for its chart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vtpbench.report.layout import Place, clean, header, places
+from vtpbench.report.rounding import half_up, paper
+from vtpbench.report.settings import is_vanilla
+from vtpbench.report.table import Block, Interval, Row, Table
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost of a row, to hold against its accuracy; less is better."""
+
+    key: str
+    label: str
+    unit: str
+    logarithmic: bool
+    value: Callable[[Row], float | None]
+
+
+AXES = (Axis("tokens", "Observed vision tokens per layer", "tokens", True, lambda row: row.observed),)
+"""Costs that the chart can show; one without data is left out."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One place of the table and what it sorts by; None sorts last."""
+
+    place: Place
+    key: float | str | None
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row."""
+
+    id: str
+    row: Row
+    pruner: int
+    """Number of the row's label, in the order of appearance: its colour and shape; -1 = vanilla."""
+    shown: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One block."""
+
+    title: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table."""
+
+    id: str
+    table: Table
+    title: str
+    header: tuple[str, ...]
+    groups: tuple[Group, ...]
+    pruners: tuple[tuple[int, str], ...]
+    """Number and label of each pruner, vanilla first."""
+    has_intervals: bool
+    axes: list[dict[str, Any]]
+    points: list[dict[str, Any]]
+
+
+def section(table: Table, name: str) -> Section:
+    """Prepare a table; `name` starts all of its ids."""
+    rows = [row for block in table.blocks for row in block.rows]
+    labels = list(dict.fromkeys(row.label for row in rows if not _is_vanilla(row)))
+    numbers = {row.label: -1 for row in rows if _is_vanilla(row)} | {label: i for i, label in enumerate(labels)}
+    groups = tuple(_group(block, f"{name}-{i}", numbers) for i, block in enumerate(table.blocks))
+    axes = [axis for axis in AXES if any(axis.value(row) is not None and row.average is not None for row in rows)]
+    return Section(
+        id=name,
+        table=table,
+        title=clean(table.title),
+        header=header(table),
+        groups=groups,
+        pruners=tuple((number, clean(label)) for label, number in numbers.items()),
+        has_intervals=any(shown.interval for group in groups for line in group.lines for shown in line.shown),
+        axes=[{"key": a.key, "label": a.label, "unit": a.unit, "log": a.logarithmic} for a in axes],
+        points=[_point(group, line, axes) for group in groups for line in group.lines if line.row.average is not None],
+    )
+
+
+def _group(block: Block, name: str, numbers: dict[str, int]) -> Group:
+    return Group(
+        clean(block.title),
+        tuple(Line(f"{name}-{i}", row, numbers[row.label], _shown(row)) for i, row in enumerate(block.rows)),
+    )
+
+
+def _shown(row: Row) -> tuple[Shown, ...]:
+    name, observed, *entries, average, n = places(row)
+    scores = (Shown(p, e.score, _text(e.interval)) for p, e in zip(entries, row.entries, strict=True))
+    mean = Shown(average, row.average, _text(row.average_interval))
+    return (Shown(name, clean(row.label)), Shown(observed, row.observed), *scores, mean, Shown(n, row.n))
+
+
+def _text(interval: Interval | None) -> str:
+    return "" if interval is None else " to ".join(map(paper, interval)) + " %"
+
+
+def _point(group: Group, line: Line, axes: list[Axis]) -> dict[str, Any]:
+    row = line.row
+    return {
+        "row": line.id,
+        "pruner": line.pruner,
+        "label": clean(row.label),
+        "budget": group.title,
+        "x": {axis.key: axis.value(row) for axis in axes},
+        "xText": {axis.key: "" if (x := axis.value(row)) is None else f"{half_up(x, 1)} {axis.unit}" for axis in axes},
+        "y": row.average,
+        "yText": line.shown[-2].place.text,
+        "interval": row.average_interval,
+        "intervalText": line.shown[-2].interval,
+        "partial": "" if row.n == len(row.entries) else line.shown[-1].place.text,
+    }
+
+
+def _is_vanilla(row: Row) -> bool:
+    return any(is_vanilla(record) for entry in row.entries for record in entry.records)
