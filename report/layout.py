@@ -47,6 +47,8 @@ def clean(text: str) -> str:
 
 
 def _entry(entry: Entry) -> Place:
+    if entry.status == "unpublished":
+        return Place(NONE)
     if entry.score is None:
         return Place(entry.status, notes=entry.notes)
     score = paper(entry.score) if entry.spread is None else paper_spread(entry.score, entry.spread)

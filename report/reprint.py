@@ -9,7 +9,7 @@ from typing import Any
 from vtpbench.harness.record import BenchmarkInfo, BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo, Record
 from vtpbench.report.published import PAPER, VANILLA, PaperBlock, PaperBudget, PaperRow, PaperTable, Published, number
 from vtpbench.report.rounding import paper
-from vtpbench.report.table import Block, Row, Table, build
+from vtpbench.report.table import Block, Entry, Row, Table, build
 
 
 def published_tables(figures: Published) -> tuple[Table, ...]:
@@ -85,7 +85,7 @@ def _titled(figures: Published, name: str, table: PaperTable, built: Table) -> T
     blocks = tuple(
         replace(
             block,
-            rows=tuple(replace(row, average=None) if printed[block.title, row.label] is None else row for row in block.rows),
+            rows=tuple(_as_printed(row, printed[block.title, row.label]) for row in block.rows),
         )
         for block in built.blocks
     )
@@ -100,9 +100,15 @@ def _titled(figures: Published, name: str, table: PaperTable, built: Table) -> T
         built,
         title=f"{table.model} · {source} · published, not measured",
         blocks=blocks,
-        notes=tuple('missing: the paper prints "-"' for _ in built.notes),
+        notes=(),
         footer=tuple(footer),
     )
+
+
+def _as_printed(row: Row, average: float | None) -> Row:
+    """Leave empty what the paper leaves empty."""
+    entries = tuple(Entry("unpublished") if entry.status == "missing" else entry for entry in row.entries)
+    return replace(row, entries=entries, average=None if average is None else row.average)
 
 
 def _paired(table: PaperTable, built: Table) -> Iterator[tuple[Block, Row, float | None]]:

@@ -18,7 +18,7 @@ from vtpbench.report.stats import REFERENCE
 if TYPE_CHECKING:
     from vtpbench.report.stats.evidence import Samples
 
-EntryStatus = Literal["ok", "failed", "infeasible", "unsupported", "missing"]
+EntryStatus = Literal["ok", "failed", "infeasible", "unsupported", "missing", "unpublished"]
 Interval = tuple[float, float]
 
 

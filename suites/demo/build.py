@@ -39,12 +39,30 @@ from vtpbench.suites.demo.scenes import GRID, KINDS, PATCH, SIZE
 from vtpbench.suites.demo.tower import DenseHeads, DenseTargets, train_tower
 
 N_VISION = GRID * GRID
-QUESTIONS_PER_TASK = {"exist": 3, "open": 4, "choice": 4, "read": 3}
-DRILLS_PER_TASK = {"exist": 6, "open": 8, "choice": 3, "read": 4}
 DRILL_BACKGROUND = 0.08
 """Share of background tokens that a drill shows."""
 BLIND_SHARE = 0.06
 """Share of training prompts without a picture, so that the blind baseline answers as well as it can."""
+
+
+@dataclass(frozen=True)
+class AnswerStage:
+    """One stage after the tower's.
+
+    scenes, steps, rate : scenes a step, steps, peak learning rate
+    questions : at most so many a scene, in the order of `TASKS`
+    drill : show objects and little else, ask bare questions;  joint : train the tower too
+    align : what the projected patches of an object should resemble the words for
+    """
+
+    name: str
+    scenes: int
+    steps: int
+    rate: float
+    questions: tuple[int, int, int, int] = (3, 4, 4, 3)
+    drill: bool = False
+    joint: bool = False
+    align: tuple[str, ...] = ("kind", "colour")
 
 
 @dataclass(frozen=True)
@@ -56,13 +74,17 @@ class Recipe:
     tower_batch: int = 32
     tower_steps: int = 4000
     tower_rate: float = 1.2e-3
-    answer_stages: tuple[tuple[str, int, int, float], ...] = (
-        ("drill", 16, 700, 1e-3),
-        ("drill again", 16, 450, 1.2e-3),
-        ("language", 8, 1000, 1.2e-3),
-        ("joint", 8, 150, 5e-4),
+    answer_stages: tuple[AnswerStage, ...] = (
+        AnswerStage("drill", 16, 700, 1e-3, questions=(6, 8, 3, 4), drill=True),
+        AnswerStage("drill again", 16, 450, 1.2e-3, questions=(6, 8, 3, 4), drill=True),
+        AnswerStage("language", 8, 1000, 1.2e-3),
+        AnswerStage("joint", 8, 150, 5e-4, joint=True),
+        AnswerStage("counts and sides", 8, 1800, 1e-3, questions=(2, 9, 2, 2), align=("kind", "colour", "side")),
+        AnswerStage("joint again", 8, 350, 8e-4, questions=(3, 7, 3, 3), joint=True, align=("kind", "colour", "side")),
+        AnswerStage("joint, sides", 8, 400, 1.2e-3, questions=(2, 9, 2, 2), joint=True, align=("kind", "colour", "side")),
+        AnswerStage("drill sides", 16, 250, 8e-4, questions=(3, 11, 2, 3), drill=True, align=("kind", "colour", "side")),
+        AnswerStage("all again", 8, 700, 1e-3, questions=(3, 7, 3, 3), align=("kind", "colour", "side")),
     )
-    """Name, scenes per step, steps, and peak learning rate of each stage after the tower's."""
 
 
 class Builder:
@@ -182,34 +204,34 @@ class Builder:
         self, model: LlavaForConditionalGeneration, heads: DenseHeads, tokenizer: PreTrainedTokenizerFast, number: int
     ) -> None:
         """Run one of the recipe's stages after the tower's."""
-        name, _, steps, rate = self.recipe.answer_stages[number]
-        if self.restore(model, heads, name):
+        stage = self.recipe.answer_stages[number]
+        if self.restore(model, heads, stage.name):
             return
         batch = self.answer_batches(Packer(tokenizer, N_VISION), number)
-        with self.stage(name):
-            train_answers(Answerer(model, heads, tokenizer), batch, steps, rate, name, self.log)
-        self.save(model, heads, name)
+        answerer = Answerer(model, heads, tokenizer, stage.align)
+        with self.stage(stage.name):
+            train_answers(answerer, batch, stage.steps, stage.rate, stage.joint, lambda text: self.log(f"{stage.name} {text}"))
+        self.save(model, heads, stage.name)
 
     def answer_batches(self, packer: Packer, number: int) -> Callable[[int], tuple[Tensor, DenseTargets, Pack]]:
         """Batches of scenes with a dozen questions each."""
-        name, scenes, steps, _ = self.recipe.answer_stages[number]
-        drill, stage = name.startswith("drill"), 100 + number
-        rows = self.rows(stage, scenes, steps)
-        wanted = DRILLS_PER_TASK if drill else QUESTIONS_PER_TASK
+        stage, seed = self.recipe.answer_stages[number], 100 + number
+        rows = self.rows(seed, stage.scenes, stage.steps)
+        wanted = list(zip(TASKS, stage.questions, strict=True))
 
         def batch(step: int) -> tuple[Tensor, DenseTargets, Pack]:
-            rng = np.random.default_rng((self.recipe.seed, 30, stage, step))
+            rng = np.random.default_rng((self.recipe.seed, 30, seed, step))
             questions: list[list[Question]] = [
-                [q for task, n in wanted.items() for q in ask(self.pictures.scenes[row], task, rng)[:n]] for row in rows[step]
+                [q for task, n in wanted for q in ask(self.pictures.scenes[row], task, rng)[:n]] for row in rows[step]
             ]
             pixels, targets = self.pictures.batch(rows[step], self.device)
             visible = torch.from_numpy(rng.random((len(questions), 1)) >= BLIND_SHARE)
-            if drill:
+            if stage.drill:
                 front = self.pictures.targets.kind[torch.from_numpy(rows[step])] != len(KINDS)
                 shown = visible & (front | torch.from_numpy(rng.random(front.shape) < DRILL_BACKGROUND))
             else:
                 shown = visible.expand(-1, N_VISION)
-            return pixels, targets, packer.pack(questions, shown, bare=drill).to(self.device)
+            return pixels, targets, packer.pack(questions, shown, bare=stage.drill).to(self.device)
 
         return batch
 

@@ -40,14 +40,14 @@ def accuracies(
     return found
 
 
-def write_card(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `README.md` beside the weights; `facts` comes from the build."""
+def write_card(folder: Path, facts: dict[str, Any], questions: int = QUESTIONS) -> None:
+    """Write `README.md` beside the weights; `facts` comes from the build, `questions` are those of each task."""
     model = open_model(describe_model("demo", str(folder)), torch.device("cpu"))
     seed = facts["recipe"]["seed"]
     rows = {
-        "unpruned (144 vision tokens)": accuracies(model, Vanilla(), None, seed),
-        "blind (no image)": accuracies(model, TextOnly(), 1, seed),
-        f"random pruning to {BUDGET} tokens": accuracies(model, Random(), BUDGET, seed),
+        "unpruned (144 vision tokens)": accuracies(model, Vanilla(), None, seed, questions),
+        "blind (no image)": accuracies(model, TextOnly(), 1, seed, questions),
+        f"random pruning to {BUDGET} tokens": accuracies(model, Random(), BUDGET, seed, questions),
     }
     table = ["| | " + " | ".join(TASKS) + " | mean |", "|---|" + "---:|" * (len(TASKS) + 1)]
     for name, scores in rows.items():
@@ -60,7 +60,7 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
     text = _TEXT.format(
         size=f"{size / 1e6:.2f}",
         table="\n".join(table),
-        questions=QUESTIONS,
+        questions=questions,
         stages=stages,
         recipe=recipe,
         machine=facts["machine"],

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vtpbench.suites.demo.questions import Question
-from vtpbench.suites.demo.scenes import COLOURS, KINDS
+from vtpbench.suites.demo.scenes import COLOURS, GRID, KINDS
 from vtpbench.suites.demo.tower import DenseHeads, DenseTargets
 
 CHAT_TEMPLATE = (
@@ -33,7 +33,10 @@ CHAT_TEMPLATE = (
 """The layout of vicuna_v1 without its system sentence: `USER: <image>` newline question ` ASSISTANT:`."""
 IGNORED = -100
 ALIGN_WEIGHT = 0.5
-"""Weight of the loss that makes a projected patch resemble the embeddings of the words for its colour and kind."""
+"""Weight of the loss that makes a projected patch resemble the embeddings of the words for what it shows."""
+SIDES = ("left", "right")
+WORDS: dict[str, tuple[str, ...]] = {"kind": KINDS, "colour": tuple(COLOURS), "side": SIDES}
+"""The words that a patch of an object can be aligned with."""
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -135,7 +138,13 @@ class Packer:
 class Answerer:
     """The parts of a LLaVA that answer, with the loss of a pack."""
 
-    def __init__(self, model: LlavaForConditionalGeneration, heads: DenseHeads, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self,
+        model: LlavaForConditionalGeneration,
+        heads: DenseHeads,
+        tokenizer: PreTrainedTokenizerFast,
+        align: tuple[str, ...],
+    ) -> None:
         self.model, self.heads = model, heads
         self.image_id = model.config.image_token_id
 
@@ -144,7 +153,7 @@ class Answerer:
             assert all(len(i) == 1 for i in ids), "every attribute is one token"
             return torch.tensor([i[0] for i in ids], device=model.device)
 
-        self.words = (words(KINDS), words(tuple(COLOURS)))
+        self.words = {name: words(WORDS[name]) for name in align}
 
     def loss(self, pixels: Tensor, targets: DenseTargets, pack: Pack, joint: bool) -> tuple[Tensor, float]:
         """Loss of a batch and the share of answer tokens that are right; `joint` trains the vision tower too."""
@@ -168,9 +177,12 @@ class Answerer:
     def _alignment(self, projected: Tensor, targets: DenseTargets) -> Tensor:
         table = self.model.get_input_embeddings().weight
         front = targets.kind != len(KINDS)
+        column = torch.arange(front.shape[-1], device=front.device) % GRID
+        side = (column >= GRID // 2).long().expand_as(front)
+        wanted = {"kind": targets.kind, "colour": targets.colour, "side": side}
         loss = projected.new_zeros(())
-        for words, target in zip(self.words, (targets.kind, targets.colour), strict=True):
-            loss = loss + F.cross_entropy(projected[front] @ table[words].T, target[front])
+        for name, words in self.words.items():
+            loss = loss + F.cross_entropy(projected[front] @ table[words].T, wanted[name][front])
         return loss
 
 
@@ -179,11 +191,10 @@ def train_answers(
     batch: Callable[[int], tuple[Tensor, DenseTargets, Pack]],
     steps: int,
     learning_rate: float,
-    name: str,
+    joint: bool,
     log: Callable[[str], None],
 ) -> None:
-    """Train in place; in stage `joint` the vision tower follows at a fifth of the rate and keeps its dense supervision."""
-    joint = name == "joint"
+    """Train in place; if `joint`, the vision tower follows at a fifth of the rate and keeps its dense supervision."""
     core = answerer.model.model
     parts = (core.language_model, core.multi_modal_projector, answerer.model.lm_head)
     answering = [p for part in parts for p in part.parameters()]
@@ -205,7 +216,7 @@ def train_answers(
         window.append(hits)
         if step % 50 == 49 or step == steps - 1:
             share = sum(window) / len(window)
-            log(f"{name} {step + 1}/{steps} loss {loss.item():.3f} answer tokens {share:.3f}")
+            log(f"{step + 1}/{steps} loss {loss.item():.3f} answer tokens {share:.3f}")
             window.clear()
     answerer.model.eval()
 
