@@ -53,20 +53,31 @@ def write_card(folder: Path, facts: dict[str, Any], questions: int = QUESTIONS) 
     for name, scores in rows.items():
         cells = [*scores.values(), sum(scores.values()) / len(scores)]
         table.append(f"| {name} | " + " | ".join(f"{100 * c:.1f}" for c in cells) + " |")
-    stages = "\n".join(f"- {name}: {took['minutes']} minutes" for name, took in facts["stages"].items())
-    recipe = "\n".join(f"- {key}: {value}" for key, value in facts["recipe"].items())
+    recipe = {key: value for key, value in facts["recipe"].items() if key != "answer_stages"}
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     size = sum(p.numel() for p in model.model.parameters())
     text = _TEXT.format(
         size=f"{size / 1e6:.2f}",
         table="\n".join(table),
         questions=questions,
-        stages=stages,
-        recipe=recipe,
+        stages=_stages(facts),
+        recipe=", ".join(f"{key} {value}" for key, value in recipe.items()),
         machine=facts["machine"],
         versions=versions,
     )
     (folder / "README.md").write_text(text)
+
+
+def _stages(facts: dict[str, Any]) -> str:
+    """Table of the stages with their times."""
+    recipe = facts["recipe"]
+    tower = {"name": "tower", "scenes": recipe["tower_batch"], "steps": recipe["tower_steps"], "rate": recipe["tower_rate"]}
+    lines = ["| stage | scenes a step | steps | peak rate | trains | minutes |", "|---|---:|---:|---:|---|---:|"]
+    for stage in (tower, *recipe["answer_stages"]):
+        parts = "everything" if stage.get("joint") else "tower" if stage is tower else "projector, language model"
+        minutes = facts["stages"].get(stage["name"], {}).get("minutes", "")
+        lines.append(f"| {stage['name']} | {stage['scenes']} | {stage['steps']} | {stage['rate']} | {parts} | {minutes} |")
+    return "\n".join(lines)
 
 
 _TEXT = """---
@@ -96,15 +107,13 @@ well as it can.
 
 Generated scenes only (`vtpbench.suites.demo.scenes`, `questions`); no photographs, no text from elsewhere. The stages: the
 tower alone by dense supervision; projector and language model on the frozen tower, first on drills (an object's tokens, bare
-questions), then as asked; everything together. The command `python -m vtpbench.suites.demo.build --work DIR` repeats all of it.
+questions), then as asked; everything together; and again with more of what was missing, counts and sides. The command `python -m vtpbench.suites.demo.build --work DIR` repeats all of it.
 
-Times of this build, on {machine}, other work running beside it:
+Times of this build, on {machine}, with other work beside it, so that they say little:
 
 {stages}
 
-Recipe:
-
-{recipe}
+{recipe}. Questions, drills and what patches are aligned with: `Recipe` in `suites/demo/build.py`.
 
 Versions: {versions}. Weights are stored in half precision. Licence: Apache-2.0, like the code.
 """

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.pruners.random import Random
 from vtpbench.pruners.text_only import TextOnly
 from vtpbench.pruners.vanilla import Vanilla
+from vtpbench.suites.demo.build import Recipe
 from vtpbench.suites.demo.card import accuracies, write_card
 from vtpbench.suites.demo.questions import TASKS
 
@@ -48,13 +50,18 @@ def test_it_looks_and_pruning_matters(model) -> None:
 
 def test_the_card_shows_what_was_measured(folder, model, tmp_path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
-    facts = {"recipe": {"seed": 3}, "stages": {"tower": {"minutes": 7}}, "versions": {"torch": "2"}, "machine": "a laptop"}
+    facts = {
+        "recipe": asdict(Recipe(seed=3)),
+        "stages": {"tower": {"minutes": 7}},
+        "versions": {"torch": "2"},
+        "machine": "a laptop",
+    }
     write_card(copy, facts, questions=2)
     card = (copy / "README.md").read_text()
-    header, _, *rows = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("|")]
+    header, _, *rows = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("|")][:5]
     assert header == [*TASKS, "mean"]
     assert [row[0] for row in rows] == ["unpruned (144 vision tokens)", "blind (no image)", "random pruning to 16 tokens"]
     measured = [100 * share for share in accuracies(model, Vanilla(), None, 3, 2).values()]
     assert [float(cell) for cell in rows[0][1:]] == [*measured, sum(measured) / len(TASKS)]
-    for fact in ("2 questions a task", "- tower: 7 minutes", "- seed: 3", "on a laptop", "Versions: torch 2."):
+    for fact in ("2 questions a task", "| tower | 32 | 4000 | 0.0012 | tower | 7 |", "| joint | 8 | 150 | 0.0005 | everything |", "seed 3", "on a laptop", "Versions: torch 2."):
         assert fact in card
