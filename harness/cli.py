@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vtpbench.harness.cli_profile import profile_command
 from vtpbench.harness.cli_report import RESULTS, merge_command, report_command
 from vtpbench.harness.cli_show import show_command
 from vtpbench.harness.cli_train import train_app
@@ -40,7 +41,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # plain help: loading rich would take longer than everything else here
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 130},
     help="Fair, repeatable comparisons of vision token pruning.",
 )
 
@@ -120,6 +122,7 @@ def plan_command(
 app.command("report")(report_command)
 app.command("merge")(merge_command)
 app.command("show")(show_command)
+app.command("profile")(profile_command)
 
 
 @app.command("data")

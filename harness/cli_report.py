@@ -59,7 +59,7 @@ def report_command(
 
     if sum((against is not None, columns is not None, samples)) > 1:
         raise UserError("--against, --columns and --samples are reports of their own; give one of them")
-    names = [name for name in sources or [str(RESULTS)] if name != PAPER]
+    names, speed = _sorted_out([name for name in sources or [str(RESULTS)] if name != PAPER])
     tables, found = _tables(names, PAPER in (sources or ()), columns, reference, mix)
     if against is not None or samples:
         from vtpbench.report.sheet import render_sheet
@@ -67,13 +67,34 @@ def report_command(
         if found is None:
             raise UserError("name a suite or a folder of results as well: published figures have no samples of their own")
         return _print(render_sheet(_compared(tables, against) if against else _flipped(found), format_ or "markdown"), out)
+    if speed and found is None and not tables:
+        return _print(_efficiency(speed, found, format_ or "markdown"), out)
     screen = console(sys.stdout)
     if format_ is None and out is None and screen.is_terminal:
         return screen.print(Terminal(tables))
     if format_ == "html":
         return _print(html(tables, found.samples if found else lambda record: None), out)
     text = render(tables, format_ or "markdown")
-    _print(text + _without_doubtful(tables) if format_ in (None, "markdown") else text, out)
+    if format_ in (None, "markdown"):
+        text += _without_doubtful(tables) + ("\n" + _efficiency(speed, found, "markdown") if speed else "")
+    _print(text, out)
+
+
+def _sorted_out(names: list[str]) -> tuple[list[str], list[Path]]:
+    """Split sources: those with answers, and folders with efficiency records; a folder may hold both."""
+    from vtpbench.harness.efficiency.record import find_efficiency
+    from vtpbench.harness.sources import stores
+
+    speed = [Path(name) for name in names if Path(name).is_dir() and find_efficiency(Path(name), warn)]
+    return [name for name in names if Path(name) not in speed or stores(Path(name))], speed
+
+
+def _efficiency(folders: list[Path], found: Sources | None, format_name: str) -> str:
+    """Print efficiency records, with relative accuracy beside where answers of the same model were found."""
+    from vtpbench.harness.efficiency.printing import efficiency_tables
+
+    records = found.records if found else ()
+    return "\n".join(efficiency_tables(folder, warn, records, format_name) for folder in folders)
 
 
 def _compared(tables: Sequence[Table], against: str) -> Sheet:

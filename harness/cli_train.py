@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-train_app = typer.Typer(no_args_is_help=True, help="Train a pruner that needs it.")
+train_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Train a pruner that needs it.")
 
 
 @train_app.callback()

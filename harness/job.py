@@ -55,6 +55,8 @@ def make_job(suite_name: str, choices: Choices, warn: Callable[[str], None]) -> 
     """Load and plan a suite; raises `UserError` for every mistake that can be known before a model is loaded."""
     named = {"limit": choices.limit, "batch_size": choices.batch_size}
     suite = load(suite_name, [*choices.settings, *(f"{key}={value}" for key, value in named.items() if value is not None)])
+    if not suite.benchmarks:
+        raise UserError(f"suite {suite_name} names no benchmarks: it is for `vtpbench profile {suite_name}`")
     if choices.dtype is not None:
         suite = suite.with_dtype(_dtype(choices.dtype))
     models: dict[str, Described] = {}
@@ -112,8 +114,11 @@ def _dtype(name: str) -> Dtype:
 
 
 def _describe(spec: ModelSpec) -> Described:
+    from vtpbench.harness.models.dummy import DUMMY, describe_dummy, refuse_dummy
     from vtpbench.harness.models.load import describe_model
 
+    if spec.path.startswith(f"{DUMMY}:"):
+        refuse_dummy(describe_dummy(spec.path.removeprefix(f"{DUMMY}:")).info)
     assert spec.dtype is not None  # filled in by `load`, as is the next
     assert spec.attention is not None
     described = describe_model(

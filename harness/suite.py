@@ -26,7 +26,8 @@ class Matrix(Strict):
     """Labels of the models that take part; None = all."""
     pruners: tuple[PrunerSpec, ...] = Field(strict=False)
     budgets: tuple[Budget, ...] = Field(default=(), strict=False)
-    benchmarks: tuple[Benchmark, ...] = Field(strict=False)
+    benchmarks: tuple[Benchmark, ...] = Field(default=(), strict=False)
+    """None where a suite is for `vtpbench profile` alone."""
     seeds: tuple[Seed, ...] = Field(default=(0,), strict=False)
     """Multiply pruners that draw at random, only them."""
 

@@ -28,7 +28,7 @@ class Random(Pruner):
     def select(self, view: TokenView) -> Tensor:
         """Take a prefix of each image's permutation."""
         rows = [torch.randperm(view.n, generator=private_generator(self.seed, key))[: view.cut.keep] for key in view.keys]
-        return torch.stack(rows).sort(dim=-1).values.to(view.features.device)
+        return torch.stack(rows).sort(dim=-1).values.to(view.features.device, non_blocking=True)
 
 
 def private_generator(*parts: object) -> torch.Generator:

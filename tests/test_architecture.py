@@ -31,7 +31,7 @@ def test_pruners_know_nothing_of_the_harness_or_the_report() -> None:
 
 
 def test_reports_read_records_only() -> None:
-    allowed = ("vtpbench.report", "vtpbench.harness.record", "vtpbench.pruners.errors")
+    allowed = ("vtpbench.report", "vtpbench.harness.record", "vtpbench.harness.efficiency.record", "vtpbench.pruners.errors")
     for file, modules in own_imports("report").items():
         assert all(m.startswith(allowed) for m in modules), file
 

@@ -84,7 +84,7 @@ def refuse_dummy(info: ModelInfo) -> None:
     """Raise `UserError` for a dummy; to be called wherever answers are about to be scored."""
     if info.weights == DUMMY:
         raise UserError(
-            f"model '{info.label}' has random weights (`weights: dummy`), its scores would mean nothing; "
+            f"model '{info.label}' has random weights (`path: dummy:...`), its scores would mean nothing; "
             "measure its speed with `vtpbench profile`, or give a checkpoint"
         )
 
@@ -119,7 +119,7 @@ def _config_file(name: str) -> Path:
     if not file.is_file():
         names = dummy_names()
         raise UserError(
-            f"no configuration '{name}' for `weights: dummy`; {did_you_mean(name, names)} "
+            f"no configuration '{name}' to draw random weights for; {did_you_mean(name, names)} "
             f"(there are {', '.join(names)}, or give the path of a config.json)"
         )
     return file

@@ -120,6 +120,15 @@ def network_on(path: str | Path, device: torch.device) -> OCPruner:
     return _network_on(*_identity(path), device)
 
 
+@lru_cache(maxsize=4)
+def random_network(width: int, device: torch.device) -> OCPruner:
+    """Build a network of the published widths, for features of this width, with random weights: as fast as a trained one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = OCPruner(Dims(features=width))
+    return network.requires_grad_(False).eval().to(device)
+
+
 def save(path: Path, state: Mapping[str, Tensor], header: Header, *, decoder: bool = False) -> None:
     """Write safetensors with the header, in one move; `decoder` keeps the training-only part too."""
     kept = {name: value.detach().cpu().contiguous() for name, value in state.items() if decoder or name.startswith(PRUNER_PARTS)}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, rank
 from vtpbench.pruners.errors import Infeasible, Unsupported
-from vtpbench.pruners.oc_vtp.checkpoint import content_hash, load, network_on
+from vtpbench.pruners.oc_vtp.checkpoint import content_hash, load, network_on, random_network
 from vtpbench.pruners.oc_vtp.tower import tower_hash
 from vtpbench.pruners.random import private_generator
 
@@ -19,6 +19,8 @@ DEPTH = 9 / 24
 """Where the authors take their features: "layer 9" of CLIP's 24."""
 FILE = "oc-vtp.safetensors"
 """Name of the weights in the folder of the model that they were trained for."""
+DUMMY = "dummy"
+"""As `checkpoint`: random weights of the published widths, to measure speed on a model whose weights are random as well."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class OCVTP(Pruner):
     Options
     -------
     checkpoint : trained weights, ours (*.safetensors) or the published weights.pth; relative to the working directory.
-        None = oc-vtp.safetensors in the model's folder
+        None = oc-vtp.safetensors in the model's folder, `dummy` = random weights, for `vtpbench profile` only
     layer : module index of the vision layer; None = the checkpoint's, or that at 9/24 of the depth
     pad : fill up to the budget by the attention that tokens receive in the feature layer, at random, or not at all
     top_k : tokens per slot
@@ -74,7 +76,7 @@ class OCVTP(Pruner):
     def fingerprint(self, shape: ModelShape) -> str:
         """Hash the checkpoint."""
         file = self._file(shape)
-        return content_hash(file) if file else ""
+        return content_hash(file) if file and file != DUMMY else ""
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the features that the checkpoint was trained on and, for padding, an attention summary."""
@@ -84,10 +86,7 @@ class OCVTP(Pruner):
                 "oc-vtp has no trained checkpoint for this model; train one with "
                 "`vtpbench train oc-vtp --model MODEL --images FOLDER`, or name one: `checkpoint: FILE`"
             )
-        trained = load(file)
-        layer = resolve_layer(trained.header.layer if self.layer is None else self.layer, shape)
-        tower = tower_hash(shape.folder) if shape.folder and trained.header.tower else None
-        trained.verify(width=shape.vision_width, layer=layer, tower=tower)
+        layer = self._layer(file, shape)
         if self.pad != "att_score":
             return frozenset({Evidence("hidden", layer)})
         if self.attention == "cls" and not shape.has_cls:
@@ -98,7 +97,7 @@ class OCVTP(Pruner):
         """Cut once, before the language model; refuses a budget too small for one slot."""
         if self._slot_count(budget) < 1:
             raise Infeasible(f"a budget of {budget} leaves no slot with top_k {self.top_k}; lower top_k or raise the budget")
-        if file := self._file(shape):
+        if (file := self._file(shape)) and file != DUMMY:
             load(file).verify(tokens=n)
         return (Cut(0, budget),)
 
@@ -121,6 +120,18 @@ class OCVTP(Pruner):
         beside = Path(shape.folder, FILE)
         return str(beside) if beside.is_file() else None
 
+    def _layer(self, file: str, shape: ModelShape) -> int:
+        """Find the vision layer, and refuse a checkpoint that was not trained for this model."""
+        if file == DUMMY:
+            if shape.folder is not None:
+                raise Unsupported("oc-vtp with `checkpoint: dummy` has random weights; it is for models that have, too")
+            return resolve_layer(self.layer, shape)
+        trained = load(file)
+        layer = resolve_layer(trained.header.layer if self.layer is None else self.layer, shape)
+        tower = tower_hash(shape.folder) if shape.folder and trained.header.tower else None
+        trained.verify(width=shape.vision_width, layer=layer, tower=tower)
+        return layer
+
     def _slot_count(self, budget: int) -> int:
         return self.slots or (budget + self.compat_extra_slot) // self.top_k
 
@@ -129,13 +140,14 @@ class OCVTP(Pruner):
         file = self._file(view.shape)
         assert file is not None, "needs() refuses to run without"
         features = _evidence(view, "hidden")
-        network = network_on(file, features.device)
+        width, device = features.shape[-1], features.device
+        network = random_network(width, device) if file == DUMMY else network_on(file, device)
         size = (self._slot_count(view.cut.keep), network.initializ.mean.shape[-1])
         if self.seed is None:
             noise = torch.randn(len(features), *size)
         else:
             noise = torch.randn(size, generator=private_generator("oc-vtp slots", self.seed))
-        attention: Tensor = network.bind(features, noise.to(features.device))[1]
+        attention: Tensor = network.bind(features, noise.to(device, non_blocking=True))[1]
         return attention
 
     def _filling(self, view: TokenView) -> Tensor:
@@ -145,9 +157,9 @@ class OCVTP(Pruner):
         if self.pad == "none":
             return torch.zeros_like(view.features[..., 0])
         if self.seed is None:
-            return torch.rand(view.features.shape[:2]).to(view.features.device)
+            return torch.rand(view.features.shape[:2]).to(view.features.device, non_blocking=True)
         draws = [torch.rand(view.n, generator=private_generator("oc-vtp filling", self.seed, key)) for key in view.keys]
-        return torch.stack(draws).to(view.features.device)
+        return torch.stack(draws).to(view.features.device, non_blocking=True)
 
 
 def resolve_layer(layer: int | None, shape: ModelShape) -> int:

@@ -1,0 +1,55 @@
+"""`vtpbench profile`: what pruning saves, and what it costs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def profile_command(
+    suite: Annotated[
+        str | None,
+        typer.Argument(metavar="[SUITE]", help="A YAML file or a suite that comes along: its models, pruners and budgets."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Hub id, folder, demo, or dummy:llava-1.5-7b for random weights; see docs/efficiency.md."),
+    ] = None,
+    pruner: Annotated[
+        list[str] | None,
+        typer.Option(help="As in a suite: a name, path/to/file.py:Class, or 'name: {option: value}'; may be repeated."),
+    ] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Average vision tokens per decoder layer: 64, or 11.1%; may be repeated.")
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="N|max", help="Prompts at once; max: as many as fit the GPU.")] = "1",
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each row, turn by turn.")] = 10,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed runs of each row.")] = 2,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 16,
+    picture: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels of the pictures.")] = "640x480",
+    dtype: Annotated[str | None, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:1 ...; by default the first GPU, else the CPU.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results; records go to efficiency/ inside.")] = Path("results"),
+) -> None:
+    """Measure FLOPs, latency and memory of every stage, pruner by pruner."""
+    from rich.console import Console
+
+    from vtpbench.harness.efficiency.order import Order, profile_order, read_protocol
+    from vtpbench.harness.efficiency.printing import efficiency_of, efficiency_tables
+    from vtpbench.harness.phases import make_phases
+    from vtpbench.report.efficiency_text import EfficiencyTerminal
+
+    protocol = read_protocol(batch, picture, new_tokens, warmup, repeats)
+    order = Order(suite, model, pruner or (), budget or (), dtype, device, out, protocol)
+    with make_phases(Console(file=sys.stderr)) as display:
+        files = profile_order(order, display.advance)
+    console = Console()
+    for file in files:
+        if console.is_terminal:
+            console.print(EfficiencyTerminal(efficiency_of(file, typer.echo)))
+        else:
+            typer.echo(efficiency_tables(file, typer.echo), nl=False)
+        typer.echo(f"record {file}", err=True)

@@ -1,0 +1,179 @@
+"""What `vtpbench profile` is asked for: models, pruners and budgets, of a suite or of the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+import vtpbench.suites
+from vtpbench.harness.efficiency.profile import Contestant, Progress, Protocol, profile
+from vtpbench.harness.efficiency.record import SUFFIX, EfficiencyRecord
+from vtpbench.harness.files import write_atomic
+from vtpbench.harness.job import open_device
+from vtpbench.harness.models.dummy import DUMMY, describe_dummy, filler, open_dummy
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.load import Described, describe_model, open_model
+from vtpbench.harness.record import BudgetInfo, PrunerInfo
+from vtpbench.harness.specs import Budget, Dtype, ModelSpec, PrunerSpec
+from vtpbench.harness.suite import load
+from vtpbench.pruners.errors import UserError, did_you_mean
+from vtpbench.pruners.registry import build, find
+
+DEMO = "demo"
+"""Name of the embedded model."""
+PREFIX = f"{DUMMY}:"
+"""Before the name of a configuration: a model of that shape with random weights."""
+TEXT_TOKENS = 32
+"""Of a dummy's prompt, as in Table 4 of the OC-VTP paper."""
+NEUTRAL = "Describe the image."
+"""Asked of a model with weights."""
+ALWAYS = PrunerSpec(name="random", label="random")
+"""In every table, as in the paper's Figure 3."""
+VANILLA = PrunerSpec(name="vanilla", label="vanilla")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line says; a suite, or a model with pruners and budgets."""
+
+    suite: str | None = None
+    model: str | None = None
+    pruners: Sequence[str] = ()
+    budgets: Sequence[str] = ()
+    dtype: str | None = None
+    device: str | None = None
+    out: Path = Path("results")
+    protocol: Protocol = dataclasses.field(default_factory=lambda: Protocol(""))
+    """Its question is filled in."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model with its rows."""
+
+    suite: str
+    described: Described
+    contestants: tuple[Contestant, ...]
+
+
+def profile_order(order: Order, progress: Progress) -> list[Path]:
+    """Measure, model after model, and write a record for each; returns the files.
+
+    Raises `UserError` for every mistake in the order before a model is opened.
+    """
+    if order.dtype is not None and order.dtype not in get_args(Dtype):
+        raise UserError(f"--dtype {order.dtype}: {did_you_mean(order.dtype, get_args(Dtype))}")
+    device = open_device(order.device)
+    tasks = list(_of_suite(order) if order.suite is not None else _of_options(order, device))
+    return [_measure(task, order, device, progress) for task in tasks]
+
+
+def describe(spec: ModelSpec, dtype: str, attention: str) -> Described:
+    """Say what a model is: a checkpoint, or behind `dummy:` a configuration that random weights are drawn for."""
+    options: dict[str, Any] = {"dtype": dtype, "attention": attention, "preprocessing": spec.preprocessing}
+    if spec.path.startswith(PREFIX):
+        described = describe_dummy(spec.path.removeprefix(PREFIX), **options)
+    else:
+        described = describe_model(spec.label, spec.location, revision=spec.revision, prompt=spec.prompt, **options)
+    info = described.info.model_copy(update={"id": spec.path, "label": spec.label})
+    return dataclasses.replace(described, info=info)
+
+
+def open_for_speed(described: Described, device: torch.device) -> Family:
+    """Open a model whose answers never end early, so that all rows generate equally many tokens."""
+    from transformers import GenerationConfig
+
+    if described.info.weights == DUMMY:
+        return open_dummy(described, device)
+    family = open_model(described, device)
+    family.model.generation_config = GenerationConfig()
+    return family
+
+
+def _of_suite(order: Order) -> Iterator[Task]:
+    if order.model is not None or order.pruners or order.budgets:
+        raise UserError("give either a suite, or --model with --pruner and --budget")
+    assert order.suite is not None
+    suite = load(order.suite)
+    for model in suite.models:
+        matrices = [matrix for matrix in suite.matrix if matrix.models is None or model.label in matrix.models]
+        asked = [(spec, budget) for matrix in matrices for spec in matrix.pruners for budget in matrix.budgets]
+        described = describe(model, order.dtype or str(model.dtype), str(model.attention))
+        yield Task(suite.name, described, contestants(asked))
+
+
+def _of_options(order: Order, device: torch.device) -> Iterator[Task]:
+    if order.model is None or not order.pruners or not order.budgets:
+        raise UserError("name what to profile: a suite, or --model, --pruner and --budget, e.g. --pruner fastv --budget 64")
+    dtype = order.dtype or ("float32" if device.type == "cpu" else "bfloat16")
+    path = str(Path(vtpbench.suites.__path__[0], "demo", "model")) if order.model == DEMO else order.model
+    label = DEMO if order.model == DEMO else Path(path.removeprefix(PREFIX)).name
+    described = describe(_read("--model", {"path": path, "label": label}, ModelSpec), dtype, "sdpa")
+    specs = [_read("--pruner", yaml.safe_load(text), PrunerSpec) for text in order.pruners]
+    budgets = [_read("--budget", yaml.safe_load(text), Budget) for text in order.budgets]
+    yield Task(label, described, contestants([(spec, budget) for spec in specs for budget in budgets]))
+
+
+def contestants(asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> tuple[Contestant, ...]:
+    """Put vanilla first, then random at every budget, then what was asked for."""
+    pruned = [(spec, budget) for spec, budget in asked if spec.name != VANILLA.name]
+    floors = [] if any(spec.name == ALWAYS.name for spec, _ in pruned) else [(ALWAYS, budget) for _, budget in pruned]
+    rows = {(spec.label, budget.label): (spec, budget) for spec, budget in [(VANILLA, BudgetInfo()), *floors, *pruned]}
+    return tuple(_contestant(spec, budget) for spec, budget in rows.values())
+
+
+def _contestant(spec: PrunerSpec, budget: BudgetInfo) -> Contestant:
+    entry, pruner = find(spec.name), build(spec.name, spec.options)
+    options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}
+    info = PrunerInfo(
+        name=spec.name, label=spec.label, options=options, code=entry.code(), distribution=entry.distribution
+    )
+    return Contestant(info, pruner, budget)
+
+
+def _measure(task: Task, order: Order, device: torch.device, progress: Progress) -> Path:
+    family, info = open_for_speed(task.described, device), task.described.info
+    question = filler(family, TEXT_TOKENS) if info.weights == DUMMY else NEUTRAL
+    protocol = dataclasses.replace(order.protocol, question=question)
+    record = profile(family, info, task.contestants, protocol, task.suite, _prefixed(info.label, progress))
+    path = order.out / "efficiency" / task.suite / file_name(record)
+    write_atomic(path, record.dump().encode())
+    return path
+
+
+def file_name(record: EfficiencyRecord) -> str:
+    """Name the file of a record: the model, the batch, and the hash of what was measured."""
+    model = re.sub(r"[^\w.-]+", "-", record.model.label).strip("-.").lower()
+    return f"{model}-batch{record.load.batch}-{record.id}{SUFFIX}"
+
+
+def _prefixed(label: str, progress: Progress) -> Progress:
+    def said(phase: str, done: int, total: int) -> None:
+        progress(f"{label}: {phase}", done, total)
+
+    return said
+
+
+def _read(option: str, value: Any, kind: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as e:
+        raise UserError(f"{option} {value}: {e.errors()[0]['msg']}") from e
+
+
+def read_protocol(batch: str, picture: str, new_tokens: int, warmup: int, repeats: int) -> Protocol:
+    """Read the command line's `--batch 8|max` and `--picture 640x480`; raises `UserError`."""
+    size = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", picture)
+    if size is None:
+        raise UserError(f"--picture {picture}: write WIDTHxHEIGHT in pixels, e.g. 640x480")
+    if batch != "max" and not re.fullmatch(r"[1-9]\d*", batch):
+        raise UserError(f"--batch {batch}: give a number from 1, or max")
+    return Protocol("", None if batch == "max" else int(batch), (int(size[1]), int(size[2])), new_tokens, warmup, repeats)

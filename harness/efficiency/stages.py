@@ -1,0 +1,206 @@
+"""One batch of prompts through a model, stage by stage, on the path that benchmarks take.
+
+Nothing is replaced: the four steps of a `Family` are called one after the other, and hooks on the vision tower, the decoder
+and the layers with a cut say where one stage ends and the next begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from PIL.Image import Image
+
+from vtpbench.harness.cell import tokens_for
+from vtpbench.harness.efficiency.timers import Lap, start_timer
+from vtpbench.harness.models.batch import Batch, ImageTokens
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.record import BudgetInfo, Observed
+from vtpbench.harness.surgery import Trace
+from vtpbench.pruners.base import Grid, Pruner
+
+Mark = Callable[[Literal["preprocess", "vision", "pruner", "projector", "prefill", "decode"]], None]
+"""Say that what was done since the previous mark was this stage."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch: each picture with the same question; `new_tokens` are generated, the first by the prefill."""
+
+    images: Sequence[Image]
+    question: str
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pruner at a budget on a model."""
+
+    family: Family
+    pruner: Pruner
+    budget: BudgetInfo
+
+    def tokens(self, n: int) -> int | None:
+        """Budget for an image of `n` tokens; None = no budget."""
+        return None if self.budget == BudgetInfo() else tokens_for(self.budget, n)
+
+    def target(self, grid: Grid) -> tuple[int, int] | None:
+        """Size to shrink an image to before the tower."""
+        tokens = self.tokens(grid.n)
+        return None if tokens is None else self.pruner.target_grid(tokens, grid, self.family.shape)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run showed beside its time.
+
+    Attributes
+    ----------
+    observed : vision tokens, counted in the forward pass
+    grid : how the tokens lay that the tower made
+    text : text tokens of the prompt
+    kv_bytes : of the key-value cache after the prefill, from its tensors
+    masked : decoder layers whose prefill got an explicit mask
+    peak_bytes : most memory that the device held at once; None where it does not say
+
+    """
+
+    observed: Observed
+    grid: Grid
+    text: int
+    kv_bytes: int
+    masked: int
+    peak_bytes: int | None
+
+
+def run(subject: Subject, prompts: Prompts, mark: Mark) -> tuple[list[ImageTokens], Batch, Trace]:
+    """Encode, prune, assemble and generate; gives what was left of each image, the batch, and what the decoder showed.
+
+    `pruner` is what follows the tower up to the projector, evidence and choice, and what the layers with a cut do before
+    they run; `projector` includes tokenizing and embedding the text; `prefill` lasts until the first token is chosen.
+    Where the images of a batch go through the tower in several passes, what happens between these counts as `vision`.
+    """
+    family, pruner = subject.family, subject.pruner
+    names = [str(n) for n in range(len(prompts.images))]
+    chosen = {}
+    with _marked_tower(family, mark):
+        encoded = family.encode(prompts.images, pruner.needs(family.shape), subject.target)
+    for tokens in encoded:
+        chosen.update(family.select(tokens, names, pruner, subject.tokens(tokens.original)))
+    mark("pruner")
+    batch = family.assemble([prompts.question] * len(names), [[chosen[n]] for n in range(len(names))])
+    mark("projector")
+    with _marked_decoder(family, {cut.at for image in batch.images for cut in image.later_cuts}, mark):
+        _, trace = family.generate(batch, pruner, prompts.new_tokens)
+    return [chosen[n] for n in range(len(names))], batch, trace
+
+
+def timed(subject: Subject, prompts: Prompts) -> tuple[Lap, ...]:
+    """Run once against the clock."""
+    timer = start_timer(subject.family.device)
+    run(subject, prompts, timer.mark)
+    return timer.laps()
+
+
+def observe(subject: Subject, prompts: Prompts) -> Seen:
+    """Run once and look; raises `Infeasible` or `Unsupported` where the pruner cannot do what is asked."""
+    family, device = subject.family, subject.family.device
+    look = _Look()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with ExitStack() as hooks:
+        decoder: Any = family.decoder
+        hooks.callback(decoder.register_forward_hook(look.after_decoder).remove)
+        for layer in decoder.layers:  # behind the cuts, which change what the layer gets
+            hooks.callback(layer.self_attn.register_forward_pre_hook(look.before_attention, with_kwargs=True).remove)
+        images, batch, trace = run(subject, prompts, lambda stage: None)
+    layout = batch.layout
+    return Seen(
+        observed=_observed(images, trace, family.shape.decoder_layers),
+        grid=images[0].grid,
+        text=sum(part.length for part in layout.rows[0] if part.image is None),
+        kv_bytes=look.kv_bytes,
+        masked=look.masked,
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    )
+
+
+@contextmanager
+def _marked_tower(family: Family, mark: Mark) -> Iterator[None]:
+    passes = 0
+
+    def before(*_: Any) -> None:
+        nonlocal passes
+        mark("vision" if passes else "preprocess")
+        passes += 1
+
+    tower = family.model.get_encoder(modality="image")
+    handles = tower.register_forward_pre_hook(before), tower.register_forward_hook(lambda *_: mark("vision"))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _marked_decoder(family: Family, cut: set[int], mark: Mark) -> Iterator[None]:
+    """Mark the first token, every further one, and in the prefill what is done before layers with a `cut`."""
+    calls = 0
+
+    def step(*_: Any) -> None:
+        nonlocal calls
+        if calls:
+            mark("prefill" if calls == 1 else "decode")
+        calls += 1
+
+    def before_cut(*_: Any) -> None:
+        if calls == 1:
+            mark("prefill")
+
+    def after_cut(*_: Any) -> None:
+        if calls == 1:
+            mark("pruner")
+
+    decoder: Any = family.decoder
+    with ExitStack() as hooks:
+        hooks.callback(decoder.register_forward_pre_hook(step).remove)
+        for number in cut:
+            layer = decoder.layers[number]
+            hooks.callback(layer.register_forward_pre_hook(before_cut).remove)  # registered before, so called before, the cut
+            hooks.callback(layer.input_layernorm.register_forward_pre_hook(after_cut).remove)
+        yield
+        mark("decode" if calls > 1 else "prefill")
+
+
+@dataclass
+class _Look:
+    """Filled by hooks while the prefill runs."""
+
+    kv_bytes: int = 0
+    masked: int = 0
+    done: bool = False
+
+    def before_attention(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self.done:
+            self.masked += kwargs.get("attention_mask") is not None
+
+    def after_decoder(self, module: Any, args: Any, output: Any) -> None:
+        if not self.done:
+            tensors = [tensor for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)]
+            self.kv_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            self.done = True
+
+
+def _observed(images: Sequence[ImageTokens], trace: Trace, layers: int) -> Observed:
+    """Average over images; one without a token left is not in the trace, and counts as nothing."""
+    per_layer = [sum(counts[layer] for counts in trace.per_layer.values()) / len(images) for layer in range(layers)]
+    return Observed(
+        tokens=sum(per_layer) / layers,
+        original=sum(image.original for image in images) / len(images),
+        per_layer=per_layer,
+        images=len(images),
+    )

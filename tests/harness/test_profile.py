@@ -1,0 +1,211 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vtpbench.harness.efficiency.batch_size import largest, largest_for_all
+from vtpbench.harness.efficiency.flops import Workload, count
+from vtpbench.harness.efficiency.order import contestants, describe, read_protocol
+from vtpbench.harness.efficiency.profile import Protocol, profile
+from vtpbench.harness.efficiency.record import (
+    BEFORE_FIRST_TOKEN,
+    STAGES,
+    SUFFIX,
+    EfficiencyRecord,
+    find_efficiency,
+    load_efficiency,
+)
+from vtpbench.harness.efficiency.shape import Dimensions
+from vtpbench.harness.efficiency.stages import Prompts, Subject, observe, run
+from vtpbench.harness.efficiency.timers import HostTimer, start_timer
+from vtpbench.harness.models.dummy import describe_dummy, noise_picture
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.load import find_checkpoint
+from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.record import BadRecord, BudgetInfo
+from vtpbench.harness.specs import ModelSpec, PrunerSpec
+from vtpbench.harness.store import Store
+from vtpbench.pruners.base import Grid
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import build
+
+INFO = describe_dummy("llava-1.5-7b", dtype="float32").info.model_copy(update={"label": "tiny"})
+ASKED = [(PrunerSpec(name=name, label=name), BudgetInfo(tokens=tokens)) for name, tokens in (("fastv", 10), ("fastv", 3))]
+PROTOCOL = Protocol("Why?", batch=2, picture=(24, 20), new_tokens=3, warmup=0, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def families() -> dict[str, Family]:
+    return {name: make() for name, make in TINY.items()}
+
+
+@pytest.fixture(scope="module")
+def record(families: dict[str, Family]) -> EfficiencyRecord:
+    return profile(families["llava"], INFO, contestants(ASKED), PROTOCOL, "tiny", lambda *_: None)
+
+
+def test_vanilla_comes_first_and_random_is_always_there(record: EfficiencyRecord) -> None:
+    rows = [(row.pruner.label, row.budget.label, row.status) for row in record.rows]
+    assert rows == [
+        ("vanilla", "all", "ok"),
+        ("random", "10", "ok"),
+        ("random", "3", "ok"),
+        ("fastv", "10", "ok"),
+        ("fastv", "3", "infeasible"),
+    ]
+    assert "budget" in str(record.rows[-1].reason) or "layer" in str(record.rows[-1].reason)
+
+
+def test_counts_are_those_of_the_forward_pass(record: EfficiencyRecord) -> None:
+    observed = [row.observed.per_layer for row in record.rows if row.observed is not None]
+    assert observed == [[16.0] * 6, [10.0] * 6, [3.0] * 6, [16.0, 16.0, 7.0, 7.0, 7.0, 7.0]]
+
+
+def test_every_repeat_has_every_stage(record: EfficiencyRecord) -> None:
+    for row in record.rows[:-1]:
+        assert tuple(row.times_ms) == STAGES
+        assert all(len(times) == 2 and min(times) >= 0 for times in row.times_ms.values())
+        first, total = row.summed_ms(BEFORE_FIRST_TOKEN), row.summed_ms()
+        assert [whole - decode for whole, decode in zip(total, row.times_ms["decode"], strict=True)] == pytest.approx(first)
+
+
+def test_cache_is_that_of_the_tokens_that_entered(record: EfficiencyRecord) -> None:
+    heads, size, bytes_each, prompts = 2, 8, 4, 2
+    for row in record.rows[:-1]:
+        assert row.observed is not None
+        entered = sum(row.observed.per_layer) + 6 * row.text_tokens
+        assert row.kv_bytes == 2 * prompts * heads * size * bytes_each * entered
+        assert row.masked_layers == record.rows[0].masked_layers
+        assert row.peak_bytes is None
+
+
+def test_operations_are_counted_from_what_was_observed(record: EfficiencyRecord, families: dict[str, Family]) -> None:
+    dimensions = Dimensions.from_config(families["llava"].model.config)
+    for row in record.rows[:-1]:
+        assert row.observed is not None
+        work = Workload(Grid(1, 4, 4), tuple(row.observed.per_layer), row.text_tokens, 3)
+        for convention in ("exact", "table4"):
+            expected = count(dimensions, work, convention)
+            assert row.flops[convention].prefill == list(expected.prefill)
+            assert row.flops[convention].decode == sum(expected.decode)
+    assert [row.flops["exact"].pruner > 0 for row in record.rows[:-1]] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(("pruner", "budget", "inside"), [("vanilla", None, 0), ("visionzip", 10, 0), ("pyramiddrop", 10, 3)])
+def test_stages_come_in_order_and_hooks_are_removed(
+    families: dict[str, Family], name: str, pruner: str, budget: int | None, inside: int
+) -> None:
+    options = {"positions": "keep"} if pruner == "pyramiddrop" else {}
+    family, budget = families[name], budget and (10 if name == "llava" else 20)
+    marks: list[str] = []
+    subject = Subject(family, build(pruner, options), BudgetInfo(tokens=budget))
+    run(subject, Prompts([noise_picture(48, 48)], "Why?", 3), marks.append)
+    runs = [stage for n, stage in enumerate(marks) if n == 0 or marks[n - 1] != stage]
+    cuts = ["pruner", "prefill"] * inside
+    assert runs == ["preprocess", "vision", "pruner", "projector", "prefill", *cuts, "decode"]
+    assert marks.count("decode") == 2
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in family.model.modules())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_family_shows_its_cache_and_its_text(families: dict[str, Family], name: str) -> None:
+    family = families[name]
+    seen = observe(Subject(family, build("vanilla", {}), BudgetInfo()), Prompts([noise_picture(48, 48)], "Why?", 1))
+    assert seen.text == len(family.token_ids(family.render("Why?", 1))) - 1
+    assert seen.kv_bytes == 2 * 6 * 2 * 8 * 4 * (seen.observed.original + seen.text)
+    assert (seen.peak_bytes, seen.grid.n) == (None, seen.observed.original)
+
+
+def test_an_image_without_a_token_left_counts_as_nothing(families: dict[str, Family]) -> None:
+    subject = Subject(families["llava"], build("text-only", {}), BudgetInfo(tokens=5))
+    observed = observe(subject, Prompts([noise_picture(20, 20)], "Why?", 2)).observed
+    assert (observed.tokens, observed.original, observed.images) == (0, 16, 1)
+
+
+def test_a_record_round_trips_and_tells_when_it_was_edited(record: EfficiencyRecord, tmp_path: Path) -> None:
+    path = tmp_path / f"tiny{SUFFIX}"
+    path.write_text(record.dump())
+    assert load_efficiency(path) == record
+    path.write_text(record.dump().replace('"repeats": 2', '"repeats": 3'))
+    with pytest.raises(BadRecord, match="checksum does not match"):
+        load_efficiency(path)
+    body = json.loads(record.dump())
+    path.write_text(json.dumps({**body, "schema_version": 9}))
+    warnings: list[str] = []
+    assert find_efficiency(tmp_path, warnings.append) == []
+    assert len(warnings) == 1
+    assert "schema 9" in warnings[0]
+
+
+def test_a_records_name_is_that_of_what_was_measured(record: EfficiencyRecord) -> None:
+    again = record.model_copy(update={"created": "2026-01-01T00:00:00+00:00"})
+    other = record.model_copy(update={"load": record.load.model_copy(update={"batch": 3})})
+    assert record.id == again.id != other.id
+
+
+def test_the_store_of_answers_does_not_see_it(record: EfficiencyRecord, tmp_path: Path) -> None:
+    (tmp_path / f"tiny{SUFFIX}").write_text(record.dump())
+    assert Store(tmp_path, pytest.fail).records() == []
+
+
+def test_a_dummy_is_described_by_its_prefix_and_no_checkpoint() -> None:
+    described = describe(ModelSpec(path="dummy:llava-next-7b", label="NeXT"), "bfloat16", "sdpa")
+    assert (described.info.label, described.info.weights, described.info.vision_tokens) == ("NeXT", "dummy", 2880)
+    with pytest.raises(UserError, match=r"dummy:llava-1\.5-7b"):
+        find_checkpoint("dummy:llava-1.5-7b", None, "x")
+
+
+@pytest.mark.parametrize("fitting", [0, 1, 2, 3, 7, 8, 11, 12, 40])
+def test_the_largest_batch_is_found(fitting: int) -> None:
+    tried: list[int] = []
+
+    def fits(batch: int) -> bool:
+        tried.append(batch)
+        return batch <= fitting
+
+    assert largest(fits, 12) == min(fitting, 12)
+    assert max(tried) <= 12
+    assert len(tried) == len(set(tried))
+
+
+def test_the_largest_batch_for_all_rows() -> None:
+    assert largest_for_all([lambda n: n <= 9, lambda n: n <= 5, lambda n: n <= 7], 12) == 5
+    assert largest_for_all([], 12) == 12
+    assert largest_for_all([lambda n: False], 12) == 0
+
+
+def test_the_largest_batch_needs_a_gpu(families: dict[str, Family]) -> None:
+    protocol = Protocol("Why?", None, (20, 20), 1, 0, 1)
+    with pytest.raises(UserError, match="--batch max searches the memory of a GPU"):
+        profile(families["llava"], INFO, contestants([]), protocol, "tiny", lambda *_: None)
+
+
+def test_laps_lie_end_to_end() -> None:
+    timer = start_timer(torch.device("cpu"))
+    for stage in ("vision", "pruner", "vision"):
+        timer.mark(stage)
+    assert isinstance(timer, HostTimer)
+    laps = timer.laps()
+    assert [lap.stage for lap in laps] == ["vision", "pruner", "vision"]
+    assert sum(lap.ms for lap in laps) == pytest.approx(1000 * (timer._marks[-1][1] - timer._marks[0][1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("many", "640x480"), "--batch many: give a number from 1, or max"),
+        (("0", "640x480"), "--batch 0"),
+        (("1", "640"), "--picture 640: write WIDTHxHEIGHT"),
+    ],
+)
+def test_mistakes_name_the_option(options: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_protocol(*options, 1, 1, 1)
+
+
+def test_a_device_that_cannot_be_timed() -> None:
+    with pytest.raises(UserError, match="device meta cannot be timed"):
+        start_timer(torch.device("meta"))
