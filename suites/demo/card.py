@@ -107,7 +107,8 @@ well as it can.
 
 Generated scenes only (`vtpbench.suites.demo.scenes`, `questions`); no photographs, no text from elsewhere. The stages: the
 tower alone by dense supervision; projector and language model on the frozen tower, first on drills (an object's tokens, bare
-questions), then as asked; everything together; and again with more of what was missing, counts and sides. The command `python -m vtpbench.suites.demo.build --work DIR` repeats all of it.
+questions), then as asked; everything together; and again with more of what was missing, counts and sides. The command
+`python -m vtpbench.suites.demo.build --work DIR` repeats all of it.
 
 Times of this build, on {machine}, with other work beside it, so that they say little:
 

@@ -141,8 +141,8 @@ def slot_errors(hidden: Tensor, run: Path, header: Header) -> str:
         masking = draw_masking(torch.ones(hidden.shape[:2], dtype=torch.bool), config.prefix, random)
         own = model.bind(hidden, noise)[0]
         origins = (own, own.roll(1, 0), first.bind(hidden, noise)[0])
-        rebuilt = [model.decode(hidden, slots, masking, None, places) for slots in origins]
-        errors = [float((guess - hidden).square().mean() / hidden.var((0, 1)).mean()) for guess in rebuilt]
+        rebuilt, target = [model.decode(hidden, slots, masking, None, places) for slots in origins], model.decode.target(hidden)
+        errors = [float((guess - target).square().mean() / target.var((0, 1)).mean()) for guess in rebuilt]
         lines.append(f"| {count} | " + " | ".join(f"{100 * error:.1f}" for error in errors) + " |")
     return "\n".join(lines)
 
