@@ -93,6 +93,12 @@ class PrunerSpec(Strict):
             return {**spec, "label": spec["name"].rpartition(":")[2]}
         return spec
 
+    @field_validator("options")
+    @classmethod
+    def _find_files(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Find files that options name, such as trained weights: beside the suite, else in the working folder."""
+        return {name: _placed(option, info) for name, option in value.items()}
+
     @model_validator(mode="after")
     def _must_be_known(self) -> PrunerSpec:
         try:
@@ -107,6 +113,11 @@ class PrunerSpec(Strict):
         except UserError as e:
             reject(str(e), "options", *(option for option in self.options if f"'{option}'" in str(e)))
         return self
+
+
+def _placed(option: Any, info: ValidationInfo) -> Any:
+    beside = isinstance(option, str) and "/" in option and locate(option, info)
+    return str(beside) if beside and beside.is_file() else option
 
 
 def _budget(data: Any) -> Any:

@@ -277,3 +277,12 @@ def test_every_mistake_names_its_line_and_fix(case: str, tmp_path: Path) -> None
 
 def test_the_first_mistake_of_several_is_named(tmp_path: Path) -> None:
     assert mistake(tmp_path, "limit: 0\n" + BLOCK.replace("- pope", "- poppe")).startswith("a.yaml:1: limit")
+
+
+def test_files_that_options_name_are_found_beside_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/a.safetensors").touch()
+    monkeypatch.chdir(tmp_path / "weights")
+    file = write(tmp_path, GOOD.replace("[random]", "[random, oc-vtp: {checkpoint: weights/a.safetensors}]"))
+    (_, pruner) = load(file).matrix[0].pruners
+    assert pruner.options == {"checkpoint": str(tmp_path / "weights/a.safetensors")}
