@@ -157,8 +157,9 @@ def find_file(path: str | Path) -> Path:
     name = given.name.removesuffix(".yaml")
     if given.parts[:-1] in ((), ("suites",)) and name in packaged:
         return packaged[name]
-    known = ", ".join(packaged)
-    raise UserError(f"no suite file {path}; {did_you_mean(name, packaged)} (suites that come with vtpbench: {known})")
+    hint = did_you_mean(name, packaged)
+    known = "" if hint.startswith("known") else f" (known: {', '.join(packaged)})"
+    raise UserError(f"no suite file {path}, and none of that name comes with vtpbench; {hint}{known}")
 
 
 def packaged_suites() -> dict[str, Path]:

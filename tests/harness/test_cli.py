@@ -172,7 +172,7 @@ def test_report_names_a_damaged_record_and_goes_on(results: Path):
     [
         (["nowhere"], "no suite file nowhere"),
         (["empty"], "no records in empty; measure something first"),
-        (["results", "--format", "html"], "unknown format 'html'"),
+        (["results", "--format", "htm"], "unknown format 'htm'; did you mean 'html'?"),
         (["results", "--out", "results/toy/records"], "cannot write results/toy/records: Is a directory"),
     ],
 )
