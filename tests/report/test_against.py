@@ -164,8 +164,8 @@ def test_models_are_found_by_family_and_name(record, facts, names: set[str]) -> 
     ("label", "options", "rows"),
     [
         ("ours", {"pad": "att_score", "top_k": 1, "layer": None}, {"OC-VTP (train-once, padded to budget)", "OC-VTP (layer 9)"}),
-        ("ours", {"pad": "none", "top_k": 1, "layer": 9}, {"OC-VTP (train-once, unpadded)"}),
-        ("ours", {"pad": "att_score", "top_k": 1, "layer": 10}, {"OC-VTP (layer 10)"}),
+        ("ours", {"pad": "none", "top_k": 1, "layer": 8}, {"OC-VTP (train-once, unpadded)"}),
+        ("ours", {"pad": "att_score", "top_k": 1, "layer": 9}, {"OC-VTP (layer 10)"}),
         ("ours", {"pad": "att_score", "top_k": 3, "layer": None}, {"OC-VTP (64 Slots - Top 3)"}),
         ("oc-vtp (AW-MSE)", {"pad": "att_score", "top_k": 1, "layer": None}, {"OC-VTP (AW-MSE)"}),
     ],
