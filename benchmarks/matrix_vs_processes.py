@@ -61,6 +61,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         together = one_process(arguments, Path(scratch) / "together")
+        print(f"one vtpbench process: {together:.1f} s", flush=True)  # the rest takes many minutes
         choices = Choices(Path(scratch) / "together", arguments.only, limit=arguments.limit)
         job = make_job(arguments.suite, choices, print)
         scores = {r.cell_id: r.score for r in Store(choices.out / job.suite.name, print).records()}
