@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-Body = dict[str, Any]
-MIGRATIONS: Mapping[int, Callable[[Body], Body]] = {}
-"""From each earlier version, a pure function to the next, e.g. `{1: _name_the_scale}`."""
+Body: TypeAlias = dict[str, Any]
+Migration: TypeAlias = Callable[[Body], Body]
+MIGRATIONS: Mapping[int, Migration] = {}
+"""Of records of answers: from each earlier version, a pure function to the next, e.g. `{1: _name_the_scale}`."""
 
 
 class UnknownSchema(Exception):
     """There is no way from a record's schema version to the present one; the message says why."""
 
 
-def upgrade(body: Body, to: int, migrations: Mapping[int, Callable[[Body], Body]] = MIGRATIONS) -> Body:
+def upgrade(body: Body, to: int, migrations: Mapping[int, Migration]) -> Body:
     """Apply one migration after the other; a body of version `to` comes back as it is.
 
     Raises `UnknownSchema` for a version that is newer, no number, or too old for there to be a migration.

@@ -1,18 +1,17 @@
 """The record: one cell of the matrix, measured; the only thing that reports read.
 
-A record is one JSON file. Its checksum covers every other field, so that a truncated or edited file is noticed.
+A record is one JSON file with a checksum.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from vtpbench.harness.migrate import UnknownSchema, upgrade
+from vtpbench.harness.migrate import MIGRATIONS
+from vtpbench.harness.sealed import Frozen, seal, unseal
 
 SCHEMA_VERSION = 1
 CODE = "vtpbench-code"
@@ -20,11 +19,7 @@ CODE = "vtpbench-code"
 Status = Literal["ok", "failed", "infeasible", "unsupported"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelInfo(_Frozen):
+class ModelInfo(Frozen):
     """The model as it was run."""
 
     label: str
@@ -45,7 +40,7 @@ class ModelInfo(_Frozen):
     """Tokens of one image where the model has a fixed number."""
 
 
-class PrunerInfo(_Frozen):
+class PrunerInfo(Frozen):
     """The pruner as it was run."""
 
     name: str
@@ -59,7 +54,7 @@ class PrunerInfo(_Frozen):
     """Where it came from: `vtpbench`, another package, or a file."""
 
 
-class BudgetInfo(_Frozen):
+class BudgetInfo(Frozen):
     """What was asked for; exactly one of `tokens` and `ratio` unless the cell is vanilla."""
 
     tokens: int | None = None
@@ -75,7 +70,12 @@ class BudgetInfo(_Frozen):
         return "all" if self.ratio is None else f"{100 * self.ratio:.4g}%"
 
 
-class BenchmarkInfo(_Frozen):
+def terms(metric: str) -> tuple[str, ...]:
+    """Keys whose sum is a score: `a` and `b` of `a + b`."""
+    return tuple(term.strip() for term in metric.split("+"))
+
+
+class BenchmarkInfo(Frozen):
     """The benchmark as it was run."""
 
     label: str
@@ -96,10 +96,10 @@ class BenchmarkInfo(_Frozen):
     @property
     def terms(self) -> tuple[str, ...]:
         """Keys whose sum is the score."""
-        return tuple(term.strip() for term in self.metric.split("+"))
+        return terms(self.metric)
 
 
-class Observed(_Frozen):
+class Observed(Frozen):
     """What the real forward passes showed."""
 
     tokens: float
@@ -111,7 +111,7 @@ class Observed(_Frozen):
     images: int
 
 
-class Timing(_Frozen):
+class Timing(Frozen):
     """Where the wall-clock time of the cell went, seconds; not a speed measurement."""
 
     wall_s: float
@@ -120,7 +120,7 @@ class Timing(_Frozen):
     """wall_s - generate_s: switching the pruner, task, metrics, writing."""
 
 
-class BatchInfo(_Frozen):
+class BatchInfo(Frozen):
     """Batching as it happened."""
 
     requested: int
@@ -128,7 +128,7 @@ class BatchInfo(_Frozen):
     """Smallest batch that was needed; less than requested after running out of device memory."""
 
 
-class Environment(_Frozen):
+class Environment(Frozen):
     """What the cell ran on."""
 
     versions: dict[str, str]
@@ -138,7 +138,7 @@ class Environment(_Frozen):
     git_commit: str | None
 
 
-class Record(_Frozen):
+class Record(Frozen):
     """One measured cell."""
 
     schema_version: int = SCHEMA_VERSION
@@ -170,31 +170,9 @@ class Record(_Frozen):
 
     def dump(self) -> str:
         """Serialise with the checksum; the same record gives the same text."""
-        body = self.model_dump(mode="json")
-        return json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-class BadRecord(Exception):
-    """A record file that cannot be trusted; the message says why."""
+        return seal(self)
 
 
 def load_record(path: Path) -> Record:
     """Read one record file; raises `BadRecord` where it is truncated, edited or of another schema."""
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise BadRecord(f"{path}: not readable as JSON (truncated?): {e}") from e
-    if not isinstance(body, dict):
-        raise BadRecord(f"{path}: not a record")
-    if body.pop("checksum", None) != _checksum(body):
-        raise BadRecord(f"{path}: the checksum does not match; the file was edited or damaged")
-    try:
-        return Record.model_validate(upgrade(body, SCHEMA_VERSION))
-    except UnknownSchema as e:
-        raise BadRecord(f"{path}: {e}") from e
-    except ValidationError as e:
-        raise BadRecord(f"{path}: {e.errors()[0]['loc']}: {e.errors()[0]['msg']}") from e
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return unseal(path, Record, SCHEMA_VERSION, MIGRATIONS)

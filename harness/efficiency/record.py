@@ -10,24 +10,23 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from vtpbench.harness.record import BadRecord, BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
+from vtpbench.harness.record import BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
+from vtpbench.harness.sealed import BadRecord, Frozen, seal, unseal
 
 SCHEMA_VERSION = 1
 SUFFIX = ".efficiency.json"
+PLACE = "efficiency"
+"""Folder among the results in which each suite has its own."""
 STAGES = ("preprocess", "vision", "pruner", "projector", "prefill", "decode")
 """In the order in which they begin; their times are disjoint and sum to the whole."""
 BEFORE_FIRST_TOKEN = STAGES[:-1]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Load(_Frozen):
+class Load(Frozen):
     """What every row had to do."""
 
     batch: int
@@ -40,7 +39,7 @@ class Load(_Frozen):
     repeats: int
 
 
-class Machine(_Frozen):
+class Machine(Frozen):
     """What it ran on."""
 
     environment: Environment
@@ -50,7 +49,7 @@ class Machine(_Frozen):
     """Of the CPU, for one operation."""
 
 
-class FlopsInfo(_Frozen):
+class FlopsInfo(Frozen):
     """Operations for one prompt; see `harness/efficiency/flops.py`."""
 
     vision: float
@@ -68,7 +67,7 @@ class FlopsInfo(_Frozen):
         return self.vision + self.pruner + self.projector + sum(self.prefill) + self.head
 
 
-class Measured(_Frozen):
+class Measured(Frozen):
     """One pruner at one budget."""
 
     pruner: PrunerInfo
@@ -94,7 +93,7 @@ class Measured(_Frozen):
         return [sum(parts) for parts in zip(*(self.times_ms[stage] for stage in stages), strict=True)]
 
 
-class EfficiencyRecord(_Frozen):
+class EfficiencyRecord(Frozen):
     """One run on one model; the first row is vanilla."""
 
     schema_version: int = SCHEMA_VERSION
@@ -121,25 +120,12 @@ class EfficiencyRecord(_Frozen):
 
     def dump(self) -> str:
         """Serialise with the checksum; the same record gives the same text."""
-        body = self.model_dump(mode="json")
-        return json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        return seal(self)
 
 
 def load_efficiency(path: Path) -> EfficiencyRecord:
     """Read one file; raises `BadRecord` where it is truncated, edited or of another schema."""
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise BadRecord(f"{path}: not readable as JSON (truncated?): {e}") from e
-    if not isinstance(body, dict) or body.get("schema_version") != SCHEMA_VERSION:
-        found = body.get("schema_version") if isinstance(body, dict) else None
-        raise BadRecord(f"{path}: efficiency schema {found!r}, this version reads {SCHEMA_VERSION}")
-    if body.pop("checksum", None) != _checksum(body):
-        raise BadRecord(f"{path}: the checksum does not match; the file was edited or damaged")
-    try:
-        return EfficiencyRecord.model_validate(body)
-    except ValidationError as e:
-        raise BadRecord(f"{path}: {e.errors()[0]['loc']}: {e.errors()[0]['msg']}") from e
+    return unseal(path, EfficiencyRecord, SCHEMA_VERSION, {})
 
 
 def find_efficiency(folder: Path, warn: Callable[[str], None]) -> list[EfficiencyRecord]:
@@ -151,7 +137,3 @@ def find_efficiency(folder: Path, warn: Callable[[str], None]) -> list[Efficienc
         except BadRecord as e:
             warn(f"{e}; it is skipped")
     return found
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

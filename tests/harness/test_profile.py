@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from vtpbench.harness.models.dummy import describe_dummy, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import find_checkpoint
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.harness.record import BadRecord, BudgetInfo
+from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.sealed import BadRecord
 from vtpbench.harness.specs import ModelSpec, PrunerSpec
 from vtpbench.harness.store import Store
 from vtpbench.pruners.base import Grid
@@ -132,8 +132,7 @@ def test_a_record_round_trips_and_tells_when_it_was_edited(record: EfficiencyRec
     path.write_text(record.dump().replace('"repeats": 2', '"repeats": 3'))
     with pytest.raises(BadRecord, match="checksum does not match"):
         load_efficiency(path)
-    body = json.loads(record.dump())
-    path.write_text(json.dumps({**body, "schema_version": 9}))
+    path.write_text(record.model_copy(update={"schema_version": 9}).dump())
     warnings: list[str] = []
     assert find_efficiency(tmp_path, warnings.append) == []
     assert len(warnings) == 1
