@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vtpbench.harness.generation import greedy
-from vtpbench.harness.record import BenchmarkInfo
+from vtpbench.harness.record import BenchmarkInfo, terms
 from vtpbench.harness.strict_yaml import Document, Strict, locate, read_text, reject
 from vtpbench.harness.taskdata import fingerprint, must_download, require_data, task_config
 from vtpbench.harness.taskfile import find_task, read_task
@@ -113,7 +113,7 @@ class Benchmark(Strict):
     @property
     def terms(self) -> tuple[str, ...]:
         """Metric keys whose sum is the score."""
-        return tuple(term.strip() for term in self.metric.split("+"))
+        return terms(self.metric)
 
     @property
     def file(self) -> Path:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from vtpbench.harness.benchmarks import describe as describe_benchmark
 from vtpbench.harness.cell import Cell, tokens_for
 from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo, Record
+from vtpbench.harness.specs import build_seeded, describe_pruner, is_seeded
 from vtpbench.harness.suite import Matrix, ModelSpec, PrunerSpec, Suite
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.pruners.registry import build, find
+from vtpbench.pruners.registry import build
 
 if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
@@ -60,8 +61,7 @@ def plan(
 
 def build_pruner(cell: Cell) -> Pruner:
     """Make the pruner of a cell, seeded where it draws at random."""
-    seed = {"seed": cell.seed} if _is_seeded(find(cell.pruner.name).load()) else {}
-    return build(cell.pruner.name, {**cell.pruner.options, **seed})
+    return build_seeded(cell.pruner.name, cell.pruner.options, cell.seed)
 
 
 def narrow(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
@@ -110,25 +110,18 @@ def _add(cells: dict[str, Cell], cell: Cell) -> None:
 def _rows(matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
     """Pruner, budget and seed of every row, vanilla first."""
     vanilla = next((spec for spec in matrix.pruners if spec.name == "vanilla"), _VANILLA)
-    rows = [(_describe_pruner(vanilla, model, fingerprint), BudgetInfo(), 0)]
+    rows = [(_describe(vanilla, model, fingerprint), BudgetInfo(), 0)]
     for spec in matrix.pruners:
         if spec.name != "vanilla":
-            info = _describe_pruner(spec, model, fingerprint)
-            seeds = matrix.seeds if _is_seeded(find(spec.name).load()) else (0,)
+            info = _describe(spec, model, fingerprint)
+            seeds = matrix.seeds if is_seeded(spec.name) else (0,)
             rows += [(info, budget, seed) for budget in matrix.budgets for seed in seeds]
     return rows
 
 
-def _describe_pruner(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> PrunerInfo:
-    """State a pruner with all its options, defaults included; the seed belongs to the cell."""
-    entry, pruner = find(spec.name), build(spec.name, spec.options)
-    code = "+".join(part for part in (entry.code(), fingerprint(pruner, model)) if part)
-    options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}
-    return PrunerInfo(name=spec.name, label=spec.label, options=options, code=code, distribution=entry.distribution)
-
-
-def _is_seeded(pruner: type[Pruner]) -> bool:
-    return any(field.name == "seed" for field in dataclasses.fields(pruner))
+def _describe(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> PrunerInfo:
+    pruner = build(spec.name, spec.options)
+    return describe_pruner(spec, pruner, fingerprint(pruner, model))
 
 
 def _refuse_large_budgets(suite: Suite, m: int, model: ModelInfo) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 from collections.abc import Iterator, Sequence
@@ -12,11 +11,8 @@ from typing import Any
 
 import numpy as np
 import transformers
-import yaml
 from PIL.Image import Image
-from pydantic import TypeAdapter, ValidationError
 
-import vtpbench.suites
 from vtpbench.harness.answering import image_name
 from vtpbench.harness.cell import tokens_for
 from vtpbench.harness.files import write_atomic, writing
@@ -24,21 +20,17 @@ from vtpbench.harness.job import open_device
 from vtpbench.harness.looking import Look, Stop, look
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.harness.options import NEUTRAL, default_dtype, model_path, read_option
 from vtpbench.harness.pictures import Picture
 from vtpbench.harness.record import BudgetInfo
-from vtpbench.harness.specs import Budget, PrunerSpec
+from vtpbench.harness.specs import Budget, PrunerSpec, build_seeded
 from vtpbench.harness.token_boxes import token_boxes
 from vtpbench.pruners.base import Grid, Pruner
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
-from vtpbench.pruners.registry import build, find
 from vtpbench.pruners.vanilla import Vanilla
 from vtpbench.report.panels import Board, Panel
 from vtpbench.report.pictures import Sheet, Strip, html, png
 
-DEMO = "demo"
-"""Name of the embedded model."""
-NEUTRAL = "Describe the image."
-"""Asked where no question is given: pruners inside the language model need one."""
 LONGEST = 128
 """Tokens of an answer."""
 LARGEST = 768
@@ -81,14 +73,13 @@ def show(order: Order) -> Path:
 
     """
     write = _writer(order.out)
-    budget: BudgetInfo = _read("--budget", order.budget, Budget)
+    budget: BudgetInfo = read_option("--budget", order.budget, Budget)
     contestants = [_contestant(text, order.seed) for text in order.pruners]
     if not contestants:
         raise UserError("no pruner to show; name at least one with --pruner, e.g. --pruner random")
     images = [(path.name, read_image(path)) for path in order.images]
     device = open_device(order.device)
-    path = str(Path(vtpbench.suites.__path__[0], "demo", "model")) if order.model == DEMO else order.model
-    described = describe_model(order.model, path, dtype="float32" if device.type == "cpu" else "bfloat16")
+    described = describe_model(order.model, model_path(order.model), dtype=default_dtype(device))
     transformers.logging.disable_progress_bar()
     gallery = Gallery(open_model(described, device), contestants, budget, order.question)
     strips = tuple(Strip(name, tuple(gallery.panels(image))) for name, image in images)
@@ -196,21 +187,10 @@ def _facts(order: Order) -> tuple[str, ...]:
 
 
 def _contestant(text: str, seed: int) -> Contestant:
-    spec: PrunerSpec = _read("--pruner", text, PrunerSpec)
-    seeded = any(field.name == "seed" for field in dataclasses.fields(find(spec.name).load()))
+    spec: PrunerSpec = read_option("--pruner", text, PrunerSpec)
     options = ", ".join(f"{name}={value}" for name, value in spec.options.items())
     label = f"{spec.label} ({options})" if options and spec.label == spec.name else spec.label
-    return Contestant(label, build(spec.name, {**spec.options, **({"seed": seed} if seeded else {})}))
-
-
-def _read(option: str, text: str, kind: Any) -> Any:
-    """Read an option that is written as in a suite."""
-    try:
-        return TypeAdapter(kind).validate_python(yaml.safe_load(text))
-    except yaml.YAMLError as e:
-        raise UserError(f"{option} {text}: this is not YAML; write a name, or 'name: {{option: value}}' in quotes") from e
-    except ValidationError as e:
-        raise UserError(f"{option} {text}: {e.errors()[0]['msg']}") from e
+    return Contestant(label, build_seeded(spec.name, spec.options, seed))
 
 
 def _writer(out: Path) -> Any:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.record import BudgetInfo, PrunerInfo
 from vtpbench.harness.strict_yaml import Strict, locate, reject
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build, find
+
+if TYPE_CHECKING:
+    from vtpbench.pruners.base import Pruner
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
@@ -113,6 +117,27 @@ class PrunerSpec(Strict):
         except UserError as e:
             reject(str(e), "options", *(option for option in self.options if f"'{option}'" in str(e)))
         return self
+
+
+def is_seeded(name: str) -> bool:
+    """Whether a pruner draws at random: it then has a field `seed`."""
+    return any(field.name == "seed" for field in dataclasses.fields(find(name).load()))
+
+
+def build_seeded(name: str, options: Mapping[str, Any], seed: int) -> Pruner:
+    """Make a pruner, with the seed where it draws at random."""
+    return build(name, {**options, "seed": seed} if is_seeded(name) else options)
+
+
+def describe_pruner(spec: PrunerSpec, pruner: Pruner, fingerprint: str = "") -> PrunerInfo:
+    """State a pruner with all its options, defaults included; the seed belongs to the cell.
+
+    `fingerprint` is the hash of files beside the options that decide what it keeps, such as trained weights.
+    """
+    entry = find(spec.name)
+    code = "+".join(part for part in (entry.code(), fingerprint) if part)
+    options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}
+    return PrunerInfo(name=spec.name, label=spec.label, options=options, code=code, distribution=entry.distribution)
 
 
 def _placed(option: Any, info: ValidationInfo) -> Any:

@@ -10,31 +10,25 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import yaml
-from pydantic import TypeAdapter, ValidationError
 
-import vtpbench.suites
 from vtpbench.harness.efficiency.profile import Contestant, Progress, Protocol, profile
-from vtpbench.harness.efficiency.record import SUFFIX, EfficiencyRecord
+from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord
 from vtpbench.harness.files import write_atomic
 from vtpbench.harness.job import open_device
 from vtpbench.harness.models.dummy import DUMMY, describe_dummy, filler, open_dummy
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import Described, describe_model, open_model
-from vtpbench.harness.record import BudgetInfo, PrunerInfo
-from vtpbench.harness.specs import Budget, Dtype, ModelSpec, PrunerSpec
+from vtpbench.harness.options import DEMO, NEUTRAL, default_dtype, model_path, read_option
+from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.specs import Budget, Dtype, ModelSpec, PrunerSpec, describe_pruner
 from vtpbench.harness.suite import load
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.pruners.registry import build, find
+from vtpbench.pruners.registry import build
 
-DEMO = "demo"
-"""Name of the embedded model."""
 PREFIX = f"{DUMMY}:"
 """Before the name of a configuration: a model of that shape with random weights."""
 TEXT_TOKENS = 32
 """Of a dummy's prompt, as in Table 4 of the OC-VTP paper."""
-NEUTRAL = "Describe the image."
-"""Asked of a model with weights."""
 ALWAYS = PrunerSpec(name="random", label="random")
 """In every table, as in the paper's Figure 3."""
 VANILLA = PrunerSpec(name="vanilla", label="vanilla")
@@ -113,12 +107,11 @@ def _of_suite(order: Order) -> Iterator[Task]:
 def _of_options(order: Order, device: torch.device) -> Iterator[Task]:
     if order.model is None or not order.pruners or not order.budgets:
         raise UserError("name what to profile: a suite, or --model, --pruner and --budget, e.g. --pruner fastv --budget 64")
-    dtype = order.dtype or ("float32" if device.type == "cpu" else "bfloat16")
-    path = str(Path(vtpbench.suites.__path__[0], "demo", "model")) if order.model == DEMO else order.model
-    label = DEMO if order.model == DEMO else Path(path.removeprefix(PREFIX)).name
-    described = describe(_read("--model", {"path": path, "label": label}, ModelSpec), dtype, "sdpa")
-    specs = [_read("--pruner", yaml.safe_load(text), PrunerSpec) for text in order.pruners]
-    budgets = [_read("--budget", yaml.safe_load(text), Budget) for text in order.budgets]
+    label = DEMO if order.model == DEMO else Path(order.model.removeprefix(PREFIX)).name
+    model: ModelSpec = read_option("--model", model_path(order.model), ModelSpec)
+    described = describe(model.model_copy(update={"label": label}), order.dtype or default_dtype(device), "sdpa")
+    specs = [read_option("--pruner", text, PrunerSpec) for text in order.pruners]
+    budgets = [read_option("--budget", text, Budget) for text in order.budgets]
     yield Task(label, described, contestants([(spec, budget) for spec in specs for budget in budgets]))
 
 
@@ -131,12 +124,8 @@ def contestants(asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> tuple[Contest
 
 
 def _contestant(spec: PrunerSpec, budget: BudgetInfo) -> Contestant:
-    entry, pruner = find(spec.name), build(spec.name, spec.options)
-    options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}
-    info = PrunerInfo(
-        name=spec.name, label=spec.label, options=options, code=entry.code(), distribution=entry.distribution
-    )
-    return Contestant(info, pruner, budget)
+    pruner = build(spec.name, spec.options)
+    return Contestant(describe_pruner(spec, pruner), pruner, budget)
 
 
 def _measure(task: Task, order: Order, device: torch.device, progress: Progress) -> Path:
@@ -144,7 +133,7 @@ def _measure(task: Task, order: Order, device: torch.device, progress: Progress)
     question = filler(family, TEXT_TOKENS) if info.weights == DUMMY else NEUTRAL
     protocol = dataclasses.replace(order.protocol, question=question)
     record = profile(family, info, task.contestants, protocol, task.suite, _prefixed(info.label, progress))
-    path = order.out / "efficiency" / task.suite / file_name(record)
+    path = order.out / PLACE / task.suite / file_name(record)
     write_atomic(path, record.dump().encode())
     return path
 
@@ -160,13 +149,6 @@ def _prefixed(label: str, progress: Progress) -> Progress:
         progress(f"{label}: {phase}", done, total)
 
     return said
-
-
-def _read(option: str, value: Any, kind: Any) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as e:
-        raise UserError(f"{option} {value}: {e.errors()[0]['msg']}") from e
 
 
 def read_protocol(batch: str, picture: str, new_tokens: int, warmup: int, repeats: int) -> Protocol:
