@@ -11,12 +11,12 @@ from transformers import LlamaConfig
 from vtpbench.harness.efficiency.flops import Workload, count
 from vtpbench.harness.efficiency.pruner_flops import counted, measure, prefill
 from vtpbench.harness.efficiency.shape import Decoder, Dimensions, Tower
-from vtpbench.harness.efficiency.slots import SlotAttention
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.pruners.base import Grid
 from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.oc_vtp import flops as oc_vtp
 from vtpbench.pruners.oc_vtp.network import Dims, OCPruner
 from vtpbench.pruners.registry import build
 
@@ -40,17 +40,17 @@ def test_prefill_of_table_4(vision: int, tflops: float) -> None:
 # The second is printed for LLaVA-NeXT at 160 tokens, but was measured with 64 slots; 160 slots take 27.8.
 @pytest.mark.parametrize(("tokens", "slots", "gflops"), [(576, 64, 5.97), (2880, 64, 23.82)])
 def test_pruner_of_table_4(tokens: int, slots: int, gflops: float) -> None:
-    assert round(SlotAttention().flops(tokens, slots) / 1e9, 2) == gflops
+    assert round(oc_vtp.flops(Dims(), tokens, slots) / 1e9, 2) == gflops
 
 
 def test_the_pruner_of_llava_next_with_all_its_slots() -> None:
-    assert SlotAttention().products(2880, 160) / 1e9 == pytest.approx(27.75, abs=5e-3)
+    assert oc_vtp.products(Dims(), 2880, 160) / 1e9 == pytest.approx(27.75, abs=5e-3)
 
 
 def test_slot_attention_is_counted_as_the_network_computes_it() -> None:
-    network = OCPruner(Dims(features=32, hidden=48, slots=16, ffn=24, iterations=3))
-    _, flops = counted(lambda: network.bind(torch.randn(1, 20, 32), torch.randn(5, 16)))
-    assert flops == SlotAttention(32, 48, 16, 24).products(20, 5)
+    dims = Dims(features=32, hidden=48, slots=16, ffn=24, iterations=3)
+    _, found = counted(lambda: OCPruner(dims).bind(torch.randn(1, 20, 32), torch.randn(5, 16)))
+    assert found == oc_vtp.products(dims, 20, 5)
 
 
 def test_table_4_counts_the_decoder_alone() -> None:
