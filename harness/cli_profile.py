@@ -38,9 +38,10 @@ def profile_command(
     from rich.console import Console
 
     from vtpbench.harness.efficiency.order import Order, profile_order, read_protocol
-    from vtpbench.harness.efficiency.printing import efficiency_of, efficiency_tables
+    from vtpbench.harness.efficiency.record import load_efficiency
     from vtpbench.harness.phases import make_phases
-    from vtpbench.report.efficiency_text import EfficiencyTerminal
+    from vtpbench.report.efficiency import build
+    from vtpbench.report.efficiency_text import EfficiencyTerminal, render
 
     protocol = read_protocol(batch, picture, new_tokens, warmup, repeats)
     order = Order(suite, model, pruner or (), budget or (), dtype, device, out, protocol)
@@ -48,8 +49,9 @@ def profile_command(
         files = profile_order(order, display.advance)
     console = Console()
     for file in files:
+        tables = build([load_efficiency(file)])
         if console.is_terminal:
-            console.print(EfficiencyTerminal(efficiency_of(file, typer.echo)))
+            console.print(EfficiencyTerminal(tables))
         else:
-            typer.echo(efficiency_tables(file, typer.echo), nl=False)
+            typer.echo(render(tables, "markdown"), nl=False)
         typer.echo(f"record {file}", err=True)

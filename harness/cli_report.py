@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vtpbench.harness.sources import Sources
+    from vtpbench.report.efficiency import EfficiencyTable
     from vtpbench.report.sheet import Sheet
     from vtpbench.report.table import Table
 
@@ -39,7 +40,11 @@ def report_command(
     ] = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="markdown, csv, json, latex or html; by default a table on a terminal, else markdown."),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="markdown, csv, json, latex, html; png, svg: efficiency plot. By default a table on a terminal, else markdown.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead.")] = None,
     against: Annotated[str | None, typer.Option(metavar="paper", help="Lay the published figures beside the measured.")] = None,
@@ -52,14 +57,13 @@ def report_command(
     mix: Annotated[bool, typer.Option("--mix", help="Show records that cannot be compared, in separate tables.")] = False,
 ) -> None:
     """Print the tables of what has been measured."""
-    from vtpbench.report.html import html
+    from vtpbench.harness.sources import split
+    from vtpbench.report.efficiency import build
     from vtpbench.report.published import PAPER
-    from vtpbench.report.render import render
-    from vtpbench.report.terminal import Terminal
 
     if sum((against is not None, columns is not None, samples)) > 1:
         raise UserError("--against, --columns and --samples are reports of their own; give one of them")
-    names, speed = _sorted_out([name for name in sources or [str(RESULTS)] if name != PAPER])
+    names, speed = split([name for name in sources or [str(RESULTS)] if name != PAPER], RESULTS, warn)
     tables, found = _tables(names, PAPER in (sources or ()), columns, reference, mix)
     if against is not None or samples:
         from vtpbench.report.sheet import render_sheet
@@ -67,34 +71,40 @@ def report_command(
         if found is None:
             raise UserError("name a suite or a folder of results as well: published figures have no samples of their own")
         return _print(render_sheet(_compared(tables, against) if against else _flipped(found), format_ or "markdown"), out)
-    if speed and found is None and not tables:
-        return _print(_efficiency(speed, found, format_ or "markdown"), out)
-    screen = console(sys.stdout)
-    if format_ is None and out is None and screen.is_terminal:
-        return screen.print(Terminal(tables))
-    if format_ == "html":
-        return _print(html(tables, found.samples if found else lambda record: None), out)
-    text = render(tables, format_ or "markdown")
-    if format_ in (None, "markdown"):
-        text += _without_doubtful(tables) + ("\n" + _efficiency(speed, found, "markdown") if speed else "")
-    _print(text, out)
+    efficiency = build(speed, found.records if found else ())
+    if format_ is None and out is None and (screen := console(sys.stdout)).is_terminal:
+        from vtpbench.report.efficiency_text import EfficiencyTerminal
+        from vtpbench.report.terminal import Terminal
+
+        return screen.print(Terminal(tables), EfficiencyTerminal(efficiency), sep="")
+    _print(_written(tables, efficiency, found, format_ or "markdown"), out)
 
 
-def _sorted_out(names: list[str]) -> tuple[list[str], list[Path]]:
-    """Split sources: those with answers, and folders with efficiency records; a folder may hold both."""
-    from vtpbench.harness.efficiency.record import find_efficiency
-    from vtpbench.harness.sources import stores
+def _written(
+    tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], found: Sources | None, format_name: str
+) -> str | bytes:
+    """Write the tables of answers and of efficiency in a format; raises `UserError` where it has no place for either."""
+    from vtpbench.report.efficiency_text import render as render_efficiency
+    from vtpbench.report.render import render
 
-    speed = [Path(name) for name in names if Path(name).is_dir() and find_efficiency(Path(name), warn)]
-    return [name for name in names if Path(name) not in speed or stores(Path(name))], speed
+    if format_name in ("png", "svg"):
+        from vtpbench.report.efficiency_plot import plot
 
+        if not efficiency:
+            raise UserError(f"--format {format_name} draws efficiency records; measure some first: vtpbench profile efficiency")
+        return plot(efficiency, "png" if format_name == "png" else "svg")
+    if format_name == "html":
+        from vtpbench.report.html import html
 
-def _efficiency(folders: list[Path], found: Sources | None, format_name: str) -> str:
-    """Print efficiency records, with relative accuracy beside where answers of the same model were found."""
-    from vtpbench.harness.efficiency.printing import efficiency_tables
-
-    records = found.records if found else ()
-    return "\n".join(efficiency_tables(folder, warn, records, format_name) for folder in folders)
+        return html(tables, found.samples if found else lambda record: None)
+    if efficiency and not tables:
+        return render_efficiency(efficiency, format_name)
+    text = render(tables, format_name)
+    if format_name == "markdown":
+        return text + _without_doubtful(tables) + ("\n" + render_efficiency(efficiency, "markdown") if efficiency else "")
+    if efficiency:
+        warn(f"efficiency records are left out of {format_name}; name their folder alone to get them")
+    return text
 
 
 def _compared(tables: Sequence[Table], against: str) -> Sheet:
@@ -160,10 +170,15 @@ def merge_command(
         typer.echo(line)
 
 
-def _print(text: str, out: Path | None) -> None:
+def _print(content: str | bytes, out: Path | None) -> None:
     from vtpbench.harness.files import write_atomic
 
-    if out is None:
-        typer.echo(text, nl=False)
+    data = content if isinstance(content, bytes) else content.encode()
+    if out is not None:
+        write_atomic(out, data)
+    elif isinstance(content, str):
+        typer.echo(content, nl=False)
+    elif sys.stdout.isatty():
+        raise UserError("a picture does not go to a terminal; give a file: --out efficiency.png")
     else:
-        write_atomic(out, text.encode())
+        sys.stdout.buffer.write(data)

@@ -1,4 +1,4 @@
-"""Records and per-sample tables for a report: from suites by name, or from folders."""
+"""Records and per-sample tables for a report, and efficiency records: from suites by name, or from folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord, find_efficiency
 from vtpbench.harness.record import Record
 from vtpbench.harness.store import Store
 from vtpbench.harness.suite import Suite, load
@@ -25,6 +26,24 @@ class Sources:
     pruners: list[str]
     samples: Callable[[Record], pd.DataFrame | None]
     """Per-sample table of a record, read anew at each call; None where it has none."""
+
+
+def split(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> tuple[list[str], list[EfficiencyRecord]]:
+    """Read the efficiency records that sources hold, and say which sources are left to `gather` answers from.
+
+    A source is a suite, a folder of results, or an efficiency record's file; all but those with efficiency records alone
+    are left. Raises `UserError` for a name that is neither a path nor a suite.
+    """
+    left: list[str] = []
+    speed: dict[str, EfficiencyRecord] = {}
+    for name in names:
+        path = Path(name)
+        suite = None if path.is_dir() or name.endswith(SUFFIX) or path == results else load(name).name
+        found = find_efficiency(path if suite is None else results / PLACE / suite, warn)
+        speed.update((record.id, record) for record in found)
+        if not found or stores(path if suite is None else results / suite):
+            left.append(name)
+    return left, list(speed.values())
 
 
 def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> Sources:

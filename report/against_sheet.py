@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from vtpbench.report.compared import AVG, Compared, ComparedRow, Comparison
 from vtpbench.report.layout import NONE, marks
-from vtpbench.report.names import budget_label
 from vtpbench.report.published import number
 from vtpbench.report.rounding import half_up, paper
 from vtpbench.report.sheet import Grid, Sheet, Value
@@ -110,7 +109,7 @@ def _values(comparison: Comparison) -> Iterator[dict[str, Value]]:
                         "model": comparison.model,
                         "label": row.label,
                         "published_label": row.beside,
-                        "budget": budget_label(row.budget),
+                        "budget": row.budget.label,
                         "benchmark": cell.benchmark,
                         "published_benchmark": cell.beside,
                         "measured": cell.measured,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.record import Record
 from vtpbench.pruners.errors import UserError
-from vtpbench.report.names import budget_label
 from vtpbench.report.settings import groups, identity, is_vanilla, split
 from vtpbench.report.stats import REFERENCE
 from vtpbench.report.table import Table, build
@@ -192,7 +191,7 @@ def _hard(records: Sequence[Record], samples: Samples) -> Iterator[Part]:
 
 def _hard_at(same: Sequence[Record], columns: Mapping[str, tuple[Sequence[Record], _Scores]], samples: Samples) -> Part:
     draft, told = _Draft([], {}), []
-    budget = budget_label(same[0].budget)
+    budget = same[0].budget.label
     plain = min((r for r in same if r.pruner.name == PLAIN), key=lambda r: (r.pruner.label, identity(r.pruner))).pruner
     for label, (column, scores) in columns.items():
         own = [r for r in column if is_vanilla(r) or (r.budget == same[0].budget and r.pruner.name != PLAIN)]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from vtpbench.harness.record import Record
-from vtpbench.report.names import budget_label
 from vtpbench.report.rounding import relative
 from vtpbench.report.table import CellIntervals, Entry, Table
 
@@ -63,7 +62,7 @@ def _cell(record: Record, entry: Entry) -> dict[str, Any]:
         "model": record.model.label,
         "pruner": record.pruner.name,
         "label": record.pruner.label,
-        "budget": budget_label(record.budget),
+        "budget": record.budget.label,
         "observed_tokens": record.observed.tokens if record.observed else None,
         "benchmark": record.benchmark.label,
         "metric": record.benchmark.metric,

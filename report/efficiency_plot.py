@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable
 
@@ -19,9 +19,19 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Told apart also with colour-blind eyes; markers differ as well (Okabe and Ito)."""
 
 
-def plot(table: EfficiencyTable, format_name: Literal["png", "svg"] = "png") -> bytes:
-    """Draw a table: a line per pruner through its budgets, vanilla as a dashed line."""
-    figure = Figure(figsize=SIZE, dpi=150, facecolor="white", layout="constrained")
+def plot(tables: Sequence[EfficiencyTable], format_name: Literal["png", "svg"] = "png") -> bytes:
+    """Draw tables one below the other: a line per pruner through its budgets, vanilla as a dashed line."""
+    width, height = SIZE
+    figure = Figure(figsize=(width, height * len(tables)), dpi=150, facecolor="white", layout="constrained")
+    for part, table in zip(figure.subfigures(len(tables), squeeze=False)[:, 0], tables, strict=True):
+        _draw(part, table)
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(stream, format=format_name, metadata={"Date": None} if format_name == "svg" else None)
+    return stream.getvalue()
+
+
+def _draw(figure: SubFigure, table: EfficiencyTable) -> None:
     left, right = figure.subplots(1, 2)
     vanilla, *pruned = [row for row in table.rows if row.status == "ok"]
     labels = dict.fromkeys(row.pruner for row in pruned)
@@ -42,10 +52,6 @@ def plot(table: EfficiencyTable, format_name: Literal["png", "svg"] = "png") -> 
     right.set_ylabel("speed-up of the first token over vanilla")
     figure.suptitle(table.title, fontsize=11)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(stream, format=format_name, metadata={"Date": None} if format_name == "svg" else None)
-    return stream.getvalue()
 
 
 def _line(left: Axes, right: Axes, label: str, rows: Sequence[EfficiencyRow], number: int) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread
-from vtpbench.report.layout import NONE, clean
+from vtpbench.report.layout import NONE, clean, share
 from vtpbench.report.markdown import escape
 
 NAMES = 2
@@ -154,15 +154,8 @@ class EfficiencyTerminal:
 
 
 def _grids(lines: Sequence[Sequence[str]], width: int) -> Iterator[Grid]:
-    sizes = [GAP + max(cell_len(clean(line[i])) for line in lines) for i in range(len(lines[0]))]
-    groups, used = [[*range(NAMES)]], sum(sizes[:NAMES])
-    for i in range(NAMES, len(sizes)):
-        if used + sizes[i] > width and len(groups[-1]) > NAMES:
-            groups.append([*range(NAMES)])
-            used = sum(sizes[:NAMES])
-        groups[-1].append(i)
-        used += sizes[i]
-    for group in groups:
+    widths = [max(cell_len(clean(line[i])) for line in lines) for i in range(len(lines[0]))]
+    for group in share(widths, width, GAP, NAMES):
         shown = Grid.grid(padding=(0, GAP, 0, 0))
         for i in group:
             shown.add_column(justify="left" if i < NAMES else "right", no_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vtpbench.harness.record import Record
 from vtpbench.report.columns import RIGHT
 from vtpbench.report.layout import NONE
-from vtpbench.report.names import budget_label, row_labels
+from vtpbench.report.names import row_labels
 from vtpbench.report.settings import groups, identity, is_vanilla, split
 from vtpbench.report.sheet import Grid, Sheet, Value
 
@@ -122,7 +122,7 @@ def _grid(setting: SettingFlips) -> Grid:
     columns = sorted({cell.record.benchmark.label for cell in setting.cells})
     rows: dict[tuple[str, str, int], dict[str, CellFlips]] = {}
     for cell in setting.cells:
-        place = budget_label(cell.record.budget), cell.label, cell.record.seed
+        place = cell.record.budget.label, cell.label, cell.record.seed
         rows.setdefault(place, {})[cell.record.benchmark.label] = cell
     seeds = len({seed for _, _, seed in rows}) > 1
     lines: list[tuple[str, ...]] = []
@@ -153,7 +153,7 @@ def _values(cell: CellFlips) -> Iterator[dict[str, Value]]:
             "model": cell.record.model.label,
             "pruner": cell.record.pruner.name,
             "label": cell.label,
-            "budget": budget_label(cell.record.budget),
+            "budget": cell.record.budget.label,
             "benchmark": cell.record.benchmark.label,
             "seed": cell.record.seed,
             "kind": flip.kind,

@@ -46,6 +46,17 @@ def clean(text: str) -> str:
     return "".join(c for c in " ".join(text.split()) if c.isprintable())
 
 
+def share(widths: Sequence[int], available: int, gap: int, names: int) -> list[list[int]]:
+    """Share numbered columns among as many grids as a width needs; each begins with the `names` first columns."""
+    groups = [[*range(names)]]
+    for i, width in enumerate(widths[names:], names):
+        taken = sum(widths[j] + gap for j in groups[-1])
+        if taken + width > available and len(groups[-1]) > names:
+            groups.append([*range(names)])
+        groups[-1].append(i)
+    return groups
+
+
 def _entry(entry: Entry) -> Place:
     if entry.status == "unpublished":
         return Place(NONE)

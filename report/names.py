@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vtpbench.harness.record import BudgetInfo, PrunerInfo, Record
+from vtpbench.harness.record import PrunerInfo, Record
 from vtpbench.report.rounding import half_up, paper
 from vtpbench.report.settings import groups, identity, is_vanilla
-
-
-def budget_label(budget: BudgetInfo) -> str:
-    """Name a budget as a suite does: `16`, `11.1%`, or `all`."""
-    return budget.label
 
 
 def row_labels(records: Iterable[Record]) -> dict[str, str]:
@@ -44,7 +39,7 @@ def block_title(record: Record, observed: float | None, original: float | None) 
         share = "" if original is None else f" ({paper(100 * budget.tokens / original)} %)"
         return f"Retain {budget.tokens} tokens{share}"
     mean = "" if observed is None else f" ({_count(observed)} tokens on average)"
-    return f"Retain {budget_label(budget).removesuffix('%')} %{mean}"
+    return f"Retain {budget.label.removesuffix('%')} %{mean}"
 
 
 def _count(tokens: float) -> str:

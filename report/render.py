@@ -23,5 +23,5 @@ def render(tables: Sequence[Table], format_name: str) -> str:
 
     """
     if format_name not in FORMATS:
-        raise UserError(f"unknown format '{format_name}'; {did_you_mean(format_name, [*FORMATS, 'html'])}")
+        raise UserError(f"unknown format '{format_name}'; {did_you_mean(format_name, [*FORMATS, 'html', 'png', 'svg'])}")
     return FORMATS[format_name](tables)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from vtpbench.harness.record import Record
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.footer import footer
-from vtpbench.report.names import block_title, budget_label, row_labels
+from vtpbench.report.names import block_title, row_labels
 from vtpbench.report.rounding import average, relative
 from vtpbench.report.settings import Setting, groups, identity, is_vanilla, split
 from vtpbench.report.stats import REFERENCE
@@ -240,7 +240,7 @@ def _size(records: Sequence[Record], original: float | None) -> tuple[float, str
     if is_vanilla(records[0]):
         return float("inf"), ""
     share = budget.ratio if budget.ratio is not None else (budget.tokens or 0) / (original or 1)
-    return share, budget_label(budget)
+    return share, budget.label
 
 
 def _budget_key(record: Record) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from vtpbench.report.layout import Place, clean, header, marks, places
+from vtpbench.report.layout import Place, clean, header, marks, places, share
 from vtpbench.report.table import Table
 
 _GAP = "  "
@@ -35,7 +35,7 @@ def _grids(table: Table, width: int) -> Iterator[Text]:
     names = header(table)
     rows = [places(row) for block in table.blocks for row in block.rows]
     widths = [max(_text(cell).cell_len for cell in [Place(name), *(row[i] for row in rows)]) for i, name in enumerate(names)]
-    for shown in _columns(widths, width):
+    for shown in share(widths, width, len(_GAP), names=1):
         yield Text()
         yield _line([Text(names[i], style="bold") for i in shown], [widths[i] for i in shown])
         yield Text("─" * (sum(widths[i] + len(_GAP) for i in shown) - len(_GAP)))
@@ -47,18 +47,6 @@ def _grids(table: Table, width: int) -> Iterator[Text]:
                 if any(cell.below for cell in cells):
                     yield _line([Text(cell.below, style="dim") for cell in cells], [widths[i] for i in shown])
             yield Text()
-
-
-def _columns(widths: Sequence[int], available: int) -> list[list[int]]:
-    """Share the columns among as many tables as needed, each beginning with the first column."""
-    parts, used = [[0]], widths[0]
-    for i, width in enumerate(widths[1:], 1):
-        if used + len(_GAP) + width > available and len(parts[-1]) > 1:
-            parts.append([0])
-            used = widths[0]
-        parts[-1].append(i)
-        used += len(_GAP) + width
-    return parts
 
 
 def _line(cells: Sequence[Text], widths: Sequence[int]) -> Text:

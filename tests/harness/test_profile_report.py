@@ -1,0 +1,85 @@
+"""`vtpbench profile` and `vtpbench report` on efficiency records, from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from vtpbench.harness.cli import app
+
+SUITE = """
+name: mine
+models: [{label: toy, path: hub/toy}]
+matrix: {pruners: [grid], budgets: [4], benchmarks: [pope]}
+"""
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File that the demo model's profile with the grid pruner has left."""
+    out = tmp_path_factory.mktemp("profile")
+    options = ("--warmup", 0, "--repeats", 1, "--new-tokens", 2, "--device", "cpu", "--out", out)
+    done = call("profile", "--model", "demo", "--pruner", "grid", "--budget", 16, "--budget", "50%", *options)
+    assert done.exit_code == 0, done.output
+    (file,) = out.rglob("*.efficiency.json")
+    return file
+
+
+@pytest.fixture
+def results(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working folder whose results hold the record as that of a suite."""
+    place = tmp_path / "results" / "efficiency" / "mine"
+    place.mkdir(parents=True)
+    (place / measured.name).write_bytes(measured.read_bytes())
+    (tmp_path / "mine.yaml").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "results"
+
+
+@pytest.mark.parametrize("source", ["results", "mine.yaml", "results/efficiency", "file"])
+def test_efficiency_is_found_by_folder_by_suite_and_by_file(results: Path, source: str) -> None:
+    shown = call("report", next(results.rglob("*.json")) if source == "file" else source)
+    assert shown.exit_code == 0, shown.output
+    rows = [[word.strip() for word in line.split("|")[1:4]] for line in shown.stdout.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["vanilla", "random", "random", "grid", "grid"]
+    assert [row[1:] for row in rows[3:]] == [["16", "16.0"], ["50%", "72.0"], ["16", "16.0"], ["50%", "72.0"]]
+
+
+def test_efficiency_goes_to_machines_and_is_drawn(results: Path) -> None:
+    (table,) = json.loads(call("report", "results", "--format", "json").stdout)
+    assert [row["pruner"] for row in table["rows"]] == ["vanilla", "random", "random", "grid", "grid"]
+    assert call("report", "results", "--format", "png", "--out", "plot.png").exit_code == 0
+    assert Path("plot.png").read_bytes().startswith(b"\x89PNG")
+    assert call("report", "mine.yaml", "--format", "svg").stdout.startswith("<?xml")
+
+
+def test_a_damaged_record_is_skipped_with_a_warning(results: Path) -> None:
+    (file,) = results.rglob("*.json")
+    (file.parent / "cut.efficiency.json").write_bytes(file.read_bytes()[:-40])
+    shown = call("report", "results")
+    assert shown.exit_code == 0
+    assert shown.stderr.count("cut.efficiency.json: not readable as JSON (truncated?)") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("report", "paper", "--format", "png"), "--format png draws efficiency records; measure some first"),
+        (("report", "nothing-such"), "nothing-such"),
+        (("profile", "--model", "demo", "--pruner", "grid: [", "--budget", "16"), "--pruner grid: [: this is not YAML"),
+        (("profile", "--model", "demo", "--pruner", "grd", "--budget", "16"), "did you mean 'grid'?"),
+        (("profile", "--model", "demo", "--pruner", "grid", "--budget", "0"), "--budget 0: "),
+        (("profile", "--model", "./nowhere", "--pruner", "grid", "--budget", "4"), "no checkpoint folder"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(results: Path, options: tuple[str, ...], told: str) -> None:
+    failed = call(*options)
+    assert failed.exit_code == 2
+    assert told in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1
