@@ -93,7 +93,7 @@ class Benchmark(Strict):
     def _resolve_folder(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
             return value
-        path = locate(value, info)
+        path = locate(value, info.context)
         if not path.is_dir():
             reject(f"no task folder {path}")
         return path
@@ -103,8 +103,8 @@ class Benchmark(Strict):
     def _resolve_overrides(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         resolved = dict(value)
         dataset = str(value.get("dataset_path"))
-        if "/" in dataset and locate(dataset, info).is_dir():
-            resolved["dataset_path"] = str(locate(dataset, info))
+        if "/" in dataset and locate(dataset, info.context).is_dir():
+            resolved["dataset_path"] = str(locate(dataset, info.context))
         kwargs = value.get("dataset_kwargs")
         if isinstance(kwargs, dict) and "data_files" in kwargs:
             resolved["dataset_kwargs"] = {**kwargs, "data_files": _anchor(kwargs["data_files"], info)}
@@ -200,4 +200,4 @@ def _anchor(value: Any, info: ValidationInfo) -> Any:
         return {key: _anchor(inner, info) for key, inner in value.items()}
     if isinstance(value, list):
         return [_anchor(inner, info) for inner in value]
-    return str(locate(value, info)) if locate(value, info).is_file() else value
+    return str(locate(value, info.context)) if locate(value, info.context).is_file() else value

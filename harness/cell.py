@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 from vtpbench.harness.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
@@ -59,8 +58,7 @@ def _without_places(pruner: PrunerInfo) -> dict[str, Any]:
     if ".py:" in pruner.name:
         facts |= {"name": pruner.name.rpartition(":")[2], "distribution": "file"}
     if "+" in pruner.code:
-        options = pruner.options.items()
-        facts["options"] = {name: "" if isinstance(value, str) and Path(value).is_file() else value for name, value in options}
+        facts["options"] = {**pruner.options, **dict.fromkeys(pruner.files, "")}
     return facts
 
 

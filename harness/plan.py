@@ -61,7 +61,7 @@ def plan(
 
 def build_pruner(cell: Cell) -> Pruner:
     """Make the pruner of a cell, seeded where it draws at random."""
-    return build_seeded(cell.pruner.name, cell.pruner.options, cell.seed)
+    return build_seeded(cell.pruner.name, {**cell.pruner.options, **cell.pruner.files}, cell.seed)
 
 
 def narrow(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
@@ -120,7 +120,7 @@ def _rows(matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint) -> list[tu
 
 
 def _describe(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> PrunerInfo:
-    pruner = build(spec.name, spec.options)
+    pruner = build(spec.name, spec.placed)
     return describe_pruner(spec, pruner, fingerprint(pruner, model))
 
 

@@ -47,11 +47,13 @@ class PrunerInfo(Frozen):
     label: str
     """Row in tables; the same pruner can stand in several rows with other options."""
     options: dict[str, Any]
-    """All options, defaults included, but for the seed."""
+    """All options, defaults included, but for the seed; files as the suite names them."""
     code: str
     """Hash of the pruner's source file."""
     distribution: str
     """Where it came from: `vtpbench`, another package, or a file."""
+    files: dict[str, str] = Field(default_factory=dict, exclude=True)
+    """Where the files that options name lie on this machine, by option; no part of a record."""
 
 
 class BudgetInfo(Frozen):

@@ -190,7 +190,7 @@ def _contestant(text: str, seed: int) -> Contestant:
     spec: PrunerSpec = read_option("--pruner", text, PrunerSpec)
     options = ", ".join(f"{name}={value}" for name, value in spec.options.items())
     label = f"{spec.label} ({options})" if options and spec.label == spec.name else spec.label
-    return Contestant(label, build_seeded(spec.name, spec.options, seed))
+    return Contestant(label, build_seeded(spec.name, spec.placed, seed))
 
 
 def _writer(out: Path) -> Any:

@@ -52,8 +52,8 @@ class ModelSpec(Strict):
     @field_validator("path")
     @classmethod
     def _must_exist(cls, value: str, info: ValidationInfo) -> str:
-        if value.startswith((".", "/", "~")) and not locate(value, info).is_dir():
-            reject(f"no checkpoint folder {locate(value, info)}")
+        if value.startswith((".", "/", "~")) and not locate(value, info.context).is_dir():
+            reject(f"no checkpoint folder {locate(value, info.context)}")
         return value
 
     @field_validator("prompt")
@@ -61,9 +61,9 @@ class ModelSpec(Strict):
     def _must_be_a_template(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None or value == "vicuna_v1":
             return value
-        if not locate(value, info).is_file():
-            reject(f"no prompt template {locate(value, info)}; give a Jinja file, or vicuna_v1")
-        return str(locate(value, info))
+        if not locate(value, info.context).is_file():
+            reject(f"no prompt template {locate(value, info.context)}; give a Jinja file, or vicuna_v1")
+        return str(locate(value, info.context))
 
     def model_post_init(self, context: Any) -> None:
         """Note where the folder is, while the suite's place is known."""
@@ -85,6 +85,7 @@ class PrunerSpec(Strict):
     label: str = Field(min_length=1)
     """Row in tables; the name unless given."""
     options: dict[str, Any] = Field(default_factory=dict)
+    _files: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -97,11 +98,21 @@ class PrunerSpec(Strict):
             return {**spec, "label": spec["name"].rpartition(":")[2]}
         return spec
 
-    @field_validator("options")
-    @classmethod
-    def _find_files(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        """Find files that options name, such as trained weights: beside the suite, else in the working folder."""
-        return {name: _placed(option, info) for name, option in value.items()}
+    def model_post_init(self, context: Any) -> None:
+        """Note where the files lie that options name, such as trained weights, while the suite's place is known."""
+        named = {name: option for name, option in self.options.items() if isinstance(option, str) and "/" in option}
+        found = {name: locate(option, context) for name, option in named.items()}
+        self._files = {name: str(path) for name, path in found.items() if path.is_file()}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Absolute path of each file that an option names, by option: beside the suite, else in the working folder."""
+        return self._files
+
+    @property
+    def placed(self) -> dict[str, Any]:
+        """What to build the pruner with: the options, and for files where they lie."""
+        return {**self.options, **self._files}
 
     @model_validator(mode="after")
     def _must_be_known(self) -> PrunerSpec:
@@ -113,7 +124,7 @@ class PrunerSpec(Strict):
             reject("give seeds as `seeds: [0, 1]` beside `pruners`, not as an option", "options", "seed")
         try:
             if self.options:  # else there is nothing to check here, and torch need not be imported
-                build(self.name, self.options)
+                build(self.name, self.placed)
         except UserError as e:
             reject(str(e), "options", *(option for option in self.options if f"'{option}'" in str(e)))
         return self
@@ -137,12 +148,14 @@ def describe_pruner(spec: PrunerSpec, pruner: Pruner, fingerprint: str = "") -> 
     entry = find(spec.name)
     code = "+".join(part for part in (entry.code(), fingerprint) if part)
     options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}
-    return PrunerInfo(name=spec.name, label=spec.label, options=options, code=code, distribution=entry.distribution)
-
-
-def _placed(option: Any, info: ValidationInfo) -> Any:
-    beside = isinstance(option, str) and "/" in option and locate(option, info)
-    return str(beside) if beside and beside.is_file() else option
+    return PrunerInfo(
+        name=spec.name,
+        label=spec.label,
+        options={name: spec.options[name] if name in spec.files else option for name, option in options.items()},
+        code=code,
+        distribution=entry.distribution,
+        files=spec.files,
+    )
 
 
 def _budget(data: Any) -> Any:

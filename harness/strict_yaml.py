@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -223,10 +223,13 @@ def _message(error: ErrorDetails) -> str:
     return f"{names}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
 
 
-def locate(value: str, info: ValidationInfo) -> Path:
-    """Absolute path of a file or folder that YAML names: from the YAML file's folder, else from the working folder."""
+def locate(value: str, context: Mapping[str, Any] | None) -> Path:
+    """Absolute path of a file or folder that YAML names: from the YAML file's folder, else from the working folder.
+
+    `context` is that of a validation; its `folder` is the file's.
+    """
     path = Path(value).expanduser()
-    beside = Path((info.context or {}).get("folder", "")) / path
+    beside = Path((context or {}).get("folder", "")) / path
     return (beside if beside.exists() or not path.exists() else path).resolve()
 
 

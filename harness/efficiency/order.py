@@ -124,7 +124,7 @@ def contestants(asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> tuple[Contest
 
 
 def _contestant(spec: PrunerSpec, budget: BudgetInfo) -> Contestant:
-    pruner = build(spec.name, spec.options)
+    pruner = build(spec.name, spec.placed)
     return Contestant(describe_pruner(spec, pruner), pruner, budget)
 
 

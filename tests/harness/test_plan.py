@@ -255,3 +255,14 @@ def test_where_files_lie_changes_no_cell(folder: Path, tmp_path_factory: pytest.
 
     assert ids(folder, "org/m") == ids(other, "elsewhere/m")
     assert ids(folder, "org/m")[1] != ids(folder, "org/m", "other weights")[1]
+
+
+def test_a_record_names_files_as_the_suite_does_and_the_pruner_opens_them_where_they_lie(folder: Path) -> None:
+    (folder / "late.py").write_text(PRUNER.replace("layer: int = 2", "layer: int = 2\n    weights: str | None = None"))
+    (folder / "own").mkdir()
+    (folder / "own" / "weights.bin").write_bytes(b"trained")
+    text = SUITE.replace("[random]", f"[{{'{folder}/late.py:Late': {{weights: own/weights.bin}}}}]")
+    _, cell, *_ = plan(suite(folder, text), describe, VERSIONS)
+    assert cell.pruner.model_dump()["options"]["weights"] == "own/weights.bin"
+    assert str(folder) not in str(cell.pruner.model_dump()["options"])
+    assert vars(build_pruner(cell))["weights"] == str(folder / "own" / "weights.bin")

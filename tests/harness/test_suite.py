@@ -285,4 +285,5 @@ def test_files_that_options_name_are_found_beside_the_suite(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path / "weights")
     file = write(tmp_path, GOOD.replace("[random]", "[random, oc-vtp: {checkpoint: weights/a.safetensors}]"))
     (_, pruner) = load(file).matrix[0].pruners
-    assert pruner.options == {"checkpoint": str(tmp_path / "weights/a.safetensors")}
+    assert pruner.options == {"checkpoint": "weights/a.safetensors"}
+    assert pruner.files == {"checkpoint": str(tmp_path / "weights/a.safetensors")}
