@@ -1,7 +1,8 @@
 """Training of OC-VTP: rebuild vision tokens from slots; the language model takes no part.
 
-Every random number of a step comes from a generator seeded by (seed, step, rank), so a run that was killed and resumed
-draws the same as one that was not. On a CPU the loss curve is then equal to the last bit.
+Every random number of a step comes from a generator seeded by (seed, step), so a run that was killed and resumed draws the
+same as one that was not, and so do runs of several processes. On a CPU the loss curve of one process is then equal to the
+last bit; processes differ among each other in the dropout of their shares.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def validate(model: Reconstructor, task: Task, place: Place = CPU) -> tuple[floa
     for slots in task.slot_counts:
         for start in range(0, len(images), config.batch):
             part = images[start : start + config.batch]
-            draw = _Draw.make(task, part, slots, private_generator(config.seed, "validation", slots, start), place.device)
+            draw = _Draw.make(task, part, slots, private_generator(config.seed, "validation", slots, start)).to(place.device)
             rebuilt, attention = draw.run(model, config)
             target = draw.target(model)
             errors = [reconstruction_loss(rebuilt, target, attention, criterion, draw.valid) for criterion in criteria]
@@ -122,7 +123,7 @@ def validate(model: Reconstructor, task: Task, place: Place = CPU) -> tuple[floa
 
 @dataclass(frozen=True)
 class _Draw:
-    """A batch with everything random about it, on the device."""
+    """A batch with everything random about it."""
 
     batch: Batch
     valid: Tensor | None
@@ -130,13 +131,26 @@ class _Draw:
     masking: Masking
 
     @classmethod
-    def make(cls, task: Task, images: list[int], slots: int, generator: torch.Generator, device: torch.device) -> _Draw:
+    def make(cls, task: Task, images: list[int], slots: int, generator: torch.Generator) -> _Draw:
         """Read the images, draw slot noise and masks; on the CPU, so that every kind of device gets the same."""
         batch = task.store.batch(images)
         noise = torch.randn(len(images), slots, task.config.slot_dim, generator=generator)
-        masking = draw_masking(batch.present, task.config.prefix, generator)
-        valid = None if batch.valid is None else batch.valid.to(device)
-        return cls(batch.to(device), valid, noise.to(device), masking.to(device))
+        return cls(batch, batch.valid, noise, draw_masking(batch.present, task.config.prefix, generator))
+
+    def share(self, place: Place) -> _Draw:
+        """Take a process's part of the images."""
+        own, batch, masking = slice(place.rank, None, place.world), self.batch, self.masking
+        return _Draw(
+            Batch(batch.features[own], batch.present[own], batch.places[own]),
+            None if self.valid is None else self.valid[own],
+            self.noise[own],
+            Masking(masking.order[own], masking.prefix[own]),
+        )
+
+    def to(self, device: torch.device) -> _Draw:
+        """Move everything."""
+        valid = None if self.valid is None else self.valid.to(device)
+        return _Draw(self.batch.to(device), valid, self.noise.to(device), self.masking.to(device))
 
     def run(self, model: nn.Module, config: TrainConfig) -> tuple[Tensor, Tensor]:
         """Rebuild the batch's features; returns them and the attention."""
@@ -175,14 +189,14 @@ class _Run:
         return self.step >= self.task.config.steps or (patience is not None and self.worse >= patience)
 
     def advance(self) -> LogRow:
-        """Take one step; the row is that of this process's share of the batch."""
+        """Take one step, together with the other processes."""
         config, place, lr = self.task.config, self.place, self.task.config.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        generator = private_generator(config.seed, "step", self.step, place.rank)
-        slots = self.task.slots(self.step)
-        draw = _Draw.make(self.task, self.task.images(self.step)[place.rank :: place.world], slots, generator, place.device)
-        with seeded(generator.initial_seed(), place.device):  # for dropout
+        generator = private_generator(config.seed, "step", self.step, 0)  # 0 was the rank; committed weights were drawn so
+        whole = _Draw.make(self.task, self.task.images(self.step), self.task.slots(self.step), generator)
+        draw, slots = whole.share(place).to(place.device), whole.noise.shape[1]  # the same draws for any number of processes
+        with seeded(generator.initial_seed() + place.rank, place.device):  # for dropout
             rebuilt, attention = draw.run(self.replica, config)
         loss = reconstruction_loss(rebuilt, draw.target(self.model), attention, config.loss, draw.valid)
         self.optimizer.zero_grad()
@@ -192,7 +206,7 @@ class _Run:
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.step += 1
-        value = loss.item()
+        value = self._mean(loss.detach()).item()
         if not math.isfinite(value):
             raise UserError(f"the loss is {value} after step {self.step}; lower `lr`, or switch `amp` off")
         return LogRow(self.step, lr, slots, value, norm.item())
@@ -227,6 +241,12 @@ class _Run:
                 "average": None if self.average is None else self.average.state_dict(),
             }
             save_state(self.folder / STATE, state)
+
+    def _mean(self, loss: Tensor) -> Tensor:
+        """Average over the processes' shares, which are equally large."""
+        if self.place.world > 1:
+            torch.distributed.all_reduce(loss)
+        return loss / self.place.world
 
     def _from_first(self, compute: Callable[[], tuple[float, float]]) -> tuple[float, float]:
         """Let the first process compute and tell the others, so that all stop at the same step."""

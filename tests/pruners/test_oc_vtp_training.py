@@ -20,7 +20,7 @@ from vtpbench.pruners.oc_vtp.config import TrainConfig
 from vtpbench.pruners.oc_vtp.features import FeatureMeta, FeatureStore, ImageFeatures, extract
 from vtpbench.pruners.oc_vtp.progress import LogRow, read_log
 from vtpbench.pruners.oc_vtp.task import Task
-from vtpbench.pruners.oc_vtp.train import BEST, LOG, train
+from vtpbench.pruners.oc_vtp.train import BEST, LOG, Place, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -104,6 +104,31 @@ def test_killed_run_resumes_with_the_same_curve(store: FeatureStore, tmp_path: P
     assert resumed[0].step == 11
     assert (tmp_path / "killed" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+def one_of_two(store: FeatureStore, folder: Path, rank: int) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    train(CONFIG, store, folder, Place(torch.device("cpu"), rank, 2))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_take_the_steps_of_one(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=one_of_two, args=(store, tmp_path / "two", rank)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    train(CONFIG, store, tmp_path / "one")
+    two, one = read_log(tmp_path / "two" / LOG), read_log(tmp_path / "one" / LOG)
+    assert [(row.step, row.slots) for row in two] == [(row.step, row.slots) for row in one]
+    begin = [(row.loss, row.grad_norm) for row in two[1:11]], [(row.loss, row.grad_norm) for row in one[1:11]]
+    for (loss, norm), (loss_of_one, norm_of_one) in zip(*begin, strict=True):  # dropout differs: later steps drift apart
+        assert loss == pytest.approx(loss_of_one, rel=0.01)
+        assert norm == pytest.approx(norm_of_one, rel=0.05)
+    assert two[-1].val_mse == pytest.approx(one[-1].val_mse, rel=0.1)
 
 
 def test_standardised_run_starts_as_clustering(store: FeatureStore, tmp_path: Path) -> None:
