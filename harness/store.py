@@ -6,8 +6,6 @@ Below the suite's folder lie, named after the cell's id:
 - `samples/*.parquet`: per-sample tables, each written before its record
 - `journal/*.jsonl`: answers of cells that are not finished
 - `locks/*.lock`: held while a run works on a cell; the system frees them when the run dies
-
-`pictures/*.jpg` are named after what they show; each is written before the answers that refer to it.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from vtpbench.harness.album import Album, picture_path
 from vtpbench.harness.cell import Cell, Sample
 from vtpbench.harness.files import write_atomic, writing
 from vtpbench.harness.journal import FileJournal
@@ -87,15 +84,6 @@ class Store:
     def journal(self, cell: Cell) -> FileJournal:
         """Where the answers of an unfinished cell go."""
         return FileJournal(self.folder / "journal" / f"{cell.id}.jsonl")
-
-    def album(self, questions: int) -> Album:
-        """Where pictures go, of so many questions of each benchmark."""
-        return Album(self.folder, questions)
-
-    def picture(self, name: str) -> bytes | None:
-        """Picture that a per-sample table names, as JPEG; None where there is none."""
-        path = picture_path(self.folder, name)
-        return path.read_bytes() if path is not None and path.exists() else None
 
     @contextmanager
     def lease(self, cell: Cell, wait: bool = False) -> Iterator[bool]:
