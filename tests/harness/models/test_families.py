@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import LlavaImageProcessorPil
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vtpbench.harness.models.family import Family
 from vtpbench.pruners.base import Evidence
@@ -55,9 +54,11 @@ def stock_llava_next(family, question, image) -> dict:
     with torch.inference_mode():
         states = family.model.model.vision_tower(tiles, output_hidden_states=True).hidden_states[-2][:, 1:]
         features = family.model.model.multi_modal_projector(states)
-    joined = features[1:].reshape(2, 2, 4, 4, -1).transpose(1, 2).reshape(64, -1)
-    output = BaseModelOutputWithPooling(pooler_output=[torch.cat([features[0], joined])])
-    return {"input_ids": expanded(family, question, [80]), "mm_encoder_outputs": {"image": output}}
+        joined = features[1:].reshape(2, 2, 4, 4, -1).transpose(1, 2).reshape(64, -1)
+        ids = expanded(family, question, [80])
+        embeds = family.model.get_input_embeddings()(ids)
+        embeds[ids == family.image_id] = torch.cat([features[0], joined])
+    return {"inputs_embeds": embeds}
 
 
 def stock_qwen2_5_vl(family, question, image) -> dict:
@@ -77,7 +78,8 @@ def hooks(family: Family) -> int:
 def stock_logits(name: str, family: Family, tools) -> Tensor:
     inputs = STOCK[name](family, "What is it?", tools.picture(40, 30))
     with torch.inference_mode():
-        return family.model(**inputs, attention_mask=torch.ones_like(inputs["input_ids"])).logits
+        length = next(iter(inputs.values())).shape[1]
+        return family.model(**inputs, attention_mask=torch.ones(1, length, dtype=torch.int64)).logits
 
 
 @pytest.mark.parametrize("name", FAMILIES)
