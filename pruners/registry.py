@@ -6,13 +6,14 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -105,9 +106,31 @@ def build(name: str, options: Mapping[str, Any]) -> Pruner:
         if option not in fields:
             raise UserError(f"pruner '{name}' has no option '{option}'; {did_you_mean(option, fields)}")
     try:
-        return cls(**options)
+        return cls(**_typed(name, cls, options))
     except (TypeError, ValueError) as e:
         raise UserError(f"pruner '{name}': {e}") from e
+
+
+def _typed(name: str, cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check option values against the annotations of a pruner's fields, as strictly as JSON: a list may fill a tuple."""
+    from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+    try:
+        hints = get_type_hints(cls)
+    except NameError:  # a stranger's annotations may name what is imported for type checkers only
+        return dict(options)
+    typed = dict(options)
+    for option, value in options.items():
+        if not isinstance(value, bool) and str(value) in get_args(hints[option]):
+            value = str(value)  # YAML reads `version: 2` as a number
+        try:
+            typed[option] = TypeAdapter(hints[option]).validate_json(json.dumps(value), strict=True)
+        except PydanticSchemaGenerationError:
+            continue  # a type that only the pruner itself can check
+        except (TypeError, ValidationError) as e:
+            wanted = e.errors()[0]["msg"].lower() if isinstance(e, ValidationError) else "give a plain value"
+            raise UserError(f"pruner '{name}': option '{option}': {wanted}, not {value!r}") from e
+    return typed
 
 
 def _sources(cls: type) -> list[Path]:

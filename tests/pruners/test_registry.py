@@ -75,6 +75,34 @@ def test_options():
     assert refusal("visionzip", contextual=-1) == "pruner 'visionzip': contextual must be 0 or more, not -1"
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value", "wanted"),
+    [
+        ("fastv", "layer", "x", "a valid integer"),
+        ("fastv", "layer", 2.5, "a valid integer"),
+        ("fastv", "layer", True, "a valid integer"),
+        ("fastv", "layer", float("nan"), "a valid integer"),
+        ("fastv", "rows", "lst", "'last' or 'all'"),
+        ("hiprune", "alpha", "0.1", "a valid number"),
+        ("hiprune", "compat", "no", "a valid boolean"),
+        ("oc-vtp", "checkpoint", 1, "a valid string"),
+    ],
+)
+def test_options_have_the_type_of_their_field(name: str, option: str, value: object, wanted: str):
+    assert refusal(name, **{option: value}) == f"pruner '{name}': option '{option}': input should be {wanted}, not {value!r}"
+
+
+def test_numbers_of_yaml_are_taken_where_text_is_meant():
+    assert build("sparsevlm", {"version": 2}).version == "2"  # type: ignore[attr-defined] # an option of this pruner
+    assert build("hiprune", {"alpha": 1}).alpha == 1.0  # type: ignore[attr-defined] # an option of this pruner
+
+
+def test_options_of_types_that_only_the_pruner_knows_reach_it(mine: Path):
+    code = PRUNER.replace("order: int = 2", "order: int = 2\n    path: 'Secret' = None")
+    mine.write_text("from __future__ import annotations\n" + code)
+    assert vars(build(f"{mine}:Mine", {"path": "here"}))["path"] == "here"
+
+
 def test_plugin(provide):
     provide("their-pruners", "theirs = their_pruners_a:Mine")
     assert entries()["theirs"].distribution == "their-pruners"
