@@ -29,8 +29,9 @@ def render(report: Report, format: Literal["plain", "markdown", "json"] = "plain
     notes = _notes(report, families)
     if format == "markdown":
         return "\n".join([*_markdown(rows), *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
-    verdict = f"{report.pruner} of {report.distribution}: {'conforms' if report.ok else 'does not conform'}"
-    return "\n".join([*_plain(rows), "", *notes, verdict]) + "\n"
+    judged = any(result.status in ("pass", "fail") for result in report.results)
+    verdict = "conforms" if report.ok else "does not conform" if judged else "could not be judged"
+    return "\n".join([*_plain(rows), "", *notes, f"{report.pruner} of {report.distribution}: {verdict}"]) + "\n"
 
 
 def matrix(reports: Sequence[Report]) -> str:
@@ -38,7 +39,8 @@ def matrix(reports: Sequence[Report]) -> str:
     families = list(dict.fromkeys(result.family for report in reports for result in report.results))
     rows = [["pruner", *families]]
     for report in reports:
-        rows.append([report.pruner, *(_summary([r for r in report.results if r.family == family]) for family in families)])
+        name = ", ".join([report.pruner, *(f"`{option}: {value}`" for option, value in report.options.items())])
+        rows.append([name, *(_summary([r for r in report.results if r.family == family]) for family in families)])
     return "\n".join(_markdown(rows)) + "\n"
 
 

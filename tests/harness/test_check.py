@@ -42,13 +42,14 @@ CANNOT_HERE = {
     ("sparsevlm", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # positions on several axes are not renumbered
     ("pyramiddrop", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
 }
+KEEP = {"positions": "keep"}
+DOCUMENTED = [(name, KEEP, family, cannot) for name, cannot in (("pyramiddrop", {}), ("sparsevlm", MERGES)) for family in TINY]
 VARIANTS = [
+    *DOCUMENTED,
     ("oc-vtp", {"pad": "none"}, "llava", {"keep-all": "n/a"}),
     ("fastv", {"rows": "all"}, "llava", {}),
-    ("sparsevlm", {"positions": "keep"}, "qwen2_5_vl", MERGES),
     ("sparsevlm", {"version": "2"}, "llava", {}),
     ("sparsevlm", {"version": "2"}, "qwen2_5_vl", {p.name: "unsupported" for p in PROPERTIES}),
-    ("pyramiddrop", {"positions": "keep"}, "qwen2_5_vl", {}),
     ("hiprune", {"neighbours": "grid"}, "llava", {}),
 ]
 
@@ -87,11 +88,22 @@ def test_all_built_ins_are_judged():
 
 
 def test_documented_matrix_is_the_one_tested():
-    def judge(name: str, family: str) -> list[Result]:
-        return [Result(family, p.name, expected(name, family).get(p.name, "pass")) for p in PROPERTIES]
+    def judged(name: str, options: dict[str, str], cannot: dict[str, dict[str, str]]) -> Report:
+        results = (Result(family, p.name, cannot[family].get(p.name, "pass")) for family in TINY for p in PROPERTIES)
+        return Report(name, options, "vtpbench", tuple(results))
 
-    reports = [Report(name, {}, "vtpbench", tuple(r for f in TINY for r in judge(name, f))) for name in sorted(CANNOT)]
-    assert matrix(reports) in DOCS.read_text()
+    defaults = [judged(name, {}, {family: expected(name, family) for family in TINY}) for name in CANNOT]
+    kept = [
+        judged(name, KEEP, {family: cannot for n, _, family, cannot in DOCUMENTED if n == name})
+        for name in dict.fromkeys(name for name, *_ in DOCUMENTED)
+    ]
+    assert matrix(sorted([*defaults, *kept], key=lambda report: report.pruner)) in DOCS.read_text()
+
+
+def test_a_pruner_that_nothing_can_be_said_of_is_no_failure_of_rules():
+    report = Report("oc-vtp", {}, "vtpbench", tuple(Result("llava", p.name, "unsupported", "no weights") for p in PROPERTIES))
+    assert not report.ok
+    assert render(report).endswith("oc-vtp of vtpbench: could not be judged\n")
 
 
 @pytest.mark.parametrize(
