@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.layout import Layout
 from vtpbench.pruners.base import Evidence
+from vtpbench.pruners.sending import send
 
 _CHUNK = 256  # query rows at a time where all rows are averaged: bounds memory, changes no result
 
@@ -115,5 +116,5 @@ def _mean_of_rows(layer: int, arrival: Arrival, rows: Tensor) -> Tensor:
         attention = arrival.attention(layer, rows, columns).mean(1)
         real = arrival.layout.valid(rows.device)[rows, columns]
         total += (attention * real[:, :, None]).sum(1)
-    lengths = torch.tensor(arrival.layout.lengths, device=rows.device)
+    lengths = send(torch.tensor(arrival.layout.lengths), rows.device)
     return total / lengths[rows[:, 0], None]

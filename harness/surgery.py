@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from vtpbench.harness.evidence import Arrival, decoder_evidence
 from vtpbench.harness.models.batch import Batch
-from vtpbench.harness.models.choice import misplaced, refuse_misplaced, verify_shape
+from vtpbench.harness.models.choice import misplaced, refuse_misplaced, verify_shape, within_reach
 from vtpbench.harness.models.layout import Layout
 from vtpbench.pruners.base import DECODER_KINDS, Cut, Evidence, Keep, Pruner, TokenView, take
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.sending import send
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -67,7 +68,8 @@ class Trace:
 def pruned(decoder: nn.Module, pruner: Pruner, batch: Batch, needs: frozenset[Evidence]) -> Iterator[Trace]:
     """Run `pruner`'s cuts at depth >= 1 in every forward pass of `decoder` on `batch` inside the context.
 
-    `decoder` is the text model: it has `layers` and `rotary_emb`.
+    `decoder` is the text model: it has `layers` and `rotary_emb`. On the way out raises `UserError` for a wrong choice, also
+    for one that was made at depth 0.
     """
     surgeon = Surgeon(decoder, pruner, batch, needs)
     with ExitStack() as hooks:
@@ -75,7 +77,8 @@ def pruned(decoder: nn.Module, pruner: Pruner, batch: Batch, needs: frozenset[Ev
             handle = layer.register_forward_pre_hook(partial(surgeon.before_layer, number), with_kwargs=True)
             hooks.callback(handle.remove)
         yield surgeon.trace
-        refuse_misplaced(any(map(bool, surgeon.doubts)), pruner)  # only now: asking earlier would wait for the device
+        if surgeon.doubts:  # asked only now: earlier the host would wait for the device
+            refuse_misplaced(bool(torch.stack(surgeon.doubts).any()), pruner)
 
 
 class Surgeon:
@@ -90,7 +93,7 @@ class Surgeon:
         self.trace = Trace()
         self.stages: list[Stage] = []
         self.arrived: Tensor | None = None
-        self.doubts: list[Tensor] = []
+        self.doubts = [image.doubt for image in batch.images if image.doubt is not None]
 
     def before_layer(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""
@@ -141,6 +144,7 @@ class Surgeon:
                 raise Unsupported(f"{type(self.pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
             verify_shape(keep, view, self.pruner)
             self.doubts.append(misplaced(keep, view.n))
+            keep = replace(keep, index=within_reach(keep, view.n))
             for n, image in enumerate(images):
                 keeps[image] = (keep, n)
         layout = before.layout.shortened({i: keep.k for i, (keep, _) in keeps.items()})
@@ -196,7 +200,7 @@ class Surgeon:
                 if part.length == was.length:
                     host[r, target : target + part.length] = torch.arange(source, source + part.length)
                 source, target = source + was.length, target + part.length
-        index = host.to(device)
+        index = send(host, device)
         for image, (keep, n) in keeps.items():
             place = new.places[image]
             index[place.row, place.start : place.start + place.length] = old.places[image].start + keep.index[n]

@@ -2,47 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, floor, sqrt
-from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from vtpbench.pruners.errors import Infeasible
 
 
-class Cell(NamedTuple):
-    """Rows `top` to `bottom - 1`, columns `left` to `right - 1` of a grid of `width` columns."""
+@dataclass(frozen=True)
+class Cells:
+    """Rectangles in raster order, on a grid of `width` columns.
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    Each has rows `top` to `bottom - 1` and columns `left` to `right - 1`; all of shape (k,).
+    """
+
+    top: Tensor
+    bottom: Tensor
+    left: Tensor
+    right: Tensor
     width: int
 
     @property
-    def centre(self) -> int:
-        """Raster id of the middle token, the upper left one of several."""
+    def centre(self) -> Tensor:
+        """Raster id of each cell's middle token, the upper left one of several, (k,)."""
         return (self.top + self.bottom - 1) // 2 * self.width + (self.left + self.right - 1) // 2
 
     @property
-    def members(self) -> list[int]:
-        """Raster ids of all tokens."""
-        return [row * self.width + column for row in range(self.top, self.bottom) for column in range(self.left, self.right)]
+    def count(self) -> Tensor:
+        """Tokens of each cell, (k,)."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def members(self, most: int) -> tuple[Tensor, Tensor]:
+        """Raster ids of each cell's tokens and which of them are real, (k, most); filling repeats the first."""
+        place, columns = torch.arange(most, device=self.top.device), (self.right - self.left)[:, None]
+        real = place < self.count[:, None]
+        ids = (self.top[:, None] + place // columns) * self.width + self.left[:, None] + place % columns
+        return torch.where(real, ids, ids[:, :1]), real
 
 
-def cells(k: int, height: int, width: int) -> list[Cell]:
-    """Divide a grid into exactly `k` cells in raster order, as square as `k` allows.
+@lru_cache(maxsize=64)
+def cells(k: int, height: int, width: int, device: torch.device) -> Cells:
+    """Divide a grid into exactly `k` cells in raster order, as square as `k` allows; computed where it is needed.
 
     Bounds are those of adaptive pooling: cells cover the grid and may overlap by one token. No cell row is lower and no cell
     narrower than one token, so centres ascend strictly. Raises `Infeasible` unless 1 <= k <= height * width.
     """
     if not 1 <= k <= height * width:
         raise Infeasible(f"{k} cells do not fit a grid of {height} x {width} tokens; use a budget from 1 to {height * width}")
-    rows = cell_rows(k, height, width)
-    found = []
-    for i in range(rows):
-        top, bottom = i * height // rows, ceil((i + 1) * height / rows)
-        count = (i + 1) * k // rows - i * k // rows
-        found += [Cell(top, bottom, j * width // count, ceil((j + 1) * width / count), width) for j in range(count)]
-    return found
+    rows, cell = cell_rows(k, height, width), torch.arange(k, device=device)
+    row = ((cell + 1) * rows - 1) // k
+    first, count = row * k // rows, (row + 1) * k // rows - row * k // rows
+    column = cell - first
+    bottom, right = -(-(row + 1) * height // rows), -(-(column + 1) * width // count)  # rounded up
+    return Cells(row * height // rows, bottom, column * width // count, right, width)
+
+
+@lru_cache(maxsize=64)
+def largest_cell(k: int, height: int, width: int) -> int:
+    """Count the tokens of the largest cell, on the host."""
+    return int(cells(k, height, width, torch.device("cpu")).count.max())
 
 
 def cell_rows(k: int, height: int, width: int) -> int:

@@ -39,7 +39,11 @@ class DivPrune(Pruner):
         return self.order(view, view.cut.keep).sort(dim=1).values
 
     def order(self, view: TokenView, k: int) -> Tensor:
-        """Order the first `k` tokens as taken, `(images, k)`; the order of a smaller budget is a prefix of it."""
+        """Order the first `k` tokens as taken, `(images, k)`; the order of a smaller budget is a prefix of it.
+
+        The steps are the algorithm's own: each needs the one before, so the host launches three kernels for each token kept
+        (farthest, its row of distances, minimum), for all images together and without ever waiting for a result.
+        """
         rows = normalize(view.evidence[PROJECTED], dim=-1)
         distance = 1 - rows @ rows.mT
         distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # a token is not its own nearest neighbour

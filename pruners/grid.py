@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from vtpbench.pruners.base import Pruner, TokenView
@@ -24,5 +23,5 @@ class UniformGrid(Pruner):
 
     def select(self, view: TokenView) -> Tensor:
         """Take the cell centres."""
-        ids = [cell.centre for cell in cells(view.cut.keep, view.grid.height, view.grid.width)]
-        return torch.tensor(ids, device=view.features.device).repeat(len(view.features), 1)
+        division = cells(view.cut.keep, view.grid.height, view.grid.width, view.features.device)
+        return division.centre.expand(len(view.features), -1)

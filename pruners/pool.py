@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from vtpbench.pruners.base import Keep, Pruner, TokenView, take
-from vtpbench.pruners.cells import cells
+from vtpbench.pruners.cells import cells, largest_cell
 
 
 @dataclass(frozen=True)
@@ -26,12 +24,9 @@ class Pool(Pruner):
 
     def reduce(self, view: TokenView) -> Keep:
         """Average each cell; a sum of its own per cell, so the result does not depend on the batch."""
-        division = cells(view.cut.keep, view.grid.height, view.grid.width)
-        device, images = view.features.device, len(view.features)
-        members = [cell.members for cell in division]
-        largest = max(map(len, members))
-        weights = torch.tensor([[1 / len(ids)] * len(ids) + [0.0] * (largest - len(ids)) for ids in members], device=device)
-        padded = torch.tensor([ids + ids[:1] * (largest - len(ids)) for ids in members], device=device)
-        rows = take(view.features, padded.flatten().repeat(images, 1)).reshape(images, *padded.shape, -1)
-        index = torch.tensor([cell.centre for cell in division], device=device).repeat(images, 1)
-        return Keep(index, (rows * weights[..., None]).sum(dim=2))
+        images, geometry = len(view.features), (view.cut.keep, view.grid.height, view.grid.width)
+        division = cells(*geometry, view.features.device)
+        ids, real = division.members(largest_cell(*geometry))
+        weights = real / division.count[:, None]
+        rows = take(view.features, ids.flatten().expand(images, -1)).reshape(images, *ids.shape, -1)
+        return Keep(division.centre.expand(images, -1), (rows * weights[..., None]).sum(dim=2))

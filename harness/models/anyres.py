@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from vtpbench.pruners.base import Grid
+from vtpbench.pruners.sending import send
 
 NEWLINE = -1
 """Index of a newline: it is none of the image's vision tokens."""
@@ -58,7 +59,7 @@ class AnyRes(Grid):
         brought into order by itself. A row without an index stays where it is.
         """
         kind = pad((index[1:] <= index[:-1]).cumsum(0), (1, 0))[: len(index)]
-        place = torch.where(index < 0, -1, self.place.to(index.device)[index.clamp(min=0)])
+        place = torch.where(index < 0, -1, _places_on(self, index.device)[index.clamp(min=0)])
         return (kind * (self.n + 1) + place).argsort()
 
     def packed(self, index: Tensor) -> Tensor:
@@ -68,3 +69,9 @@ class AnyRes(Grid):
         place = place[place >= 0]
         rows = ((place[place >= tile] - tile) // line).unique()
         return torch.cat([place, tile + (rows + 1) * line - 1]).sort().values
+
+
+@lru_cache(maxsize=64)
+def _places_on(grid: AnyRes, device: torch.device) -> Tensor:
+    """Bring a geometry's table to a device, once."""
+    return send(grid.place, device)

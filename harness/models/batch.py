@@ -22,6 +22,7 @@ class ImageTokens:
     original : tokens before pruning
     grid : how they lay
     cuts : the schedule; cuts at depth 0 are done already
+    doubt : scalar bool, whether what was chosen at depth 0 must be refused, or None; on the device, asked after the answer
 
     """
 
@@ -31,6 +32,7 @@ class ImageTokens:
     original: int
     grid: Grid
     cuts: tuple[Cut, ...]
+    doubt: Tensor | None = None
 
     @property
     def later_cuts(self) -> tuple[Cut, ...]:

@@ -36,6 +36,11 @@ def misplaced(keep: Keep, n: int) -> Tensor:
     return wrong | (real[:, 1:] & (index[:, 1:] <= before)).any()
 
 
+def within_reach(keep: Keep, n: int) -> Tensor:
+    """Bring wrong indices among the `n` tokens, so that gathering by them does not fail before `misplaced` is asked."""
+    return keep.index.clamp(0 if keep.features is None else -1, n - 1)
+
+
 def refuse_misplaced(wrong: bool, pruner: Pruner) -> None:
     """Raise `UserError` for what `misplaced` found."""
     if wrong:

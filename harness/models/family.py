@@ -16,12 +16,13 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from vtpbench.harness.models.batch import Batch, ImageTokens
-from vtpbench.harness.models.choice import misplaced, refuse_misplaced, verify_shape
+from vtpbench.harness.models.choice import misplaced, verify_shape, within_reach
 from vtpbench.harness.models.layout import Layout, Part
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.surgery import Trace, pruned
-from vtpbench.pruners.base import Evidence, Grid, Keep, ModelShape, Pruner, TokenView, take
+from vtpbench.pruners.base import Evidence, Grid, Keep, ModelShape, Pruner, TokenView, rank, take
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.sending import send
 
 PIXELS_AT_ONCE = 32
 """Pictures that go through the vision tower together."""
@@ -57,7 +58,7 @@ class VisionTokens:
         """Repeat images: entry n is image number `shown[n]`; entries of other groups are left out."""
         row = {member: n for n, member in enumerate(self.members)}
         entries = [n for n, image in enumerate(shown) if image in row]
-        rows = torch.tensor([row[shown[n]] for n in entries], device=self.features.device)
+        rows = send(torch.tensor([row[shown[n]] for n in entries]), self.features.device)
         cls = None if self.cls is None else self.cls[rows]
         evidence = {need: value[rows] for need, value in self.evidence.items()}
         return VisionTokens(tuple(entries), self.features[rows], cls, self.grid, evidence, self.original)
@@ -151,10 +152,14 @@ class Family(ABC):
     def select(
         self, tokens: VisionTokens, keys: Sequence[str], pruner: Pruner, budget: int | None
     ) -> dict[int, ImageTokens]:
-        """Step 2: make the cut at depth 0, if there is one; `budget` None means no budget (vanilla)."""
+        """Step 2: make the cut at depth 0, if there is one; `budget` None means no budget (vanilla).
+
+        A wrong choice is refused by step 3, after the answer: to ask now would make the host wait for the device.
+        """
         n, features = tokens.original, tokens.features
         cuts = pruner.cuts(n if budget is None else budget, n, self.shape)
-        index, valid = torch.arange(tokens.grid.n, device=features.device).expand(len(tokens.members), -1), None
+        index, doubt = torch.arange(tokens.grid.n, device=features.device).expand(len(tokens.members), -1), None
+        counts = [tokens.grid.n] * len(tokens.members)
         if cuts and cuts[0].at == 0:
             names = tuple(keys[m] for m in tokens.members)
             view = TokenView(
@@ -162,13 +167,16 @@ class Family(ABC):
             )
             keep = self.choose(view, pruner)
             verify_shape(keep, view, pruner)
-            refuse_misplaced(bool(misplaced(keep, view.n)), pruner)  # waits for the device, once for many images
-            features = take(features, keep.index) if keep.features is None else keep.features.to(features.dtype)
-            index, valid = keep.index, keep.valid
+            doubt, index = misplaced(keep, view.n), within_reach(keep, view.n)
+            features = take(features, index) if keep.features is None else keep.features.to(features.dtype)
+            counts = [keep.k] * len(tokens.members)
+            if keep.valid is not None:  # how many tokens are left is known to the device alone: one wait for many images
+                order = rank(keep.valid)  # stable: what is real comes first, in the order that it has
+                features, index, counts = take(features, order), take(index, order), keep.valid.sum(dim=1).tolist()
         found = {}
-        for row, member in enumerate(tokens.members):
-            real = slice(None) if valid is None else valid[row]
-            found[member] = self.pack(ImageTokens(keys[member], features[row][real], index[row][real], n, tokens.grid, cuts))
+        for row, (member, count) in enumerate(zip(tokens.members, counts, strict=True)):
+            kept = features[row, :count], index[row, :count]
+            found[member] = self.pack(ImageTokens(keys[member], *kept, n, tokens.grid, cuts, doubt))
         return found
 
     def choose(self, view: TokenView, pruner: Pruner) -> Keep:
@@ -211,7 +219,7 @@ class Family(ABC):
 
     def _embed(self, ids: list[int], layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
         """Embed the text, project the vision tokens, and put both in their places; padding is zero."""
-        words: Tensor = self.model.get_input_embeddings()(torch.tensor(ids, device=self.device))
+        words: Tensor = self.model.get_input_embeddings()(send(torch.tensor(ids), self.device))
         embeds = words.new_zeros(len(layout.rows), layout.width, words.shape[-1])
         vision = self.enter(images) if images else words[:0]
         next_word, next_row = 0, 0

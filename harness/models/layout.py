@@ -9,6 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from vtpbench.pruners.sending import send
+
 
 @dataclass(frozen=True)
 class Part:
@@ -64,14 +66,19 @@ class Layout:
 
     def valid(self, device: torch.device) -> Tensor:
         """Columns that hold a token, `(rows, width)` bool."""
-        first = torch.tensor([self.width - n for n in self.lengths], device=device)
-        return torch.arange(self.width, device=device) >= first[:, None]
+        if device not in self._valid:
+            first = send(torch.tensor([self.width - n for n in self.lengths]), device)
+            self._valid[device] = torch.arange(self.width, device=device) >= first[:, None]
+        return self._valid[device]
+
+    @cached_property
+    def _valid(self) -> dict[torch.device, Tensor]:
+        return {}
 
     def columns(self, images: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows `(images, 1)` and columns `(images, n)` of images with equally many tokens."""
         places = [self.places[i] for i in images]
-        rows = torch.tensor([[p.row] for p in places], device=device)
-        starts = torch.tensor([[p.start] for p in places], device=device)
+        rows, starts = send(torch.tensor([[p.row, p.start] for p in places]), device).split(1, dim=1)
         return rows, starts + torch.arange(places[0].length, device=device)
 
     def text_after(self, images: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -82,7 +89,7 @@ class Layout:
             last = max(n for n, part in enumerate(row) if part.image is not None)
             counts.append(sum(p.length for p in row[last + 1 :]))
         columns = torch.arange(self.width - max(counts), self.width, device=device).expand(len(counts), -1)
-        first = torch.tensor([self.width - c for c in counts], device=device)
+        first = send(torch.tensor([self.width - c for c in counts]), device)
         return columns, columns >= first[:, None]
 
     def shortened(self, keep: Mapping[int, int]) -> Layout:

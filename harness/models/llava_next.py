@@ -17,6 +17,7 @@ from vtpbench.harness.models.family import Target, VisionTokens
 from vtpbench.harness.models.llava import Llava, Pictures, tile_side
 from vtpbench.pruners.base import Cut, Evidence, Grid, Keep, ModelShape, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.sending import send
 
 
 class LlavaNext(Llava):
@@ -102,8 +103,8 @@ class LlavaNext(Llava):
         target = image.grid.sequence[image.grid.packed(index)]
         row = torch.full((image.grid.n,), NEWLINE)
         row[index] = torch.arange(len(index))
-        source = torch.where(target == NEWLINE, 0, row[target.clamp(min=0)]).to(image.index.device)
-        target = target.to(image.index.device)
+        source = send(torch.where(target == NEWLINE, 0, row[target.clamp(min=0)]), image.index.device)
+        target = send(target, image.index.device)
         features = image.features[source] * (target != NEWLINE)[:, None]
         return replace(image, features=features, index=target)
 
@@ -142,7 +143,10 @@ def _single(view: TokenView, row: int) -> TokenView:
 
 
 def _fit(view: TokenView, pruner: Pruner) -> Tensor:
-    """Tokens of one image, so many that with newlines they are nearest to the budget from below, `(k,)`."""
+    """Tokens of one image, so many that with newlines they are nearest to the budget from below, `(k,)`.
+
+    The host waits in every step of the search: what to ask for next depends on which rows the last choice fell on.
+    """
     assert isinstance(view.grid, AnyRes)
     best, low, high = view.index[0, :0], 0, view.n
     while low < high:

@@ -127,8 +127,10 @@ class Qwen25VL(Family):
         with watching(blocks, outputs, attended, attention="attn") as seen:
             merged = tower(pixels, grid_thw=sizes).pooler_output
         features = merged.unflatten(0, (len(images), grid.n))
-        order = window_order(grid.height, grid.width, self._window).to(self.device)
-        evidence = block_evidence(blocks, self.shape.full_attention, seen, needs, order)
+        evidence: dict[Evidence, Tensor] = {}
+        if outputs or attended:
+            order = window_order(grid.height, grid.width, self._window, self.device)
+            evidence = block_evidence(blocks, self.shape.full_attention, seen, needs, order)
         evidence.update((need, features.float()) for need in needs if need.kind == "projected")
         return features, evidence
 

@@ -19,9 +19,9 @@ from vtpbench.pruners.errors import Unsupported
 _CHUNK = 512  # query rows at a time: bounds the memory of a large image's attention, changes no result
 
 
-def window_order(height: int, width: int, side: int) -> Tensor:
+def window_order(height: int, width: int, side: int, device: torch.device) -> Tensor:
     """Units of an image in the order of windows of `side` x `side` units, `(height * width,)`; raster within a window."""
-    row, column = torch.arange(height)[:, None] // side, torch.arange(width)[None] // side
+    row, column = torch.arange(height, device=device)[:, None] // side, torch.arange(width, device=device) // side
     return (row * width + column).flatten().argsort(stable=True)
 
 

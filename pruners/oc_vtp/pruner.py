@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,6 +15,7 @@ from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.oc_vtp.checkpoint import content_hash, load, network_on, random_network
 from vtpbench.pruners.oc_vtp.tower import tower_hash
 from vtpbench.pruners.random import private_generator
+from vtpbench.pruners.sending import send
 
 DEPTH = 9 / 24
 """Where the authors take their features: "layer 9" of CLIP's 24."""
@@ -143,11 +145,8 @@ class OCVTP(Pruner):
         width, device = features.shape[-1], features.device
         network = random_network(width, device) if file == DUMMY else network_on(file, device)
         size = (self._slot_count(view.cut.keep), network.initializ.mean.shape[-1])
-        if self.seed is None:
-            noise = torch.randn(len(features), *size)
-        else:
-            noise = torch.randn(size, generator=private_generator("oc-vtp slots", self.seed))
-        attention: Tensor = network.bind(features, noise.to(device, non_blocking=True))[1]
+        noise = send(torch.randn(len(features), *size), device) if self.seed is None else slot_noise(self.seed, size, device)
+        attention: Tensor = network.bind(features, noise)[1]
         return attention
 
     def _filling(self, view: TokenView) -> Tensor:
@@ -157,9 +156,15 @@ class OCVTP(Pruner):
         if self.pad == "none":
             return torch.zeros_like(view.features[..., 0])
         if self.seed is None:
-            return torch.rand(view.features.shape[:2]).to(view.features.device, non_blocking=True)
+            return send(torch.rand(view.features.shape[:2]), view.features.device)
         draws = [torch.rand(view.n, generator=private_generator("oc-vtp filling", self.seed, key)) for key in view.keys]
-        return torch.stack(draws).to(view.features.device, non_blocking=True)
+        return send(torch.stack(draws), view.features.device)
+
+
+@lru_cache(maxsize=16)
+def slot_noise(seed: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Draw the noise of all images, (slots, width), on the host, where it is the same for every device."""
+    return send(torch.randn(size, generator=private_generator("oc-vtp slots", seed)), device)
 
 
 def resolve_layer(layer: int | None, shape: ModelShape) -> int:

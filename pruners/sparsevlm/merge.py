@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vtpbench.pruners.base import rank, take
@@ -23,7 +22,7 @@ def merge_clusters(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     """
     centres, members = cluster(x, count)
-    weights = F.one_hot(members, count).to(x.dtype)
+    weights = (members[..., None] == torch.arange(count, device=x.device)).to(x.dtype)
     return weights.mT @ x / weights.sum(dim=1)[..., None], centres
 
 

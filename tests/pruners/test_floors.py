@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from vtpbench.pruners.base import Cut, Grid, ModelShape, TokenView
-from vtpbench.pruners.cells import cell_rows, cells
+from vtpbench.pruners.cells import cell_rows, cells, largest_cell
 from vtpbench.pruners.downsample import Downsample
 from vtpbench.pruners.errors import Infeasible
 from vtpbench.pruners.grid import UniformGrid
 from vtpbench.pruners.pool import Pool
 from vtpbench.pruners.text_only import TextOnly
 
+CPU = torch.device("cpu")
 CLIP = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)))
 BUDGETS = (
     [(b, Grid(1, 12, 12)) for b in (1, 16, 32, 48, 97, 144)]
@@ -62,18 +63,21 @@ def test_cells_are_exact_distinct_and_cover_every_grid() -> None:
     for height in range(1, 8):
         for width in range(1, 8):
             for k in range(1, height * width + 1):
-                division = cells(k, height, width)
-                centres = [cell.centre for cell in division]
-                assert len(division) == k
+                division = cells(k, height, width, CPU)
+                ids, real = division.members(largest_cell(k, height, width))
+                centres = division.centre.tolist()
+                assert len(centres) == k
                 assert centres == sorted(set(centres))
-                assert all(cell.centre in cell.members for cell in division)
-                assert {i for cell in division for i in cell.members} == set(range(height * width))
+                assert ((ids == division.centre[:, None]) & real).any(dim=1).all()
+                assert real.sum(dim=1).tolist() == division.count.tolist()
+                assert real.all(dim=0).any()
+                assert set(ids[real].tolist()) == set(ids.flatten().tolist()) == set(range(height * width))
 
 
 @pytest.mark.parametrize("k", [0, 17])
 def test_impossible_counts_are_refused(k: int) -> None:
     with pytest.raises(Infeasible, match="from 1 to 16"):
-        cells(k, 4, 4)
+        cells(k, 4, 4, CPU)
 
 
 @pytest.mark.parametrize(("budget", "grid"), BUDGETS)

@@ -68,8 +68,49 @@ class Backwards(Pruner):
         return torch.arange(view.cut.keep - 1, -1, -1).expand(len(view.keys), -1)
 
 
+@dataclass(frozen=True)
+class Outside(Backwards):
+    """Keeps tokens that do not exist."""
+
+    def select(self, view):
+        return torch.arange(view.n - 1, view.n - 1 + view.cut.keep).expand(len(view.keys), -1)
+
+
+@dataclass(frozen=True)
+class Below(Backwards):
+    """Keeps, and gives filling beside, a token before the first."""
+
+    def reduce(self, view):
+        index = torch.arange(-1, view.cut.keep - 1).expand(len(view.keys), -1)
+        return Keep(index) if self.at else Keep(index, valid=index < 3)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl"])
 @pytest.mark.parametrize("at", [0, 2])
-def test_a_wrong_choice_is_no_number(at: int, tiny, tools) -> None:
+@pytest.mark.parametrize("kind", [Backwards, Outside, Below])
+def test_a_wrong_choice_is_no_number(kind: type[Backwards], at: int, name: str, tiny, tools) -> None:
+    family, pruner = tiny(name), kind(at)
+    batch = tools.prepare(family, pruner, 0.5, tools.MIXED)
+    with pytest.raises(UserError, match=f"{kind.__name__} chose indices that are not among the tokens, or not ascending"):
+        tools.forward(family, pruner, batch)
+    with pytest.raises(UserError, match=kind.__name__):
+        family.generate(batch, pruner, 1)
+
+
+@dataclass(frozen=True)
+class Scattered(Pruner):
+    """Keeps every second of its tokens, and fills the places between with what does not exist."""
+
+    def reduce(self, view):
+        place = torch.arange(view.cut.keep)
+        real = (place % 2 == 0).expand(len(view.keys), -1)
+        return Keep(torch.where(real, place, 10**6), valid=real)
+
+
+def test_filling_leaves_and_the_order_stays(tiny, tools) -> None:
     family = tiny("llava")
-    with pytest.raises(UserError, match="Backwards chose indices that are not among the tokens, or not ascending"):
-        tools.forward(family, Backwards(at), tools.prepare(family, Backwards(at), 0.5, tools.MIXED))
+    batch = tools.prepare(family, Scattered(), 0.5, tools.MIXED)
+    assert [image.index.tolist() for image in batch.images] == [[0, 2, 4, 6]] * 4
+    (whole,) = family.encode([tools.picture(40, 30)], frozenset())
+    assert torch.equal(batch.images[0].features, whole.features[0, :8:2])
+    tools.forward(family, Scattered(), batch)

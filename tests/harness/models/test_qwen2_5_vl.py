@@ -10,6 +10,8 @@ from vtpbench.pruners.base import Evidence, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
 def family(tiny) -> Qwen25VL:
@@ -32,7 +34,7 @@ def test_windows_are_those_of_the_model() -> None:
     for height, width in ((4, 4), (5, 7), (3, 2), (1, 9)):
         sizes = torch.tensor([[1, 2 * height, 2 * width]])
         index, _ = vision_utils.get_vision_window_index(sizes, spatial_merge_size=2, window_size=16, patch_size=4)
-        assert window_order(height, width, 2).tolist() == index.tolist()
+        assert window_order(height, width, 2, CPU).tolist() == index.tolist()
 
 
 def test_a_score_that_is_the_raster_id_comes_back_sorted(family, tools) -> None:
@@ -40,7 +42,7 @@ def test_a_score_that_is_the_raster_id_comes_back_sorted(family, tools) -> None:
     image = tools.picture(40, 30)
 
     def number(module, args, output):
-        ids = window_order(4, 5, 2).float().repeat_interleave(4)
+        ids = window_order(4, 5, 2, CPU).float().repeat_interleave(4)
         return ids[:, None].expand_as(output).clone()
 
     handle = family.model.model.visual.blocks[2].register_forward_hook(number)
@@ -85,7 +87,7 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
     visual.set_attn_implementation("eager")
     family.encode(images, frozenset())
     visual.set_attn_implementation("sdpa")
-    raster = window_order(4, 5, 2).argsort()
+    raster = window_order(4, 5, 2, CPU).argsort()
     for n in range(2):
         for layer in (1, 3):
             expected = seen[layer][n][0].unflatten(0, (20, 4)).mean(1)[raster]
