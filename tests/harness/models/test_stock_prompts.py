@@ -1,0 +1,84 @@
+"""Prompts with several images, and without any, against the unmodified transformers models: the same logits and text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlavaImageProcessorPil
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.tiny import TINY
+from vtpbench.pruners.registry import build
+
+QUESTION = "How do these two differ?"
+
+
+def expanded(family: Family, n_images: int, counts: list[int]) -> Tensor:
+    """Ids of the prompt with as many placeholders per image as the stock model wants, `(1, width)`."""
+    numbers, ids = iter(counts), []
+    for token in family.tokenizer(family.render(QUESTION, n_images))["input_ids"]:
+        ids += [token] * (next(numbers) if token == family.image_id else 1)
+    return torch.tensor([ids])
+
+
+def stock_llava(family: Any, images: list[Any]) -> dict[str, Any]:
+    processor = LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    pixels = processor(images, return_tensors="pt")["pixel_values"]
+    return {"input_ids": expanded(family, len(images), [16] * len(images)), "pixel_values": pixels}
+
+
+def stock_llava_next(family: Any, images: list[Any]) -> dict[str, Any]:
+    """Give the stock model the features of its own tower and projector: 5 tiles an image, laid out by rows of the picture."""
+    rows = []
+    for image in images:
+        tiles = family.image_processor(image, image_grid_pinpoints=[[32, 32]], return_tensors="pt")["pixel_values"][0]
+        with torch.inference_mode():
+            states = family.model.model.vision_tower(tiles, output_hidden_states=True).hidden_states[-2][:, 1:]
+            features = family.model.model.multi_modal_projector(states)
+        joined = features[1:].reshape(2, 2, 4, 4, -1).transpose(1, 2).reshape(64, -1)
+        rows.append(torch.cat([features[0], joined]))
+    output = BaseModelOutputWithPooling(pooler_output=rows)
+    return {"input_ids": expanded(family, len(images), [80] * len(images)), "mm_encoder_outputs": {"image": output}}
+
+
+def stock_qwen2_5_vl(family: Any, images: list[Any]) -> dict[str, Any]:
+    inputs = dict(family.image_processor(images, return_tensors="pt"))
+    ids = expanded(family, len(images), [int(size.prod()) // 4 for size in inputs["image_grid_thw"]])
+    return {"input_ids": ids, "mm_token_type_ids": (ids == family.image_id).int(), **inputs}
+
+
+STOCK = {"llava": stock_llava, "llava_next": stock_llava_next, "qwen2_5_vl": stock_qwen2_5_vl}
+
+
+@pytest.mark.parametrize("pruner", ["vanilla", "random", "fastv"])
+@pytest.mark.parametrize("name", TINY)
+def test_keeping_all_of_two_images_of_unequal_shape(name: str, pruner: str, tiny: Any, tools: Any) -> None:
+    family, images = tiny(name), [tools.picture(20, 48, 1), tools.picture(44, 26, 2)]
+    inputs = STOCK[name](family, images)
+    with torch.inference_mode():
+        expected = family.model(**inputs, attention_mask=torch.ones_like(inputs["input_ids"])).logits
+    batch = tools.prepare(family, build(pruner, {}), 1.0, [(QUESTION, images)])
+    logits, trace = tools.forward(family, build(pruner, {}), batch)
+    # The towers see the two pictures in one call there and, where shapes differ, in two calls here: not always bit-equal.
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+    assert len(trace.per_layer) == 2
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_prompt_without_an_image(name: str, tiny: Any, tools: Any) -> None:
+    family = tiny(name)
+    ids = expanded(family, 0, [])
+    with torch.inference_mode():
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        expected = family.model(**inputs).logits
+        stock = family.model.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=3)
+    for pruner in ("vanilla", "random", "fastv", "text-only"):
+        batch = tools.prepare(family, build(pruner, {}), 0.5, [(QUESTION, [])])
+        logits, _ = tools.forward(family, build(pruner, {}), batch)
+        assert torch.equal(logits, expected)
+        texts, _ = family.generate(batch, build(pruner, {}), 8)
+        assert texts == family.tokenizer.batch_decode(stock[:, ids.shape[1] :], skip_special_tokens=True)
