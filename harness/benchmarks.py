@@ -124,6 +124,16 @@ class Benchmark(Strict):
         """Task as lmms-eval will see it: its YAML, what that includes, and the overrides."""
         return {**read_task(self.file), **self.overrides}
 
+    @property
+    def followed(self) -> Profile | None:
+        """Profile whose choices are all in force; None where it has none, or the suite says something else."""
+        changes = self.profiles.get(self.profile) if self.profile else None
+        if changes is None or not (changes.overrides or changes.metric):
+            return None
+        wanted = {**changes.overrides, "metric": changes.metric or self.metric}
+        found = {**self.overrides, "metric": self.metric}
+        return self.profile if all(found.get(key) == value for key, value in wanted.items()) else None
+
     def under(self, default: Profile) -> Benchmark:
         """Follow the benchmark's own profile, else `default`; own overrides win over those of a profile."""
         profile = self.profile or default
@@ -191,6 +201,7 @@ def describe(benchmark: Benchmark, limit: int | None, generation: Mapping[str, A
         limit=limit,
         dataset=fingerprint(benchmark),
         generation={**greedy(definition.get("generation_kwargs") or {}, name), **generation},
+        profile=benchmark.followed,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from vtpbench.harness.migrate import MIGRATIONS
 from vtpbench.harness.sealed import Frozen, seal, unseal
@@ -94,6 +94,14 @@ class BenchmarkInfo(Frozen):
     """Fingerprint of the questions and images."""
     generation: dict[str, Any]
     """Generation arguments in force."""
+    profile: str | None = None
+    """Profile whose choices differ from the task's and are in force, such as `paper`; None = the task's own, or the suite's."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_profile(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a profile only where there is one: all else keeps the identity that it had before profiles had names."""
+        facts: dict[str, Any] = write(self)
+        return {name: value for name, value in facts.items() if (name, value) != ("profile", None)}
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def _difference(cell: Compared, reasons: Sequence[str]) -> str:
     ratio = cell.relative_difference
     words = [_signed(cell.difference), *([] if ratio is None else [f"({_signed(ratio)})"])]
     verdict = [] if cell.verdict == "unknown" else [cell.verdict]
-    return " ".join([*words, *verdict]) + marks([reasons.index(reason) + 1 for reason in cell.reasons])
+    return " ".join([*words, *verdict]) + marks(sorted(reasons.index(reason) + 1 for reason in cell.reasons))
 
 
 def _average(row: ComparedRow, line: int) -> str:

@@ -1,14 +1,16 @@
 """Tables over a part of the questions: those that plain downsampling gets wrong, or those of one ability.
 
 Both make records of their own from per-sample scores, which the report's one way to make tables then takes: vanilla is scored
-on the same questions, and a metric that is no mean of its samples is not recomputed but says so.
+on the same questions. Means, F1, MME and circular accuracy are computed anew from the samples of the part, pairs and rotations
+staying together; a metric of another kind says that it cannot be.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import isclose, sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +29,8 @@ RIGHT = 0.5
 """Score from which an answer counts as right; only soft scores lie between 0 and 1."""
 PLAIN = "downsample"
 """Pruner that tells easy questions from hard ones."""
-MEAN_TOLERANCE = 1e-5
-"""Tasks round their aggregates to five decimals at the least."""
+CATEGORY = {"mmmu_acc": "subdomain"}
+"""Field of the task's own result that names a question's category, where the question itself has none; by metric."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,12 @@ def by_category(records: Iterable[Record], samples: Samples) -> tuple[Part, ...]
     """
     parts, why = [], []
     for setting in split(records):
-        for label, column in groups(setting.records, lambda r: r.benchmark.label).items():
-            scores = _Scores.read(column, samples)
-            names = sorted({name for own in scores.categories.values() for name in own.values() if name})
-            if scores.is_mean and len(names) > 1:
-                parts.append(_by_category(label, column, scores, names, samples))
+        for label, same in sorted(groups(setting.records, lambda r: r.benchmark.label).items()):
+            column = _Column.read(same, samples)
+            if column.why_not is None and len(column.categories) > 1:
+                parts.append(_by_category(label, column, samples))
             else:
-                why.append(f"{label} ({'its questions have no categories' if scores.is_mean else _no_mean(column[0])})")
+                why.append(f"{label} ({column.why_not or 'its questions have no categories'})")
     if not parts:
         raise UserError(f"nothing to show by category: {'; '.join(dict.fromkeys(why))}")
     left_out = (("Not by category", "; ".join(dict.fromkeys(why))),) if why else ()
@@ -98,32 +99,40 @@ def by_category(records: Iterable[Record], samples: Samples) -> tuple[Part, ...]
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """Per-sample scores of the cells of one benchmark, by cell id and sample."""
+class _Column:
+    """Records of one benchmark, and whether they can be scored on a part of its questions."""
 
-    scores: Mapping[str, Mapping[str, float]]
-    categories: Mapping[str, Mapping[str, str]]
-    is_mean: bool
-    """Whether every cell's score is the mean of its samples."""
+    records: Sequence[Record]
+    categories: tuple[str, ...]
+    why_not: str | None
+    """Why its metric cannot be recomputed; None = it can, as the sums over all samples give every record's score."""
 
     @classmethod
-    def read(cls, column: Sequence[Record], samples: Samples) -> _Scores:
+    def read(cls, records: Sequence[Record], samples: Samples) -> _Column:
         """Read each per-sample table once."""
-        scores: dict[str, dict[str, float]] = {}
-        categories: dict[str, dict[str, str]] = {}
-        is_mean = True
-        for record in column:
+        from vtpbench.report.stats.sums import NoInterval, add_up, gives  # pandas, only where it is needed
+
+        names: set[str] = set()
+        why_not = None
+        for record in records:
             if record.score is None or (table := samples(record)) is None:
                 continue
-            names = table["sample"].tolist()
-            categories[record.cell_id] = dict(zip(names, table["category"].tolist(), strict=True))
-            if table["score"].isna().any():
-                is_mean = False
-                continue
-            own = scores[record.cell_id] = dict(zip(names, table["score"].tolist(), strict=True))
-            scale = record.benchmark.scale
-            is_mean &= bool(own) and abs(scale * fmean(own.values()) - record.score) <= MEAN_TOLERANCE * scale
-        return cls(scores, categories, is_mean)
+            names.update(_categories(record, table))
+            try:
+                known = gives(add_up(record.benchmark, table), record.benchmark, record.score)
+            except NoInterval:
+                known = False
+            if not known:
+                why_not = f"{record.benchmark.metric} is no mean over questions that can be recomputed for a part of them"
+        return cls(records, tuple(sorted(names - {""})), why_not)
+
+
+def _categories(record: Record, table: pd.DataFrame) -> pd.Series[str]:
+    """Category of each sample: what its question says, else what the task's own result does."""
+    metric = record.benchmark.metric
+    if metric not in CATEGORY or table["category"].any():
+        return table["category"]
+    return table["detail"].map(lambda text: str(json.loads(text).get(metric, {}).get(CATEGORY[metric], "")))
 
 
 @dataclass
@@ -133,20 +142,28 @@ class _Draft:
     records: list[Record]
     questions: dict[str, tuple[Record, frozenset[str]]]
 
-    def add(self, record: Record, own: Mapping[str, float] | None, chosen: frozenset[str], label: str, mark: str) -> None:
-        """Score a record on some questions, under a label of its own."""
+    def add(self, record: Record, part: pd.DataFrame | None, label: str, mark: str) -> None:
+        """Score a record on some of its samples, under a label of its own."""
+        from vtpbench.report.stats.sums import NoInterval, add_up
+
         info = record.benchmark.model_copy(update={"label": label})
         update = {"cell_id": f"{record.cell_id}:{mark}", "benchmark": info}
         if record.score is None:
             self.records.append(record.model_copy(update=update))
-        elif own is None:
+        elif part is None:
             self.refuse(record, "its per-sample table is missing", label, mark)
         else:
-            values = [record.benchmark.scale * score for sample, score in own.items() if sample in chosen]
-            stderr = stdev(values) / sqrt(len(values)) if len(values) > 1 else None
-            outcome: dict[str, Any] = {"score": fmean(values), "stderr": stderr, "n": len(values), "metrics": {}}
+            try:
+                score = add_up(info, part).score
+            except NoInterval as e:
+                return self.refuse(record, str(e), label, mark)
+            own = [info.scale * value for value in part["score"].dropna()]
+            is_mean = len(own) > 1 and isclose(fmean(own), score, abs_tol=1e-9)
+            stderr = stdev(own) / sqrt(len(own)) if is_mean else None
+            outcome: dict[str, Any] = {"score": score, "stderr": stderr, "n": len(own), "metrics": {}}
             self.records.append(record.model_copy(update={**update, **outcome}))
-            self.questions[f"{record.cell_id}:{mark}"] = record, chosen
+            self.questions[f"{record.cell_id}:{mark}"] = record, frozenset(part["sample"])
+        return None
 
     def refuse(self, record: Record, why: str, label: str, mark: str) -> None:
         """Say why a record cannot be scored on some questions."""
@@ -168,13 +185,13 @@ class _Draft:
         return Part(title, tuple(self.records), chosen, facts)
 
 
-def _by_category(label: str, column: Sequence[Record], scores: _Scores, names: Sequence[str], samples: Samples) -> Part:
+def _by_category(label: str, column: _Column, samples: Samples) -> Part:
     draft = _Draft([], {})
-    for name in names:
-        for record in column:
-            own = scores.categories.get(record.cell_id, {})
-            chosen = frozenset(sample for sample, category in own.items() if category == name)
-            draft.add(record, scores.scores.get(record.cell_id) if chosen else None, chosen, name, name)
+    for record in column.records:
+        table = None if record.score is None else samples(record)
+        parts = {} if table is None else dict(iter(table.groupby(_categories(record, table))))
+        for name in column.categories:
+            draft.add(record, parts.get(name), name, name)
     fact = f"those of the questions of {label}; a column has the questions of its category only, Avg is over categories"
     return draft.part(f"{label} by category", samples, (("Categories", fact),))
 
@@ -182,42 +199,48 @@ def _by_category(label: str, column: Sequence[Record], scores: _Scores, names: S
 def _hard(records: Sequence[Record], samples: Samples) -> Iterator[Part]:
     """Make one part per budget at which downsampling was measured."""
     by_label = groups(records, lambda r: r.benchmark.label)
-    columns = {label: (column, _Scores.read(column, samples)) for label, column in by_label.items()}
+    columns = {label: _Column.read(column, samples) for label, column in sorted(by_label.items())}
     budgets = groups((r for r in records if not is_vanilla(r)), lambda r: identity(r.budget))
     for same in budgets.values():
         if any(record.pruner.name == PLAIN for record in same):
             yield _hard_at(same, columns, samples)
 
 
-def _hard_at(same: Sequence[Record], columns: Mapping[str, tuple[Sequence[Record], _Scores]], samples: Samples) -> Part:
+def _hard_at(same: Sequence[Record], columns: Mapping[str, _Column], samples: Samples) -> Part:
     draft, told = _Draft([], {}), []
-    budget = same[0].budget.label
+    budget, mark = same[0].budget, f"hard@{same[0].budget.label}"
     plain = min((r for r in same if r.pruner.name == PLAIN), key=lambda r: (r.pruner.label, identity(r.pruner))).pruner
-    for label, (column, scores) in columns.items():
-        own = [r for r in column if is_vanilla(r) or (r.budget == same[0].budget and r.pruner.name != PLAIN)]
-        judge = next((r for r in same if r.pruner == plain and r.benchmark.label == label), None)
-        known = scores.scores.get(judge.cell_id) if judge else None
-        wrong = frozenset(sample for sample, score in (known or {}).items() if score < RIGHT)
-        why = _why_not(scores, column[0], known, wrong)
-        for record in own:
-            if why is None:
-                draft.add(record, scores.scores.get(record.cell_id), wrong, label, f"hard@{budget}")
-            else:
-                draft.refuse(record, why, label, f"hard@{budget}")
-        if why is None:
-            told.append(f"{len(wrong)} of {len(known or {})} of {label}")
+    for label, column in columns.items():
+        judge = next((r for r in same if r.pruner == plain and r.benchmark.label == label and r.score is not None), None)
+        known = None if judge is None else samples(judge)
+        wrong = frozenset[str]() if judge is None or known is None else _wrong(judge, known)
+        why = _why_not(column, known, wrong)
+        for record in column.records:
+            if not is_vanilla(record) and (record.budget != budget or record.pruner.name == PLAIN):
+                continue
+            if why is not None:
+                draft.refuse(record, why, label, mark)
+                continue
+            table = None if record.score is None else samples(record)
+            draft.add(record, None if table is None else table[table["sample"].isin(wrong)], label, mark)
+        if why is None and known is not None:
+            told.append(f"{len(wrong)} of {known['score'].notna().sum()} of {label}")
     fact = f"the questions that {plain.label} gets wrong at the same budget: {', '.join(told) or 'none'}"
-    title = f"hard questions at {budget if budget.endswith('%') else f'{budget} tokens'}"
+    title = f"hard questions at {budget.label if budget.label.endswith('%') else f'{budget.label} tokens'}"
     return draft.part(title, samples, (("Hard questions", fact),))
 
 
-def _why_not(scores: _Scores, record: Record, known: Mapping[str, float] | None, wrong: frozenset[str]) -> str | None:
-    if not scores.is_mean:
-        return _no_mean(record)
+def _wrong(judge: Record, table: pd.DataFrame) -> frozenset[str]:
+    """Name the samples that a cell gets wrong, with all that are scored as one with them: pairs, rotations."""
+    from vtpbench.report.stats.sums import together
+
+    names = together(judge.benchmark, table)
+    return frozenset(table.loc[names.isin(names[table["score"] < RIGHT]), "sample"])
+
+
+def _why_not(column: _Column, known: pd.DataFrame | None, wrong: frozenset[str]) -> str | None:
+    if column.why_not is not None:
+        return column.why_not
     if known is None:
         return f"no {PLAIN} cell with per-sample scores at this budget"
     return None if wrong else f"{PLAIN} gets every question right"
-
-
-def _no_mean(record: Record) -> str:
-    return f"{record.benchmark.metric} is no mean over questions, so that it cannot be recomputed for a part of them"

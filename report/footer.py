@@ -57,7 +57,8 @@ def _benchmark(records: Sequence[Record]) -> str:
     scale = "" if info.scale == 1 else f"{info.scale:g} \N{MULTIPLICATION SIGN} "
     limit = "" if info.limit is None else f" (limit {info.limit})"
     n = _listed(sorted({r.n for r in records if r.score is not None})) or "no"
-    return f"{scale}{info.metric} of {info.task}, split {info.split}, {n} samples{limit}, data {info.dataset[:12]}"
+    profile = "" if info.profile is None else f", profile {info.profile}"
+    return f"{scale}{info.metric} of {info.task}, split {info.split}, {n} samples{limit}, data {info.dataset[:12]}{profile}"
 
 
 def _seeds(records: Sequence[Record]) -> str:

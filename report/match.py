@@ -73,4 +73,5 @@ def _fulfils(pruner: PrunerInfo, rule: RowRule) -> bool:
 
 
 def _plain(text: str) -> str:
-    return re.sub("[^a-z0-9]", "", text.lower())
+    """Leave out case and punctuation, but for a minus: layer -2 is not layer 2."""
+    return re.sub(r"[^a-z0-9-]|(?<! )-|-(?!\d)", "", text.lower())

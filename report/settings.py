@@ -202,7 +202,7 @@ def _facts(part: list[Record]) -> dict[tuple[str, str], str]:
 
 def _benchmark_facts(benchmark: BenchmarkInfo) -> dict[str, str]:
     limit = "no limit" if benchmark.limit is None else f"limit {benchmark.limit}"
-    fields = benchmark.model_dump(mode="json", exclude={"label", "limit"})
+    fields = {"profile": "none"} | benchmark.model_dump(mode="json", exclude={"label", "limit"})
     return {"limit": limit} | {name: f"{name} {v if isinstance(v, str) else _text(v)}" for name, v in fields.items()}
 
 

@@ -42,6 +42,8 @@ class Metric:
     """Fields of the task's own result; without them, another task has a metric of this name, and it is taken for a mean."""
     decimals: int | None = None
     """Decimals that the task itself rounds its aggregate to."""
+    group: Callable[[pd.DataFrame], pd.Series[str]] | None = None
+    """Names, for each row, the rows that are scored as one; None = each alone."""
 
 
 def mean(rows: pd.DataFrame) -> Parts:
@@ -111,6 +113,17 @@ def circular(rows: pd.DataFrame) -> Parts:
     return Parts(asked["row"].to_numpy(np.int64), above, np.ones_like(above))
 
 
+def pair(rows: pd.DataFrame) -> pd.Series[str]:
+    """Name the pair of each of MME's questions."""
+    names: pd.Series[str] = rows["category"].astype(str) + " " + rows["question_id"].astype(str)
+    return names
+
+
+def question(rows: pd.DataFrame) -> pd.Series[str]:
+    """Name the question of each of MMBench's rotations."""
+    return (rows["index"].astype(np.int64) % ROTATION).astype(str)
+
+
 _YES_NO = ("prediction", "ground_truth")
 _PAIR = ("score", "category", "question_id")
 METRICS = {
@@ -120,9 +133,9 @@ METRICS = {
     "vtp_f1": Metric(strict_f1, _YES_NO),
     "vtp_precision": Metric(precision, _YES_NO),
     "vtp_recall": Metric(strict_recall, _YES_NO),
-    "mme_perception_score": Metric(mme, _PAIR),
-    "mme_cognition_score": Metric(mme, _PAIR),
-    "gpt_eval_score": Metric(circular, ("index",)),
+    "mme_perception_score": Metric(mme, _PAIR, group=pair),
+    "mme_cognition_score": Metric(mme, _PAIR, group=pair),
+    "gpt_eval_score": Metric(circular, ("index",), group=question),
     "mmmu_acc": Metric(mean, decimals=5),
 }
 """Metrics by their key in lmms-eval's results; any other is taken for a mean, and checked against the record."""

@@ -77,20 +77,51 @@ def summarise(info: BenchmarkInfo, score: float, samples: pd.DataFrame) -> Sums:
     NoInterval : the sums do not give that score, or there are too few units
 
     """
+    sums = add_up(info, samples)
+    if not gives(sums, info, score):
+        raise NoInterval(f"the samples give {sums.score:.6g}, the record says {score:.6g}")
+    if (fewest := sums.sizes.min()) < MIN_UNITS:
+        images = "image" if fewest == 1 else "images"
+        raise NoInterval(f"{fewest:g} {images} in the smallest part of the score, {MIN_UNITS} are needed")
+    return sums
+
+
+def add_up(info: BenchmarkInfo, samples: pd.DataFrame) -> Sums:
+    """Sum samples per unit: those of a cell, or a part of them, whose score is then `Sums.score`.
+
+    Raises
+    ------
+    NoInterval : no sample carries a score
+
+    """
     names = _units(samples, info)
     codes, units = pd.factorize(names, sort=True)
     parts = [_parts(samples, term, alone=len(info.terms) == 1) for term in info.terms]
+    parts = [part for part in parts if len(part.row)]  # a part of the samples may have none of a term
+    if not parts:
+        raise NoInterval(f"no sample carries a score for {info.metric}")
     above = np.hstack([_by_unit(codes[p.row], len(units), p.above) for p in parts])
     below = np.hstack([_by_unit(codes[p.row], len(units), p.below) for p in parts])
     questions = pd.util.hash_pandas_object(samples["sample"].astype(str) + "\t" + names, index=False).sum()
-    sums = Sums(tuple(map(str, units)), int(questions), above, below, info.scale)
+    return Sums(tuple(map(str, units)), int(questions), above, below, info.scale)
+
+
+def gives(sums: Sums, info: BenchmarkInfo, score: float) -> bool:
+    """Whether sums over all samples of a cell give the score of its record, but for what its task rounds off."""
     decimals = [METRICS.get(term, MEAN).decimals for term in info.terms]
     rounding = sum(0.5 * 10.0**-digits for digits in decimals if digits is not None)
-    if abs(sums.score - score) > TOLERANCE * abs(score) + info.scale * rounding:
-        raise NoInterval(f"the samples give {sums.score:.6g}, the record says {score:.6g}")
-    if sums.sizes.min() < MIN_UNITS:
-        raise NoInterval(f"{sums.sizes.min():g} images in the smallest part of the score, {MIN_UNITS} are needed")
-    return sums
+    return abs(sums.score - score) <= TOLERANCE * abs(score) + info.scale * rounding
+
+
+def together(info: BenchmarkInfo, samples: pd.DataFrame) -> pd.Series[str]:
+    """Name, for each sample, those that are scored as one with it: MME's pairs, MMBench's rotations; else itself."""
+    names: pd.Series[str] = samples["sample"].astype(str)
+    for term in info.terms:
+        group = METRICS.get(term, MEAN).group
+        rows = samples[["score"]] if group is None else _detail(samples, samples[["score"]], term)
+        if group is not None and set(METRICS[term].needs) <= set(rows.columns):
+            names = names.where(~names.index.isin(rows.index), term + " " + group(rows).reindex(names.index).astype(str))
+    return names
 
 
 def _units(samples: pd.DataFrame, info: BenchmarkInfo) -> pd.Series[str]:
@@ -107,10 +138,7 @@ def _parts(samples: pd.DataFrame, term: str, *, alone: bool) -> Parts:
         rows = _detail(samples, rows, term)
     if not set(metric.needs) <= set(rows.columns):
         metric = MEAN
-    parts = metric.parts(rows)
-    if not len(parts.row):
-        raise NoInterval(f"no sample carries a score for {term}")
-    return parts
+    return metric.parts(rows)
 
 
 def _detail(samples: pd.DataFrame, rows: pd.DataFrame, term: str) -> pd.DataFrame:

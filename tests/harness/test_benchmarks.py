@@ -122,6 +122,29 @@ def test_every_profile_that_is_offered_changes_a_cells_identity(tmp_path: Path) 
         assert infos[0] != infos[1]
 
 
+def test_a_record_names_the_profile_that_was_followed_and_nothing_else_changes(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"rows")
+    local = {"dataset_path": "parquet", "dataset_kwargs": {"data_files": str(tmp_path / "rows.parquet")}}
+
+    def facts(label: str, profile: str, **changes: object) -> dict[str, object]:
+        own = {"overrides": {**local, **changes.pop("overrides", {})}, **changes}
+        info = describe(Benchmark.model_validate({label: own}).under(profile), None, {})
+        return info.model_dump(mode="json", exclude={"label"})
+
+    assert {label: facts(label, "paper").get("profile") for label in ("textvqa", "mmmu", "seed", "pope")} == {
+        "textvqa": "paper", "mmmu": "paper", "seed": "paper", "pope": None
+    }  # fmt: skip
+    asked_otherwise = {"overrides": {"generation_kwargs": {"max_new_tokens": 99}}}
+    for label, profile, changes in (
+        ("mmmu", "lmms-eval", {}),
+        ("pope", "paper", {}),  # both profiles ask it alike, so that it is one cell
+        ("mmmu", "paper", asked_otherwise),
+        ("seed", "paper", {"metric": "seed_video"}),
+    ):
+        named = facts(label, profile, **changes)
+        assert set(named) == {"task", "metric", "scale", "split", "limit", "dataset", "generation"}
+
+
 def test_what_a_suite_says_wins_over_a_profile() -> None:
     def under(label: str, **changes: object) -> Benchmark:
         return Benchmark.model_validate({label: changes}).under("paper")

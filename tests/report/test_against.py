@@ -134,6 +134,10 @@ def test_reasons_depend_on_how_it_was_measured(cell) -> None:
     long = short.model_copy(update={"benchmark": short.benchmark.model_copy(update={"generation": {"max_new_tokens": 128}})})
     assert "16 tokens" not in told(short)
     assert "ends answers after 16 tokens" in told(long)
+    without = cell("visionzip", "textvqa", 44.0, 5000)
+    like_theirs = without.model_copy(update={"benchmark": without.benchmark.model_copy(update={"profile": "paper"})})
+    assert "OCR tokens" in told(without)
+    assert "OCR tokens" not in told(like_theirs)
     assert "other questions: 80 were asked, the printed split has 12578" in told(cell("visionzip", "gqa", 50.0, 80))
     (cropped,) = compared([cell("vanilla", "gqa", 60.0, model={**LLAVA, "preprocessing": "crop"})])
     assert "other preprocessing" in "; ".join(cropped.cells[0].reasons)
@@ -167,6 +171,8 @@ def test_models_are_found_by_family_and_name(record, facts, names: set[str]) -> 
         ("ours", {"pad": "none", "top_k": 1, "layer": 8}, {"OC-VTP (train-once, unpadded)"}),
         ("ours", {"pad": "att_score", "top_k": 1, "layer": 9}, {"OC-VTP (layer 10)"}),
         ("ours", {"pad": "att_score", "top_k": 3, "layer": None}, {"OC-VTP (64 Slots - Top 3)"}),
+        ("OC-VTP layer -2", {"pad": "att_score", "top_k": 1, "layer": None}, {"OC-VTP (layer -2)"}),
+        ("OC-VTP layer 2", {"pad": "att_score", "top_k": 1, "layer": 2}, set()),
         ("oc-vtp (AW-MSE)", {"pad": "att_score", "top_k": 1, "layer": None}, {"OC-VTP (AW-MSE)"}),
     ],
 )

@@ -29,7 +29,8 @@ class Cells:
     def add(self, pruner: str, benchmark: str, scores, score: float | None = None, **facts):
         mean = 100 * sum(scores) / len(scores) if score is None else score
         made = self.record(pruner, benchmark, mean, **facts).model_copy(update={"n": len(scores)})
-        table = pd.DataFrame({"sample": [str(i) for i in range(len(scores))], "score": [float(s) for s in scores]})
+        numbers = [None if s is None else float(s) for s in scores]
+        table = pd.DataFrame({"sample": [str(i) for i in range(len(scores))], "score": numbers})
         for name in ("image", "prompt", "target"):
             table[name] = name + " " + table["sample"]
         table["category"] = (CATEGORIES * len(scores))[: len(scores)]
@@ -145,6 +146,91 @@ def test_parts_have_intervals_as_whole_tables_have(record) -> None:
     (table,) = part_tables(by_category(cells.records, cells.samples), [], [], "random")
     low, high = entry(table, "visionzip", "even").interval
     assert low < entry(table, "visionzip", "even").relative < high
+
+
+def official(cells: Cells, pruner: str, metric: str, score: float, rows) -> None:
+    """Add a cell of a metric that is no mean: rows of (category, score, the task's own result)."""
+    made = cells.add(pruner, "O", [right for _, right, _ in rows], score)
+    cells.records[-1] = made.model_copy(update={"benchmark": made.benchmark.model_copy(update={"metric": metric, "scale": 1})})
+    table = cells.tables[made.cell_id]
+    table["category"] = [category for category, _, _ in rows]
+    table["detail"] = [json.dumps({metric: detail}) for _, _, detail in rows]
+
+
+def mme_rows(existence: str, ocr: str):
+    """Rows of pairs of questions, `1` = answered rightly."""
+    return [
+        (category, int(right), {"question_id": f"{i // 2}", "category": category, "score": int(right)})
+        for category, answers in (("existence", existence), ("OCR", ocr))
+        for i, right in enumerate(answers)
+    ]
+
+
+@pytest.fixture
+def pairs(record) -> Cells:
+    cells, metric = Cells(record), "mme_perception_score"
+    official(cells, "vanilla", metric, 400, mme_rows("1111", "11"))
+    official(cells, "random", metric, 125 + 50, mme_rows("1110", "10"))
+    official(cells, "downsample", metric, 125 + 0, mme_rows("1110", "00"))
+    return cells
+
+
+def test_mme_by_category_is_its_subtasks(pairs) -> None:
+    (table,) = part_tables(by_category(pairs.records, pairs.samples), [], [], None)
+    assert table.columns == ("OCR", "existence")
+    assert [entry(table, label, "existence").score for label in ("vanilla", "random", "downsample")] == [200, 125, 125]
+    assert [entry(table, label, "OCR").score for label in ("vanilla", "random", "downsample")] == [200, 50, 0]
+
+
+def test_pairs_stay_together_among_the_hard_questions(pairs) -> None:
+    (table,) = part_tables(hard(pairs.records, pairs.samples), [], [], None)
+    assert table.footer[0][1].endswith("4 of 6 of O")  # of existence, the second pair only
+    assert entry(table, "vanilla", "O").score == 400
+    assert entry(table, "random", "O").score == 50 + 50
+
+
+def test_rotations_stay_together_among_the_hard_questions(record) -> None:
+    def rows(answers: str):
+        return [("one", int(right), {"index": i // 2 + 1_000_000 * (i % 2)}) for i, right in enumerate(answers)]
+
+    cells = Cells(record)
+    for pruner, answers, right in (("vanilla", "111110", 2), ("random", "110111", 2), ("downsample", "111000", 1)):
+        official(cells, pruner, "gpt_eval_score", 100 * right / 3, rows(answers))
+    (table,) = part_tables(hard(cells.records, cells.samples), [], [], None)
+    assert table.footer[0][1].endswith("4 of 6 of O")
+    assert [entry(table, label, "O").score for label in ("vanilla", "random")] == [50, 50]
+
+
+def test_f1_is_counted_anew_for_each_stratum(record) -> None:
+    def rows(said: str):
+        truth = ["yes", "no"] * 4
+        words = [{"y": "yes", "n": "no"}[letter] for letter in said]
+        details = [{"prediction": word, "ground_truth": there} for word, there in zip(words, truth, strict=True)]
+        strata = ["random"] * 4 + ["popular"] * 4
+        return [(s, int(d["prediction"] == d["ground_truth"]), d) for s, d in zip(strata, details, strict=True)]
+
+    cells = Cells(record)
+    official(cells, "vanilla", "pope_f1_score", 1.0, rows("ynynynyn"))
+    official(cells, "random", "pope_f1_score", 0.75, rows("yyynynnn"))
+    (table,) = part_tables(by_category(cells.records, cells.samples), [], [], None)
+    assert entry(table, "random", "random").score == pytest.approx(4 / 5)
+    assert entry(table, "random", "popular").score == pytest.approx(2 / 3)
+    assert entry(table, "vanilla", "popular").score == 1
+    assert entry(table, "random", "popular").records[0].stderr is None
+
+
+def test_mmmu_s_subjects_are_its_categories_and_what_is_not_scored_does_not_count(record) -> None:
+    cells = Cells(record)
+    for pruner, right in (("vanilla", [1, 1, 0, 1]), ("random", [1, 0, 0, 1])):
+        rows = [("", score, {"subdomain": subject}) for score, subject in zip(right, ["Art", "Art", "Math", "Math"], strict=True)]
+        official(cells, pruner, "mmmu_acc", sum(right) / 4, rows)
+    (table,) = part_tables(by_category(cells.records, cells.samples), [], [], None)
+    assert {column: entry(table, "random", column).score for column in table.columns} == {"Art": 0.5, "Math": 0.5}
+    cells.add("vanilla", "SEED", [1, 0, None, 1], 200 / 3)
+    cells.add("downsample", "SEED", [0, 1, None, 1], 200 / 3)
+    (part,) = hard(cells.records[2:], cells.samples)
+    assert part.facts[0][1].endswith("1 of 3 of SEED")
+    assert [r.n for r in part.records] == [1]
 
 
 def test_flips_are_counted_by_direction_and_listed(cells) -> None:

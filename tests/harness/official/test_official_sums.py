@@ -36,3 +36,19 @@ def test_samples_give_the_official_score(label, play, monkeypatch) -> None:
     assert found.score == pytest.approx(played.outcome.score, abs=1e-3)
     images = {sample.image or f"no image: {sample.sample}" for sample in played.outcome.samples}
     assert len(found.units) == len(images)
+
+
+@pytest.mark.parametrize(("label", "groups"), [("mmbench", 4), ("mme", 4), ("pope", 8), ("gqa", 4)])
+def test_pairs_and_rotations_are_known_as_such(label, groups, play) -> None:
+    played = play(label, ANSWERS[label])
+    samples = pd.DataFrame([dataclasses.asdict(sample) for sample in played.outcome.samples])
+    names = sums.together(played.cell.benchmark, samples)
+    assert names.nunique() == groups
+
+
+def test_the_subtasks_of_mme_add_up_to_its_score(play) -> None:
+    played = play("mme", ANSWERS["mme"])
+    samples = pd.DataFrame([dataclasses.asdict(sample) for sample in played.outcome.samples])
+    parts = [sums.add_up(played.cell.benchmark, part).score for _, part in samples.groupby("category")]
+    assert len(parts) == 3
+    assert sum(parts) == pytest.approx(played.outcome.score)
