@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
-from vtpbench.harness.cell import Answer
+from vtpbench.harness.album import Album, Board
+from vtpbench.harness.cell import Answer, Kept
 from vtpbench.harness.models.batch import ImageTokens
 
 if TYPE_CHECKING:
@@ -36,14 +38,17 @@ class Question:
     images: Callable[[], Sequence[Image]]
     max_new_tokens: int
     until: tuple[str, ...] = ()
+    pictured: bool = False
+    """Whether to note which tokens of its images stay."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The images of one question: content hashes, and the tokens that are left of them."""
+    """The images of one question: content hashes, the tokens that are left of them and, if asked for, their pictures."""
 
     names: tuple[str, ...]
     tokens: list[ImageTokens]
+    boards: list[Board]
 
 
 def image_name(image: Image) -> str:
@@ -62,8 +67,15 @@ class Answerer:
 
     """
 
-    def __init__(self, family: Family, pruner: Pruner, budget: Callable[[int], int | None], batch_size: int) -> None:
-        self.family, self.pruner, self.budget = family, pruner, budget
+    def __init__(
+        self,
+        family: Family,
+        pruner: Pruner,
+        budget: Callable[[int], int | None],
+        batch_size: int,
+        album: Album | None = None,
+    ) -> None:
+        self.family, self.pruner, self.budget, self.album = family, pruner, budget, album
         self.seconds = 0.0
         self.smallest = self._size = batch_size
 
@@ -112,7 +124,9 @@ class Answerer:
         for q, text, own in zip(questions, texts, shown, strict=True):
             counts = tuple(tuple(trace.per_layer[numbers[id(i)]] if id(i) in numbers else nothing) for i in own.tokens)
             originals = tuple(i.original for i in own.tokens)
-            answers.append(Answer(q.sample, _until(text, q.until), own.names, originals, counts))
+            later = [trace.kept.get(numbers.get(id(i), -1), {}) for i in own.tokens]
+            kept = tuple(map(_kept, own.boards, own.tokens, later))  # none where there are no boards
+            answers.append(Answer(q.sample, _until(text, q.until), own.names, originals, counts, kept))
         return answers
 
     def _show(self, questions: Sequence[Question]) -> list[Shown]:
@@ -129,13 +143,31 @@ class Answerer:
             for group in self.family.encode(list(distinct.values()), needs, self._target):
                 budget = self.budget(group.original)
                 selected.update(self.family.select(group.shown_as(entries), keys, self.pruner, budget))
-        tokens = iter(selected[n] for n in range(len(entries)))
-        return [Shown(own, [next(tokens) for _ in own]) for own in names]
+        rest = iter(selected[n] for n in range(len(entries)))
+        tokens = [[next(rest) for _ in own] for own in names]
+        return [
+            Shown(own, left, self._boards(own, images, left) if q.pictured else [])
+            for q, own, images, left in zip(questions, names, pictures, tokens, strict=True)
+        ]
+
+    def _boards(self, names: Sequence[str], images: Sequence[Image], tokens: Sequence[ImageTokens]) -> list[Board]:
+        """Put the pictures of a question into the album."""
+        assert self.album is not None, "a question is pictured for an album"
+        shown = zip(names, images, tokens, strict=True)
+        return [self.album.add(self.family, name, image, left.grid) for name, image, left in shown]
 
     def _target(self, grid: Grid) -> tuple[int, int] | None:
         """Ask the pruner how small to make an image before the tower."""
         budget = self.budget(grid.n)
         return None if budget is None else self.pruner.target_grid(budget, grid, self.family.shape)
+
+
+def _kept(board: Board, image: ImageTokens, later: Mapping[int, Tensor]) -> Kept:
+    """Note what stays at each cut; where there is none, all that the tower gave."""
+    kept = {0: image.index, **later}
+    layers = sorted({cut.at for cut in image.cuts} or {0})
+    cuts = tuple((layer, tuple(kept[layer].tolist())) for layer in layers if layer in kept)
+    return Kept(board.picture, image.original, board.tiles, cuts)
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

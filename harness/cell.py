@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from vtpbench.harness.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
 
@@ -69,6 +69,23 @@ def tokens_for(budget: BudgetInfo, n: int) -> int:
     return n if budget.ratio is None else max(1, round(budget.ratio * n))
 
 
+Tiles: TypeAlias = tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+"""Edges of the columns, and of the rows, of each tile of tokens, pixels; tokens are numbered tile after tile, in raster order."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which vision tokens of one image stayed, and where they lie in a picture of it."""
+
+    picture: str
+    """Name of the picture in the suite's album."""
+    tokens: int
+    """Vision tokens of the image before pruning."""
+    tiles: Tiles
+    cuts: tuple[tuple[int, tuple[int, ...]], ...]
+    """Layer of each cut, 0 = before the language model, with the tokens that stay; -1 = a row without a place."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answered question, as the journal keeps it."""
@@ -82,6 +99,8 @@ class Answer:
     """Vision tokens of each image before pruning."""
     per_layer: tuple[tuple[int, ...], ...]
     """For each image, the vision tokens that entered each decoder layer, counted in the forward pass."""
+    kept: tuple[Kept, ...] = ()
+    """For each image of a question that is pictured; see `vtpbench.harness.album`."""
 
 
 class Journal(Protocol):
@@ -113,3 +132,5 @@ class Sample:
     """Vision tokens that entered a decoder layer, mean over layers and images."""
     detail: str
     """The task's own per-sample results as JSON."""
+    kept: str = ""
+    """Kept tokens of the sample's images as JSON, a list of `Kept`; empty where the sample is not pictured."""

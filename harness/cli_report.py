@@ -77,6 +77,11 @@ def report_command(
         from vtpbench.report.terminal import Terminal
 
         return screen.print(Terminal(tables), EfficiencyTerminal(efficiency), sep="")
+    if format_ == "html":
+        from vtpbench.report.html import html
+
+        page = html(tables, found.samples, found.pictures, speed) if found else html(tables, efficiency=speed)
+        return _print(page, out)
     _print(_written(tables, efficiency, found, format_ or "markdown"), out)
 
 
@@ -93,10 +98,6 @@ def _written(
         if not efficiency:
             raise UserError(f"--format {format_name} draws efficiency records; measure some first: vtpbench profile efficiency")
         return plot(efficiency, "png" if format_name == "png" else "svg")
-    if format_name == "html":
-        from vtpbench.report.html import html
-
-        return html(tables, found.samples if found else lambda record: None)
     if efficiency and not tables:
         return render_efficiency(efficiency, format_name)
     text = render(tables, format_name)

@@ -34,6 +34,7 @@ from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
 if TYPE_CHECKING:
+    from vtpbench.harness.album import Album
     from vtpbench.harness.benchmarks import Benchmark
     from vtpbench.harness.models.family import Family
 
@@ -51,7 +52,14 @@ class Engine:
         self.family, self.batch_size = family, batch_size
         self._tasks: dict[str, tuple[str, Any, TaskManager]] = {}
 
-    def run(self, cell: Cell, benchmark: Benchmark, journal: Journal, progress: Callable[[int, int], None]) -> Outcome:
+    def run(
+        self,
+        cell: Cell,
+        benchmark: Benchmark,
+        journal: Journal,
+        progress: Callable[[int, int], None],
+        album: Album | None = None,
+    ) -> Outcome:
         """Answer and score one cell; answers that the journal knows are not asked for again."""
         pruner, shape = build_pruner(cell), self.family.shape
         pruner.needs(shape)
@@ -59,7 +67,7 @@ class Engine:
             n = cell.model.vision_tokens
             pruner.cuts(tokens_for(cell.budget, n), n, shape)  # what is impossible says so before anything is asked
         budget = partial(_budget_of, cell)
-        answerer = Answerer(self.family, pruner, budget, self.batch_size)
+        answerer = Answerer(self.family, pruner, budget, self.batch_size, album)
         adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
         with quiet(), TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
             name, task, manager = self._task(benchmark)
@@ -116,7 +124,9 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Answer all questions; those that the journal knows are not asked again."""
-        questions = [self._question(request) for request in requests]
+        album = self.answerer.album
+        pictured = album.chosen(len(requests)) if album else frozenset()
+        questions = [self._question(request, number in pictured) for number, request in enumerate(requests)]
         known = self._journal.known() if self._journal else {}
         self.answers = {q.sample: known[q.sample] for q in questions if q.sample in known}
         self._progress(len(self.answers), len(questions))
@@ -127,7 +137,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
             self._progress(len(self.answers), len(questions))
         return [self.answers[q.sample].text for q in questions]
 
-    def _question(self, request: Any) -> Question:
+    def _question(self, request: Any, pictured: bool) -> Question:
         context, asked, doc_to_visual, doc_id, task, split = request.args
         generation = greedy(asked, f"task '{task}'") if self._generation is None else self._generation
         return Question(
@@ -137,6 +147,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
             images=lambda: doc_to_visual(self.task_dict[task][split][doc_id]),
             max_new_tokens=int(generation["max_new_tokens"]),
             until=tuple(u for u in generation["until"] if u),
+            pictured=pictured,
         )
 
     def loglikelihood(self, requests: list[Any]) -> list[Any]:

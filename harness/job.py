@@ -91,7 +91,8 @@ def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
 
         return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
 
-    setting = Setting(job.suite.name, job.store, open_engine, job.suite.benchmarks, environment(str(device)), progress)
+    benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
+    setting = Setting(job.suite.name, job.store, open_engine, benchmarks, environment(str(device)), progress, pictures)
     return run(job.cells, setting)
 
 

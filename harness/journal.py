@@ -7,8 +7,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vtpbench.harness.cell import Answer
+from vtpbench.harness.cell import Answer, Kept
 from vtpbench.harness.files import writing
 
 
@@ -61,6 +62,12 @@ def _parse(line: bytes) -> Answer | None:
             images=tuple(entry["images"]),
             original=tuple(entry["original"]),
             per_layer=tuple(map(tuple, entry["per_layer"])),
+            kept=tuple(Kept(**{name: _frozen(value) for name, value in image.items()}) for image in entry.get("kept", [])),
         )
     except (ValueError, KeyError, TypeError):  # cut off in the middle of a write
         return None
+
+
+def _frozen(value: Any) -> Any:
+    """Give lists back the type that they were written from."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,10 +60,10 @@ class Merged:
 
 
 def merge(folders: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Merged:
-    """Copy the records and per-sample tables of `folders` to `out`, one folder per suite; journals and leases stay behind.
+    """Copy the records of `folders`, their tables and pictures to `out`, one folder per suite; journals and leases stay behind.
 
-    Nothing is written before every cell was checked. Every file is then written whole or not at all, a record after its
-    table, so that a merge that was killed is completed by repeating it.
+    Nothing is written before every cell was checked. Every file is then written whole or not at all, pictures before the
+    per-sample table that names them, and a record last, so that a merge that was killed is completed by repeating it.
 
     Parameters
     ----------
@@ -112,10 +113,9 @@ def _write(copies: Sequence[Copy], target: Store, merged: Merged) -> None:
     best = _best(copies)
     merged.copies += len(copies) - 1 - bool(there and len(copies) > 1)
     equals = [best, *(copy for copy in copies if copy.record.status == best.record.status)]
-    table = next((copy.samples for copy in equals if copy.samples.exists()), None)
-    own = target.samples_path(best.record.cell_id)
-    if table is not None and table.resolve() != own.resolve():
-        write_atomic(own, table.read_bytes())
+    tables = [copy for copy in equals if copy.samples.exists()]
+    if tables:
+        _write_samples(max(tables, key=lambda copy: len(_pictured(copy.samples))), target)
     if best in there:
         merged.known += 1
         return
@@ -123,6 +123,27 @@ def _write(copies: Sequence[Copy], target: Store, merged: Merged) -> None:
     if there:
         merged.replaced.append(best.record.cell_id)
     target.add(best.record)
+
+
+def _write_samples(copy: Copy, target: Store) -> None:
+    """Bring a per-sample table to the target, its pictures first; of equal tables, the one that names most."""
+    own = target.samples_path(copy.record.cell_id)
+    if copy.samples.resolve() == own.resolve():
+        return
+    for name in sorted({image["picture"] for images in _pictured(copy.samples) for image in json.loads(images)}):
+        picture = copy.store.picture(name)
+        if picture is not None and target.picture(name) is None:
+            target.save_picture(name, picture)
+    write_atomic(own, copy.samples.read_bytes())
+
+
+def _pictured(path: Path) -> list[str]:
+    """Kept tokens of the samples that are pictured, as the table has them; none in tables from before there were pictures."""
+    import pyarrow.parquet as pq
+
+    if "kept" not in pq.read_schema(path).names:
+        return []
+    return [kept for kept in pq.read_table(path, columns=["kept"]).column("kept").to_pylist() if kept]
 
 
 def _best(copies: Sequence[Copy]) -> Copy:
@@ -157,7 +178,9 @@ def _rows(path: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path).to_pylist()
-    return {"questions": len(rows)} | {f"question {row['sample']}": row for row in rows}
+    # How many samples are pictured is no part of a cell's identity, so that copies may differ in it.
+    facts = [{name: value for name, value in row.items() if name != "kept"} for row in rows]
+    return {"questions": len(rows)} | {f"question {row['sample']}": row for row in facts}
 
 
 def _compare(one: Any, other: Any, name: str) -> Iterator[str]:

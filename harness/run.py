@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from vtpbench.harness.album import Album
 from vtpbench.harness.cell import Cell, Journal
 from vtpbench.harness.files import StorageError
 from vtpbench.harness.outcome import Outcome
@@ -28,7 +29,9 @@ T = TypeVar("T")
 class Engine(Protocol):
     """One loaded model that answers the questions of any of its cells."""
 
-    def run(self, cell: Cell, benchmark: Benchmark, journal: Journal, progress: Callable[[int, int], None]) -> Outcome:
+    def run(
+        self, cell: Cell, benchmark: Benchmark, journal: Journal, progress: Callable[[int, int], None], album: Album
+    ) -> Outcome:
         """Answer and score a cell; `progress(done, total)` counts samples, first those the journal knew, then each batch."""
         ...
 
@@ -42,6 +45,7 @@ class Setting:
     suite : name that records carry
     open_engine : loads a model; called once per model, when its first missing cell comes
     benchmarks : by label
+    pictures : questions of each benchmark whose kept tokens are kept, too
 
     """
 
@@ -51,6 +55,7 @@ class Setting:
     benchmarks: Mapping[str, Benchmark]
     environment: Environment
     progress: Progress
+    pictures: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,10 +161,11 @@ class _Worker:
         return self._engine
 
     def _answer(self, engine: Engine, cell: Cell) -> Outcome:
-        store, benchmark = self._setting.store, self._setting.benchmarks[cell.benchmark.label]
+        setting, store = self._setting, self._setting.store
+        benchmark, album = setting.benchmarks[cell.benchmark.label], store.album(setting.pictures)
 
         def work() -> Outcome:
-            outcome = engine.run(cell, benchmark, store.journal(cell), self._setting.progress.advance)
+            outcome = engine.run(cell, benchmark, store.journal(cell), setting.progress.advance, album)
             if outcome.samples:
                 store.save_samples(cell.id, outcome.samples)
             return outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -68,6 +69,7 @@ def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer) -> S
         score=sample_score(metric, item),
         tokens=_mean(per_image),
         detail=json.dumps(own, default=str, ensure_ascii=False),
+        kept=json.dumps([dataclasses.asdict(image) for image in answer.kept]) if answer.kept else "",
     )
 
 

@@ -26,6 +26,8 @@ class Sources:
     pruners: list[str]
     samples: Callable[[Record], pd.DataFrame | None]
     """Per-sample table of a record, read anew at each call; None where it has none."""
+    pictures: Callable[[str], bytes | None]
+    """Picture that a per-sample table names, as JPEG; None where there is none."""
 
 
 def split(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> tuple[list[str], list[EfficiencyRecord]]:
@@ -64,7 +66,8 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
             folders.append(results / suites[-1].name)
     stores_by_cell: dict[tuple[str, str], list[Store]] = {}
     records: list[Record] = []
-    for store in (Store(folder, warn) for folder in dict.fromkeys(folders)):
+    found = [Store(folder, warn) for folder in dict.fromkeys(folders)]
+    for store in found:
         for record in store.records():
             records.append(record)
             stores_by_cell.setdefault((record.suite, record.cell_id), []).append(store)
@@ -76,12 +79,16 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
         tables = (store.samples(record.cell_id) for store in holders)
         return next((table for table in tables if table is not None), None)
 
+    def pictures(name: str) -> bytes | None:
+        return next((jpeg for store in found if (jpeg := store.picture(name)) is not None), None)
+
     matrices = [matrix for suite in suites for matrix in suite.matrix]
     return Sources(
         records,
         _unique(benchmark.label for matrix in matrices for benchmark in matrix.benchmarks),
         _unique(pruner.label for matrix in matrices for pruner in matrix.pruners),
         samples,
+        pictures,
     )
 
 

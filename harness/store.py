@@ -6,6 +6,8 @@ Below the suite's folder lie, named after the cell's id:
 - `samples/*.parquet`: per-sample tables, each written before its record
 - `journal/*.jsonl`: answers of cells that are not finished
 - `locks/*.lock`: held while a run works on a cell; the system frees them when the run dies
+
+`pictures/*.jpg` belong to all cells: each is named after what it shows, and written before the answers that refer to it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from vtpbench.harness.album import Album, picture_path
 from vtpbench.harness.cell import Cell, Sample
 from vtpbench.harness.files import write_atomic, writing
 from vtpbench.harness.journal import FileJournal
@@ -84,6 +87,21 @@ class Store:
     def journal(self, cell: Cell) -> FileJournal:
         """Where the answers of an unfinished cell go."""
         return FileJournal(self.folder / "journal" / f"{cell.id}.jsonl")
+
+    def album(self, questions: int) -> Album:
+        """Where pictures go, of so many questions of each benchmark."""
+        return Album(self.folder, questions)
+
+    def picture(self, name: str) -> bytes | None:
+        """Picture that a per-sample table names, as JPEG; None where there is none."""
+        path = picture_path(self.folder, name)
+        return path.read_bytes() if path is not None and path.exists() else None
+
+    def save_picture(self, name: str, jpeg: bytes) -> None:
+        """Write a picture; before the table that names it, so that it is there when it is looked for."""
+        path = picture_path(self.folder, name)
+        assert path is not None, "what `picture` gave has a name that is one"
+        write_atomic(path, jpeg)
 
     @contextmanager
     def lease(self, cell: Cell, wait: bool = False) -> Iterator[bool]:

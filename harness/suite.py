@@ -66,6 +66,8 @@ class Suite(Strict):
     profile: Profile = "lmms-eval"
     """Whose choices the benchmarks follow that name none themselves; see docs/benchmarks.md."""
     batch_size: int = Field(default=8, ge=1)
+    pictures: int = Field(default=4, ge=0)
+    """Questions of each benchmark for which the report can show the tokens that stay; changes no answer and no cell."""
     generation: Generation = Generation()
     models: tuple[ModelSpec, ...] = Field(strict=False)
     matrix: tuple[Matrix, ...] = Field(strict=False)

@@ -56,6 +56,7 @@ class Chart {
     const width = this.svg.parentElement.clientWidth
     const axis = this.axes.find((one) => one.key === this.select.value)
     if (!axis || !width) return
+    this.tell(axis)
     this.width = width
     const height = Math.round(Math.min(460, Math.max(300, width * 0.52)))
     this.hideTip()
@@ -76,6 +77,16 @@ class Chart {
     )
   }
 
+  /** Say where the cost comes from, and which of the rows shown have none. */
+  tell(axis) {
+    const [source, missing] = ['.source', '.missing'].map((name) => find(this.figure, name))
+    source.textContent = `Cost as profiled: ${axis.source}.`
+    source.hidden = !axis.source
+    const rows = this.points.filter((point) => this.shown.has(point.row) && point.x[axis.key] === null)
+    missing.textContent = `Not drawn, since their cost is not known: ${rows.map((point) => `${point.label}, ${point.budget}`).join('; ')}.`
+    missing.hidden = !rows.length
+  }
+
   scale(points, axis, width, height) {
     const xs = points.map((point) => point.x[axis.key])
     const ys = points.flatMap((point) => [point.y, ...(point.interval ?? [])])
@@ -92,25 +103,25 @@ class Chart {
 
   frame(axis, width, height) {
     const [left, right, bottom] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom]
-    const frame = make(this.svg, 'g', { class: 'frame', 'aria-hidden': 'true' })
-    const text = (x, y, anchor, words, more = {}) => make(this.svg, 'text', { x, y, 'text-anchor': anchor, ...more }, words)
+    const frame = svg('g', { class: 'frame', 'aria-hidden': 'true' })
+    const text = (x, y, anchor, words, more = {}) => svg('text', { x, y, 'text-anchor': anchor, ...more }, words)
     for (const value of ticks(...this.range, 6)) {
       const y = this.y(value)
       const kind = value === 100 ? 'hundred' : 'grid'
-      frame.append(make(this.svg, 'line', { class: kind, x1: left, x2: right, y1: y, y2: y }), text(left - 8, y + 4, 'end', `${value} %`))
+      frame.append(svg('line', { class: kind, x1: left, x2: right, y1: y, y2: y }), text(left - 8, y + 4, 'end', `${value} %`))
     }
     for (const value of axis.log ? logTicks(...this.domain) : ticks(...this.domain, width / 90)) {
       const x = this.x(value)
-      frame.append(make(this.svg, 'line', { class: 'grid', x1: x, x2: x, y1: MARGIN.top, y2: bottom }), text(x, bottom + 18, 'middle', String(value)))
+      frame.append(svg('line', { class: 'grid', x1: x, x2: x, y1: MARGIN.top, y2: bottom }), text(x, bottom + 18, 'middle', String(value)))
     }
-    frame.append(text(width / 2, height - 6, 'middle', axis.label + (axis.log ? ' (log scale)' : ''), { class: 'title' }))
+    frame.append(text(width / 2, height - 6, 'middle', axis.title + (axis.log ? ' (log scale)' : ''), { class: 'title' }))
     return frame
   }
 
   /** A staircase: between two of its points nothing was measured. */
   front(points) {
     const steps = points.map(({ at: [x, y] }, i) => (i ? `H${x}V${y}` : `M${x} ${y}`)).join('')
-    return make(this.svg, 'path', { class: 'front', d: steps, 'aria-hidden': 'true' })
+    return svg('path', { class: 'front', d: steps, 'aria-hidden': 'true' })
   }
 
   series(points) {
@@ -121,7 +132,7 @@ class Chart {
 
   curves(points) {
     return this.series(points).map((series) =>
-      make(this.svg, 'polyline', { class: `curve ${colour(series[0].pruner)}`, points: series.map((point) => point.at.join()).join(' ') }),
+      svg('polyline', { class: `curve ${colour(series[0].pruner)}`, points: series.map((point) => point.at.join()).join(' ') }),
     )
   }
 
@@ -139,9 +150,9 @@ class Chart {
       while (!flipped && inTheWay()) y = inTheWay().y + NAME_HEIGHT
       if (!flipped) y = Math.min(y, height - MARGIN.bottom - 6)
       placed.push({ x: column, y })
-      const group = make(this.svg, 'g', { class: 'name', 'aria-hidden': 'true' })
-      if (!flipped) group.append(make(this.svg, 'polyline', { class: `leader ${colour(end.pruner)}`, points: `${x + 7},${top} ${column + 20},${y} ${column + 24},${y}` }))
-      group.append(make(this.svg, 'text', flipped ? { x: x + 6, y, 'text-anchor': 'end' } : { x: column + 28, y: y + 4 }, words))
+      const group = svg('g', { class: 'name', 'aria-hidden': 'true' })
+      if (!flipped) group.append(svg('polyline', { class: `leader ${colour(end.pruner)}`, points: `${x + 7},${top} ${column + 20},${y} ${column + 24},${y}` }))
+      group.append(svg('text', flipped ? { x: x + 6, y, 'text-anchor': 'end' } : { x: column + 28, y: y + 4 }, words))
       end.name = group
     }
     return this.series(points).map((series) => series.at(-1).name)
@@ -151,14 +162,14 @@ class Chart {
     const ordered = [...points].sort((a, b) => a.at[0] - b.at[0] || a.at[1] - b.at[1])
     return ordered.map((point, i) => {
       const words = this.words(point, axis).join(', ')
-      const group = make(this.svg, 'g', {
+      const group = svg('g', {
         class: `point${point.partial ? ' partial' : ''}`,
         transform: `translate(${point.at[0]} ${point.at[1]})`,
         tabindex: i ? -1 : 0,
         role: 'img',
         'aria-label': words,
       })
-      group.append(make(this.svg, 'circle', { class: 'target', r: 12 }), ...this.errorBar(point), marker(this.svg, point.pruner))
+      group.append(svg('circle', { class: 'target', r: 12 }), ...this.errorBar(point), marker(point.pruner))
       const show = () => this.showTip(point, ordered, axis)
       group.addEventListener('focus', show)
       group.addEventListener('pointerenter', show)
@@ -171,7 +182,7 @@ class Chart {
   errorBar(point) {
     if (!point.interval) return []
     const [y2, y1] = point.interval.map((value) => this.y(value) - point.at[1])
-    return [make(this.svg, 'line', { class: `error ${colour(point.pruner)}`, x1: 0, x2: 0, y1, y2 })]
+    return [svg('line', { class: `error ${colour(point.pruner)}`, x1: 0, x2: 0, y1, y2 })]
   }
 
   words(point, axis) {

@@ -12,6 +12,7 @@ function make(like, name, attributes = {}, ...children) {
 }
 
 const html = (name, attributes, ...children) => make(document.body, name, attributes, ...children)
+const svg = (name, attributes, ...children) => make(find(document, 'svg'), name, attributes, ...children)
 
 function option(label, value) {
   return html('option', { value }, label)
@@ -34,6 +35,6 @@ const VANILLA = 'M0 -7L1.9 -2.4L6.7 -2.2L2.9 0.9L4.3 5.7L0 2.9L-4.3 5.7L-2.9 0.9
 
 const colour = (number) => (number < 0 ? 'vanilla' : `c${number % COLOURS}`)
 
-function marker(svg, number) {
-  return make(svg, 'path', { class: `shape ${colour(number)}`, d: number < 0 ? VANILLA : SHAPES[number % SHAPES.length] })
+function marker(number) {
+  return svg('path', { class: `shape ${colour(number)}`, d: number < 0 ? VANILLA : SHAPES[number % SHAPES.length] })
 }

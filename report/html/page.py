@@ -12,32 +12,60 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from vtpbench.harness.efficiency.record import EfficiencyRecord
+from vtpbench.report.html.costs import Profile, profiles
+from vtpbench.report.html.kept import Gallery, Pictures
 from vtpbench.report.html.samples import browser, per_cell
+from vtpbench.report.html.speed import speed_section
 from vtpbench.report.html.view import Section, section
 from vtpbench.report.table import Table
 
 if TYPE_CHECKING:
     from vtpbench.report.stats.evidence import Samples
 
-SCRIPTS = ("core.js", "table.js", "chart.js", "samples.js", "start.js")
+SCRIPTS = ("core.js", "table.js", "chart.js", "gallery.js", "samples.js", "start.js")
 """Parts of the one script, in order."""
 _HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def html(tables: Sequence[Table], samples: Samples = lambda record: None) -> str:
-    """Write the page; `samples` gives the per-sample table of a record, or None where there is none."""
+def html(
+    tables: Sequence[Table],
+    samples: Samples = lambda record: None,
+    pictures: Pictures = lambda name: None,
+    efficiency: Sequence[EfficiencyRecord] = (),
+) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    tables : of accuracy
+    samples : gives the per-sample table of a record, or None where there is none
+    pictures : gives a picture that such a table names, or None where there is none
+    efficiency : what was profiled, of the same models or of others
+
+    """
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
-    sections = [section(table, f"t{number}") for number, table in enumerate(tables, 1)]
+    measured, gallery = profiles(efficiency, tables), Gallery(pictures)
+    sections = [section(table, f"t{number}", measured) for number, table in enumerate(tables, 1)]
     limit = per_cell(tables)
-    embedded = [embed(_data(part, browser(part, samples, limit))) for part in sections]
+    embedded = [embed(_data(part, browser(part, samples, limit, gallery))) for part in sections]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_asset("page.html.jinja")).render(
         parts=list(zip(sections, embedded, strict=True)),
+        speeds=[speed_section(one, f"e{number}", _numbers(one, sections)) for number, one in enumerate(measured, 1)],
+        gallery=embed(gallery.data()) if gallery.data()["boards"] else None,
         policy=_policy(style, script),
         style=Markup(style),  # these two are ours, not data
         script=Markup(script),
     )
     return f"{page}\n"
+
+
+def _numbers(profile: Profile, sections: Sequence[Section]) -> dict[str, int]:
+    """Numbers of the pruners, by label, in the first section that shows the profiled model."""
+    lines = ((part, line) for part in sections for group in part.groups for line in group.lines)
+    part = next((part for part, line in lines if profile.row(line.row)), None)
+    return {} if part is None else {label: number for number, label in part.pruners}
 
 
 def embed(value: Any) -> Markup:

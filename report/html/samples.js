@@ -2,9 +2,10 @@ const PAGE_SIZE = 20
 
 /** Browser of one table's samples: a pruned cell beside vanilla. */
 class Samples {
-  constructor(part, benchmarks) {
+  constructor(part, benchmarks, gallery) {
     this.part = part
     this.benchmarks = benchmarks
+    this.gallery = gallery
     this.page = 0
     this.list = find(part, '.samples')
     const control = (name) => find(part, `.controls .${name}`)
@@ -18,6 +19,8 @@ class Samples {
     this.controls.search.addEventListener('input', () => this.turn(0))
     find(part, '.previous').addEventListener('click', () => this.turn(this.page - 1))
     find(part, '.next').addEventListener('click', () => this.turn(this.page + 1))
+    const pictured = benchmarks.some(({ cells }) => cells.some(({ rows }) => rows.some(([, , , , , kept]) => kept.length)))
+    find(this.controls.verdict, '[value=pictured]').hidden = !pictured
     this.fillCells()
     this.offerRows()
   }
@@ -69,9 +72,16 @@ class Samples {
     const { questions } = this.benchmark()
     const wanted = this.controls.verdict.value
     const words = this.controls.search.value.trim().toLowerCase()
-    return this.cell().rows.filter(([number, answer, , , verdict]) => {
+    const wants = {
+      '': () => true,
+      other: ({ question, answer }) => question[5] !== null && answer !== question[5],
+      pictured: ({ kept }) => kept.length,
+      broken: ({ verdict }) => verdict === 'broken',
+      mended: ({ verdict }) => verdict === 'mended',
+    }[wanted]
+    return this.cell().rows.filter(([number, answer, , , verdict, kept]) => {
       const question = questions[number]
-      if (wanted === 'other' ? question[5] === null || answer === question[5] : wanted && verdict !== wanted) return false
+      if (!wants({ question, answer, verdict, kept })) return false
       return !words || [...question.slice(0, 6), answer].some((text) => text?.toLowerCase().includes(words))
     })
   }
@@ -96,7 +106,7 @@ class Samples {
     find(this.part, '.next').disabled = this.page === pages - 1
   }
 
-  card([number, answer, score, tokens, verdict]) {
+  card([number, answer, score, tokens, verdict, kept]) {
     const [sample, image, category, prompt, target, before, beforeScore] = this.benchmark().questions[number]
     const text = (value) => html('span', { class: 'text', dir: 'auto' }, value === '' ? '(empty)' : value)
     const scored = (value) => (value === null ? [] : [html('span', { class: 'score' }, `score ${Number(value.toFixed(3))}`)])
@@ -116,6 +126,7 @@ class Samples {
         before === null ? field('Vanilla', 'no answer here') : field('Vanilla', before, ...scored(beforeScore)),
         field(this.pruner(), answer, ...scored(score)),
       ),
+      ...(kept.length ? [html('div', { class: 'kept' }, ...this.gallery.figures(kept))] : []),
     )
   }
 

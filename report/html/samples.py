@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.record import Record
 from vtpbench.report.columns import RIGHT
+from vtpbench.report.html.kept import Gallery
 from vtpbench.report.html.view import Line, Section
 from vtpbench.report.table import Table
 
@@ -37,18 +38,18 @@ def visible(text: str) -> str:
     return "".join(c if c in _WELCOME or unicodedata.category(c) not in _UNSEEN else f"⟨U+{ord(c):04X}⟩" for c in shown)
 
 
-def browser(section: Section, read: Samples, limit: int) -> dict[str, Any]:
+def browser(section: Section, read: Samples, limit: int, gallery: Gallery) -> dict[str, Any]:
     """Collect what the page embeds of a table's samples, at most `limit` of a cell.
 
     Each benchmark holds its questions once: `[sample, image, category, prompt, target, vanilla answer, vanilla score]`. Its
-    cells refer to them: `[question, answer, score, tokens, "broken" | "mended" | ""]`. Breaking and mending is as in
-    `vtpbench.report.flips`.
+    cells refer to them: `[question, answer, score, tokens, "broken" | "mended" | "", kept]`. Breaking and mending is as in
+    `vtpbench.report.flips`, kept tokens as `gallery` gives them.
     """
-    found = (_benchmark(section, column, read, limit) for column in range(len(section.table.columns)))
+    found = (_benchmark(section, column, read, limit, gallery) for column in range(len(section.table.columns)))
     return {"benchmarks": [benchmark for benchmark in found if benchmark["cells"]]}
 
 
-def _benchmark(section: Section, column: int, read: Samples, limit: int) -> dict[str, Any]:
+def _benchmark(section: Section, column: int, read: Samples, limit: int, gallery: Gallery) -> dict[str, Any]:
     lines = [line for group in section.groups for line in group.lines]
     vanilla = _vanilla(lines, column, read)
     questions: dict[str, tuple[int, list[Any]]] = {}
@@ -56,7 +57,7 @@ def _benchmark(section: Section, column: int, read: Samples, limit: int) -> dict
     for line, record in _pruned(lines, column):
         frame = read(record)
         if frame is not None:
-            cells.append({"row": line.id, "seed": record.seed, **_cell(_joined(frame, vanilla), limit, questions)})
+            cells.append({"row": line.id, "seed": record.seed, **_cell(_joined(frame, vanilla), limit, questions, gallery)})
     label = visible(section.table.columns[column])
     return {"label": label, "cells": cells, "questions": [question for _, question in questions.values()]}
 
@@ -75,26 +76,31 @@ def _vanilla(lines: Sequence[Line], column: int, read: Samples) -> pd.DataFrame 
 
 
 def _joined(frame: pd.DataFrame, vanilla: pd.DataFrame | None) -> pd.DataFrame:
-    """Put vanilla's `answer` and `score` beside a cell's; a sample that vanilla lacks has neither."""
+    """Put vanilla's `answer` and `score` beside a cell's; a sample that vanilla lacks has neither, an old table no `kept`."""
     source = frame.iloc[:0] if vanilla is None else vanilla
     columns = source[["sample", "answer", "score"]].drop_duplicates("sample")
     joined: pd.DataFrame = frame.merge(columns, on="sample", how="left", suffixes=("", "_vanilla"))
+    joined["kept"] = joined["kept"].fillna("") if "kept" in joined else ""
     joined[["score", "score_vanilla"]] = joined[["score", "score_vanilla"]].astype(float)
     return joined
 
 
-def _cell(joined: pd.DataFrame, limit: int, questions: dict[str, tuple[int, list[Any]]]) -> dict[str, Any]:
+def _cell(
+    joined: pd.DataFrame, limit: int, questions: dict[str, tuple[int, list[Any]]], gallery: Gallery
+) -> dict[str, Any]:
     both = joined[["score", "score_vanilla"]].notna().all(axis=1)
     was, now = joined.score_vanilla >= RIGHT, joined.score >= RIGHT
     broken, mended = both & was & ~now, both & now & ~was
-    order = joined.index[broken | mended].append(joined.index[~(broken | mended)])[:limit].sort_values()
+    rank = 2 * (joined.kept == "") - 1 * (broken | mended)  # the few with pictures first, then what broke or was mended
+    order = rank.sort_values(kind="stable").index[:limit].sort_values()
     rows = []
     for index, row in zip(order, joined.loc[order].to_dict("records"), strict=True):
         facts = [visible(str(row[name])) for name in ("sample", "image", "category", "prompt", "target")]
         before = None if row["answer_vanilla"] != row["answer_vanilla"] else visible(str(row["answer_vanilla"]))
         question, _ = questions.setdefault(row["sample"], (len(questions), [*facts, before, _number(row["score_vanilla"])]))
         verdict = "broken" if broken[index] else "mended" if mended[index] else ""
-        rows.append([question, visible(str(row["answer"])), _number(row["score"]), _number(row["tokens"]), verdict])
+        own = (visible(str(row["answer"])), _number(row["score"]), _number(row["tokens"]), verdict)
+        rows.append([question, *own, gallery.add(row["kept"])])
     counts = {"compared": both, "broken": broken, "mended": mended}
     return {"n": len(joined), **{name: int(which.sum()) for name, which in counts.items()}, "rows": rows}
 

@@ -3,19 +3,21 @@ find(document, '#theme').addEventListener('change', ({ target }) => {
 })
 
 for (const place of findAll(document, '.marker')) {
-  const svg = find(document, 'svg.plot').cloneNode(false)
-  for (const name of ['class', 'role', 'aria-label']) svg.removeAttribute(name)
-  svg.setAttribute('viewBox', '-8 -8 16 16')
-  svg.setAttribute('aria-hidden', 'true')
-  svg.append(marker(svg, Number(place.dataset.style)))
-  place.append(svg)
+  const picture = svg('svg', { viewBox: '-8 -8 16 16', 'aria-hidden': 'true' })
+  picture.append(marker(Number(place.dataset.style)))
+  place.append(picture)
 }
 
-for (const part of findAll(document, 'section.part')) {
+const gallery = new Gallery(JSON.parse(find(document, '#gallery')?.textContent ?? '{}'))
+for (const part of findAll(document, 'section.accuracy')) {
   const { axes, points, samples } = JSON.parse(find(part, 'script.data').textContent)
   const chart = new Chart(part, axes, points)
   new Scores(part, (rows) => chart.show(rows))
-  new Samples(part, samples.benchmarks)
+  new Samples(part, samples.benchmarks, gallery)
+}
+for (const part of findAll(document, 'section.speed')) {
+  const body = find(part, 'tbody')
+  const sorting = new Sorting(body.parentElement, () => body.append(...sorting.ordered().map((row) => row.element)))
 }
 
 document.documentElement.classList.add('scripted')

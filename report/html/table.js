@@ -1,37 +1,25 @@
-/** Sorting and filtering of one table; `changed` is told which rows are shown. */
-class Scores {
-  constructor(part, changed) {
-    this.part = part
+/** Sorting of a table by its headings; `changed` is called when the order may be another. */
+class Sorting {
+  constructor(table, changed) {
     this.changed = changed
-    this.table = find(part, 'table.scores')
-    this.bodies = findAll(this.table, 'tbody')
-    this.flat = this.table.appendChild(html('tbody', {}))
-    this.rows = findAll(this.table, 'tr.row').map((element) => ({
+    this.rows = findAll(table, 'tr.row').map((element) => ({
       element,
       home: element.parentElement,
       keys: findAll(element, '[data-key]').map((cell) => cell.dataset.key),
     }))
-    this.heads = findAll(this.table, 'thead th[aria-sort]')
+    this.heads = findAll(table, 'thead th[aria-sort]')
     this.sorted = { column: -1, direction: 'none' }
     this.heads.forEach((head, column) => find(head, 'button').addEventListener('click', () => this.sort(column)))
-    this.boxes = findAll(part, '.filters input')
-    for (const box of this.boxes) box.addEventListener('change', () => this.show())
-    find(part, '.all').addEventListener('click', () => {
-      for (const box of this.boxes) box.checked = true
-      this.show()
-    })
-    this.grouped = find(part, 'input.grouped')
-    this.grouped.addEventListener('change', () => this.show())
-    this.show()
   }
 
   /** Best first, then worst first, then as it was; text begins with A. */
   sort(column) {
-    const order = column === 0 ? ['ascending', 'descending', 'none'] : ['descending', 'ascending', 'none']
+    const first = this.heads[column].dataset.first
+    const order = [first, first === 'ascending' ? 'descending' : 'ascending', 'none']
     const at = this.sorted.column === column ? order.indexOf(this.sorted.direction) : -1
     this.sorted = { column, direction: order[(at + 1) % order.length] }
     this.heads.forEach((head, i) => head.setAttribute('aria-sort', i === column ? this.sorted.direction : 'none'))
-    this.show()
+    this.changed()
   }
 
   ordered() {
@@ -45,20 +33,42 @@ class Scores {
       return sign * compare(left, right)
     })
   }
+}
+
+/** Sorting and filtering of the scores; `changed` is told which rows are shown. */
+class Scores {
+  constructor(part, changed) {
+    this.part = part
+    this.changed = changed
+    this.table = find(part, 'table.scores')
+    this.bodies = findAll(this.table, 'tbody')
+    this.flat = this.table.appendChild(html('tbody', {}))
+    this.sorting = new Sorting(this.table, () => this.show())
+    this.boxes = findAll(part, '.filters input')
+    for (const box of this.boxes) box.addEventListener('change', () => this.show())
+    find(part, '.all').addEventListener('click', () => {
+      for (const box of this.boxes) box.checked = true
+      this.show()
+    })
+    this.grouped = find(part, 'input.grouped')
+    this.grouped.addEventListener('change', () => this.show())
+    this.show()
+  }
 
   show() {
     const chosen = (name) => new Set(this.boxes.filter((box) => box.checked && name in box.dataset).map((box) => box.dataset[name]))
     const [pruners, budgets] = [chosen('pruner'), chosen('budget')]
     const apart = this.grouped.checked
     this.table.classList.toggle('grouped', apart)
-    for (const row of this.ordered()) {
+    for (const row of this.sorting.ordered()) {
       const target = apart ? row.home : this.flat
       target.append(row.element)
       row.element.hidden = !pruners.has(row.element.dataset.pruner) || !budgets.has(row.home.dataset.budget)
     }
     for (const body of this.bodies) body.hidden = !apart || !find(body, 'tr.row:not([hidden])')
-    const shown = this.rows.filter((row) => !row.element.hidden)
-    find(this.part, '.count').textContent = `${shown.length} of ${this.rows.length} rows shown`
+    const { rows } = this.sorting
+    const shown = rows.filter((row) => !row.element.hidden)
+    find(this.part, '.count').textContent = `${shown.length} of ${rows.length} rows shown`
     this.changed(new Set(shown.map((row) => row.element.id)))
   }
 }

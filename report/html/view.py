@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vtpbench.report.html.costs import Axis, Profile, axes, is_denominator
 from vtpbench.report.layout import Place, clean, header, places
-from vtpbench.report.rounding import half_up, paper
-from vtpbench.report.settings import is_vanilla
+from vtpbench.report.rounding import paper
 from vtpbench.report.table import Block, Interval, Row, Table
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A cost of a row, to hold against its accuracy; less is better."""
-
-    key: str
-    label: str
-    unit: str
-    logarithmic: bool
-    value: Callable[[Row], float | None]
-
-
-AXES = (Axis("tokens", "Observed vision tokens per layer", "tokens", True, lambda row: row.observed),)
-"""Costs that the chart can show; one without data is left out."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +56,13 @@ class Section:
     points: list[dict[str, Any]]
 
 
-def section(table: Table, name: str) -> Section:
-    """Prepare a table; `name` starts all of its ids."""
+def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Section:
+    """Prepare a table; `name` starts all of its ids, `profiles` may know what its rows cost."""
     rows = [row for block in table.blocks for row in block.rows]
-    labels = list(dict.fromkeys(row.label for row in rows if not _is_vanilla(row)))
-    numbers = {row.label: -1 for row in rows if _is_vanilla(row)} | {label: i for i, label in enumerate(labels)}
+    labels = list(dict.fromkeys(row.label for row in rows if not is_denominator(row)))
+    numbers = {row.label: -1 for row in rows if is_denominator(row)} | {label: i for i, label in enumerate(labels)}
     groups = tuple(_group(block, f"{name}-{i}", numbers) for i, block in enumerate(table.blocks))
-    axes = [axis for axis in AXES if any(axis.value(row) is not None and row.average is not None for row in rows)]
+    known = axes([row for row in rows if row.average is not None], profiles)
     return Section(
         id=name,
         table=table,
@@ -86,8 +71,8 @@ def section(table: Table, name: str) -> Section:
         groups=groups,
         pruners=tuple((number, clean(label)) for label, number in numbers.items()),
         has_intervals=any(shown.interval for group in groups for line in group.lines for shown in line.shown),
-        axes=[{"key": a.key, "label": a.label, "unit": a.unit, "log": a.logarithmic} for a in axes],
-        points=[_point(group, line, axes) for group in groups for line in group.lines if line.row.average is not None],
+        axes=[{"key": a.key, "label": a.label, "title": a.title, "log": a.logarithmic, "source": a.source} for a in known],
+        points=[_point(group, line, known) for group in groups for line in group.lines if line.row.average is not None],
     )
 
 
@@ -109,22 +94,19 @@ def _text(interval: Interval | None) -> str:
     return "" if interval is None else " to ".join(map(paper, interval)) + " %"
 
 
-def _point(group: Group, line: Line, axes: list[Axis]) -> dict[str, Any]:
+def _point(group: Group, line: Line, known: list[Axis]) -> dict[str, Any]:
     row = line.row
+    costs = {axis.key: axis.cost(row) for axis in known}
     return {
         "row": line.id,
         "pruner": line.pruner,
         "label": clean(row.label),
         "budget": group.title,
-        "x": {axis.key: axis.value(row) for axis in axes},
-        "xText": {axis.key: "" if (x := axis.value(row)) is None else f"{half_up(x, 1)} {axis.unit}" for axis in axes},
+        "x": {key: None if cost is None else cost.value for key, cost in costs.items()},
+        "xText": {key: "" if cost is None else cost.text for key, cost in costs.items()},
         "y": row.average,
         "yText": line.shown[-2].place.text,
         "interval": row.average_interval,
         "intervalText": line.shown[-2].interval,
         "partial": "" if row.n == len(row.entries) else line.shown[-1].place.text,
     }
-
-
-def _is_vanilla(row: Row) -> bool:
-    return any(is_vanilla(record) for entry in row.entries for record in entry.records)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vtpbench.harness.album import Album
 from vtpbench.harness.benchmarks import Benchmark
 from vtpbench.harness.cell import Answer, Cell, Journal, Sample
 from vtpbench.harness.outcome import Outcome
@@ -67,7 +68,9 @@ class ScriptedEngine:
     log: Path
     pause_s: float = 0.0
 
-    def run(self, cell: Cell, benchmark: Benchmark, journal: Journal, progress: Callable[[int, int], None]) -> Outcome:
+    def run(
+        self, cell: Cell, benchmark: Benchmark, journal: Journal, progress: Callable[[int, int], None], album: Album
+    ) -> Outcome:
         answers = journal.known()
         progress(len(answers), QUESTIONS)
         left = [str(i) for i in range(QUESTIONS) if str(i) not in answers]

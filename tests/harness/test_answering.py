@@ -1,11 +1,14 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from vtpbench.harness.album import Album
 from vtpbench.harness.answering import WINDOW, Answerer, Question, image_name
+from vtpbench.harness.looking import look
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.models.tiny import tiny_llava
@@ -59,6 +62,29 @@ def test_images_that_lose_every_token_are_counted_as_nothing(model) -> None:
     found = answers(model, build("text-only", {}), 1, 4)
     assert found["0"].per_layer == ((0,) * 6,)
     assert found["1"].per_layer == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "budget"),
+    [("vanilla", {}, None), ("fastv", {"layer": 2}, 8), ("sparsevlm", {}, 10), ("downsample", {}, 4), ("text-only", {}, 1)],
+)
+def test_kept_tokens_are_those_that_show_finds_and_noting_them_changes_no_answer(model, tmp_path, name, options, budget) -> None:
+    pruner = build(name, options)
+    plain = answers(model, pruner, budget, 4)
+    pictured = [replace(q, pictured=n % 2 == 0) for n, q in enumerate(MIXED)]
+    found = {a.sample: a for b in Answerer(model, pruner, lambda n: budget, 4, Album(tmp_path, 9)).answer(pictured) for a in b}
+    assert {key: replace(a, kept=()) for key, a in found.items()} == plain
+    for q in pictured:
+        images = list(q.images())
+        answer = found[q.sample]
+        assert len(answer.kept) == (len(images) if q.pictured else 0)
+        for n, (image, kept) in enumerate(zip(images, answer.kept, strict=False)):
+            if len(images) == 1:
+                seen = look(model, pruner, image, f"{q.name}:{n}", q.text, lambda n: budget or n, 1)
+                assert kept.cuts == tuple((stop.at, tuple(stop.kept.tolist())) for stop in seen.stops)
+            assert kept.tokens == 16
+            assert kept.picture == f"{answer.images[n]}-{image.width}x{image.height}"
+            assert (tmp_path / "pictures" / f"{kept.picture}.jpg").exists()
 
 
 class Watched(Llava):

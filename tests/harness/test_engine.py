@@ -8,9 +8,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from vtpbench.harness.album import Album
 from vtpbench.harness.cell import Answer
 from vtpbench.harness.engine import Engine, Plugin, open_engine
 from vtpbench.harness.job import Choices, Job, execute, make_job
+from vtpbench.harness.journal import FileJournal
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.progress import Progress
 from vtpbench.pruners.errors import UserError
@@ -94,6 +96,32 @@ def test_known_answers_are_not_asked_again(job, engine) -> None:
     assert sum(second.batches) == LIMIT - 13
     assert again.samples == whole.samples
     assert again.score == whole.score
+
+
+def test_pictured_samples_lie_apart_survive_a_resumed_run_and_change_nothing_else(job, engine, tmp_path) -> None:
+    cell, benchmark = cell_of(job, "fastv"), job.suite.benchmarks["demo-exist"]
+    plain, _ = run(engine, job, cell)
+    whole = engine.run(cell, benchmark, FileJournal(tmp_path / "one.jsonl"), lambda done, of: None, Album(tmp_path, 4))
+    kept = {s.sample: json.loads(s.kept) for s in whole.samples if s.kept}
+    assert list(kept) == ["0", "5", "10", "15"]
+    for (image,) in kept.values():
+        ((layer, tokens),) = image["cuts"]
+        assert (layer, len(tokens), image["tokens"]) == (1, 4, 16)
+    assert replace(whole, samples=[replace(s, kept="") for s in whole.samples], generate_s=0) == replace(plain, generate_s=0)
+
+    torn = FileJournal(tmp_path / "two.jsonl")
+    torn.add(list(FileJournal(tmp_path / "one.jsonl").known().values())[:13])
+    again = engine.run(cell, benchmark, torn, lambda done, of: None, Album(tmp_path, 4))
+    assert again.samples == whole.samples
+
+
+def test_how_many_samples_are_pictured_is_no_part_of_a_cells_identity(tiny_checkpoint, tmp_path) -> None:
+    def ids(pictures: int) -> list[str]:
+        model = f"models=[{{label: tiny, path: {tiny_checkpoint}, dtype: float32}}]"
+        settings = [model, "matrix.pruners=[random]", "matrix.budgets=[6]", f"pictures={pictures}"]
+        return [cell.id for cell in make_job("demo", Choices(tmp_path, (), settings, LIMIT, 4), print).cells]
+
+    assert ids(0) == ids(9)
 
 
 class Scripted(Llava):

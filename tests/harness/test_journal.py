@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vtpbench.harness.cell import Answer
+from vtpbench.harness.cell import Answer, Kept
 from vtpbench.harness.files import StorageError
 from vtpbench.harness.journal import FileJournal
 
@@ -28,6 +30,18 @@ def test_answers_come_back_equal_whatever_the_text(journal: FileJournal):
     journal.add(batch[:2])
     journal.add(batch[2:])
     assert journal.known() == {a.sample: a for a in batch}
+
+
+def test_kept_tokens_come_back_equal_and_answers_from_before_there_were_any_are_still_read(journal: FileJournal):
+    tiles = (((0.0, 48.0, 96.0), (0.0, 64.0)), ((0.5, 1.0), (2.0, 3.0)))
+    kept = Kept("0123456789abcdef-96x64", 144, tiles, ((0, (3, -1)), (2, ())))
+    pictured = replace(answer("0"), kept=(kept, kept))
+    journal.add([pictured, answer("1")])
+    assert journal.known() == {"0": pictured, "1": answer("1")}
+    lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
+    old = [{name: value for name, value in line.items() if name != "kept"} for line in lines]
+    journal.path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    assert journal.known() == {"0": answer("0"), "1": answer("1")}
 
 
 def test_wherever_a_write_was_cut_off_only_its_own_lines_are_lost(journal: FileJournal):

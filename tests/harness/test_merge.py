@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from vtpbench.harness.cell import Sample
@@ -106,6 +108,38 @@ def test_a_copy_that_has_its_samples_lends_them(tmp_path: Path) -> None:
     one, two = put(tmp_path / "a", make(0), samples=None), put(tmp_path / "b", make(0))
     merge([one, two], tmp_path / "out", pytest.fail)
     assert len(Store(tmp_path / "out" / "toy", pytest.fail).samples(make(0).cell_id)) == 3
+
+
+PICTURE = "0123456789abcdef-8x8"
+KEPT = [replace(SAMPLES[0], kept=json.dumps([{"picture": PICTURE, "tokens": 4, "tiles": [], "cuts": []}])), *SAMPLES[1:]]
+
+
+def test_pictures_come_along_and_a_copy_without_them_is_no_other(tmp_path: Path) -> None:
+    one, two, out = put(tmp_path / "a", make(0)), put(tmp_path / "b", make(0), samples=KEPT), tmp_path / "out"
+    Store(two / "toy", pytest.fail).save_picture(PICTURE, b"jpeg")
+    merged = merge([one, two], out, pytest.fail)
+    store = Store(out / "toy", pytest.fail)
+    assert (merged.added, merged.copies) == (1, 1)
+    assert store.picture(PICTURE) == b"jpeg"
+    assert store.samples(make(0).cell_id).kept.tolist() == [sample.kept for sample in KEPT]
+    before = content(out)
+    merge([one], out, pytest.fail)
+    assert content(out) == before, "a copy without pictures takes none away"
+
+
+def test_pictures_that_are_missing_or_no_pictures_are_left_out(tmp_path: Path) -> None:
+    hostile = json.dumps([{"picture": "../../a", "tokens": 4, "tiles": [], "cuts": []}])
+    source = put(tmp_path / "a", make(0), samples=[KEPT[0], replace(SAMPLES[1], kept=hostile), SAMPLES[2]])
+    merge([source], tmp_path / "out", pytest.fail)
+    assert not (tmp_path / "out" / "toy" / "pictures").exists()
+
+
+def test_tables_from_before_there_were_pictures_are_merged(tmp_path: Path) -> None:
+    old, new, out = put(tmp_path / "a", make(0), make(1)), put(tmp_path / "b", make(0)), tmp_path / "out"
+    for table in (old / "toy" / "samples").iterdir():
+        pq.write_table(pq.read_table(table).drop_columns("kept"), table)
+    assert merge([old, new], out, pytest.fail).added == 2
+    assert len(Store(out / "toy", pytest.fail).samples(make(1).cell_id)) == 3
 
 
 def test_damaged_records_are_named_left_out_and_kept_in_the_target(tmp_path: Path) -> None:

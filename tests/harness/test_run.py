@@ -94,6 +94,19 @@ def test_each_model_is_opened_once_and_freed_before_the_next(tmp_path: Path):
     assert (summary.exit_code, opened) == (0, ["a", "b"])
 
 
+def test_every_cell_gets_the_album_of_the_suite(tmp_path: Path):
+    albums = []
+
+    class Watched(scripted.ScriptedEngine):
+        def run(self, cell, benchmark, journal, progress, album):
+            albums.append(album)
+            return super().run(cell, benchmark, journal, progress, album)
+
+    setting = replace(scripted.make_setting(tmp_path), pictures=3, open_engine=lambda model: Watched(tmp_path / "asked.log"))
+    run([scripted.make_cell(seed=seed) for seed in (0, 1)], setting)
+    assert albums == [setting.store.album(3)] * 2
+
+
 def test_a_complete_folder_needs_no_model(tmp_path: Path):
     def open_engine(model):
         raise AssertionError

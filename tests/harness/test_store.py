@@ -89,6 +89,14 @@ def test_the_table_of_samples_can_be_read_by_name(store: Store):
     assert table.to_pylist() == [vars(sample) for sample in samples]
 
 
+def test_pictures_come_back_by_name_and_no_other_file_does(store: Store):
+    store.save_picture("0123456789abcdef-96x64", b"jpeg")
+    (store.folder.parent / "secret.jpg").write_bytes(b"secret")
+    assert store.picture("0123456789abcdef-96x64") == b"jpeg"
+    assert store.picture("fedcba9876543210-96x64") is None
+    assert [store.picture(name) for name in ("../secret", "../../secret", "", "0123456789abcdef-96x64\n")] == [None] * 4
+
+
 @pytest.mark.parametrize("status", ["ok", "infeasible", "unsupported"])
 def test_recording_a_cell_forgets_its_journal(store: Store, status: Status):
     cell = scripted.make_cell()

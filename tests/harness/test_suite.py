@@ -247,6 +247,7 @@ MISTAKES = {
     ),
     "limit 0": (BLOCK + "limit: 0\n", 13, "limit: input should be greater than or equal to 1, not 0"),
     "limit text": (BLOCK + "limit: all\n", 13, "limit: input should be a valid integer, not 'all'"),
+    "pictures below 0": (BLOCK + "pictures: -1\n", 13, "pictures: input should be greater than or equal to 0"),
     "batch size 0": (BLOCK + "batch_size: 0\n", 13, "batch_size: input should be greater than or equal to 1"),
     "dtype": (BLOCK + "dtype: fp16\n", 13, "dtype: input should be 'float32', 'bfloat16' or 'float16', not 'fp16'"),
     "sampling": (BLOCK + "generation:\n  temperature: 1\n", 14, "unknown key 'temperature'; "),

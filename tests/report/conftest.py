@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
+from vtpbench.harness.efficiency.record import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
 from vtpbench.harness.record import (
     BatchInfo,
     BenchmarkInfo,
@@ -93,6 +94,48 @@ def make_record(
 @pytest.fixture
 def record() -> MakeRecord:
     return make_record
+
+
+def make_profiled(model: str = "tiny-llava", batch: int = 1, **pruners: Sequence[int]) -> EfficiencyRecord:
+    """Efficiency record: vanilla, and each pruner at its budgets; one without a budget cannot reach 16."""
+    info = make_record(model={"label": model, "weights": "dummy"}).model
+    environment = Environment(versions={"torch": "2.12.0"}, device="cpu", platform="linux", git_commit=None)
+    rows = [_measured("vanilla", None)]
+    for name, budgets in pruners.items():
+        rows += [_measured(name, tokens) for tokens in budgets] or [
+            Measured(pruner=_pruner(name), budget=BudgetInfo(tokens=16), status="infeasible", reason="too small")
+        ]
+    return EfficiencyRecord(
+        suite="tiny",
+        model=info,
+        load=Load(batch=batch, picture=(64, 48), new_tokens=5, warmup=1, repeats=3),
+        machine=Machine(environment=environment, driver=None, threads=1),
+        rows=rows,
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+def _measured(name: str, tokens: int | None) -> Measured:
+    seen = float(tokens or 144)
+    flops = FlopsInfo(vision=1e12, pruner=2e9, projector=0, prefill=[1e12, 1e12], head=0, decode=1e9)
+    return Measured(
+        pruner=_pruner(name),
+        budget=BudgetInfo(tokens=tokens),
+        observed=Observed(tokens=seen, original=144.0, per_layer=[seen], images=1),
+        text_tokens=32,
+        times_ms={stage: [2.0 + (seen if stage == "prefill" else 0.0)] * 3 for stage in STAGES},
+        kv_bytes=3 << 20,
+        flops={"exact": flops, "table4": flops},
+    )
+
+
+def _pruner(name: str) -> PrunerInfo:
+    return PrunerInfo(name=name, label=name, options={}, code="", distribution="vtpbench")
+
+
+@pytest.fixture
+def profiled() -> Callable[..., EfficiencyRecord]:
+    return make_profiled
 
 
 @pytest.fixture

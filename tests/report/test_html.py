@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from vtpbench.harness.efficiency.record import EfficiencyRecord
 from vtpbench.harness.record import Record
 from vtpbench.report.html import html
+from vtpbench.report.html.kept import MOST, Gallery
 from vtpbench.report.html.page import embed
 from vtpbench.report.html.samples import FEWEST_PER_CELL, LONGEST, MOST_PER_CELL, per_cell, visible
 from vtpbench.report.table import build
@@ -117,6 +119,96 @@ def test_points_and_axes_are_those_with_data(matrix: list[Record], record: MakeR
     assert [p["partial"] for p in data["points"] if p["label"] == "FastV"] == ["1 of 3"]
     (nothing,) = embedded(html(build([record("vanilla", status="failed", reason="x")])))
     assert (nothing["axes"], nothing["points"]) == ([], [])
+
+
+def kept(picture: str = f"{'0' * 16}-30x20", cuts: Any = ((0, [0, 1, -1]),)) -> str:
+    tiles = [[[0.0, 10.5, 30.0], [0.0, 20.0]]]
+    return json.dumps([{"picture": picture, "tokens": 2, "tiles": tiles, "cuts": cuts}])
+
+
+def test_each_picture_and_each_division_into_tokens_is_embedded_once(record: MakeRecord) -> None:
+    records = [record("vanilla", score=60.0), record("random", score=40.0), record("random", score=40.0, seed=1)]
+    frames = {"vanilla": frame([1.0, 1.0]), "random": frame([1.0, 0.0], kept=[kept(), ""])}
+    asked: list[str] = []
+
+    def picture(name: str) -> bytes:
+        asked.append(name)
+        return b"jpeg"
+
+    data, gallery = embedded(html(build(records), lambda one: frames[one.pruner.name], picture))
+    rows = [cell["rows"] for cell in data["samples"]["benchmarks"][0]["cells"]]
+    assert [[row[5] for row in one] for one in rows] == [[[[0, 2, [[0, [0, 1, -1]]]]], []]] * 2
+    name = f"{'0' * 16}-30x20"
+    assert gallery == {"pictures": {name: b64encode(b"jpeg").decode()}, "boards": [[name, 30, 20, [[[0, 10.5, 30], [0, 20]]]]]}
+    assert asked == [name]
+
+
+def test_what_is_pictured_is_on_the_page_however_many_samples_changed(record: MakeRecord) -> None:
+    records = [record("vanilla", score=60.0), record("random", score=0.0)]
+    n = 2 * MOST_PER_CELL
+    texts = [""] * (n - 1) + [kept()]
+    frames = {"vanilla": frame([1.0] * n), "random": frame([0.0] * (n - 1) + [1.0], kept=texts)}
+    data, _ = embedded(html(build(records), lambda one: frames[one.pruner.name], lambda name: b"jpeg"))
+    (cell,) = data["samples"]["benchmarks"][0]["cells"]
+    assert len(cell["rows"]) == MOST_PER_CELL
+    assert cell["rows"][-1][5]
+
+
+def test_without_its_picture_a_sample_is_shown_as_before(record: MakeRecord) -> None:
+    records = [record("vanilla", score=60.0), record("random", score=40.0)]
+    for texts in ([kept(), kept("../../x")], [None, ""]):
+        frames = {"vanilla": frame([1.0, 1.0]), "random": frame([1.0, 1.0], kept=texts)}
+        (data,) = embedded(html(build(records), lambda one, frames=frames: frames[one.pruner.name]))
+        assert [row[5] for row in data["samples"]["benchmarks"][0]["cells"][0]["rows"]] == [[], []]
+
+
+def test_a_page_holds_so_many_pictures_and_no_more() -> None:
+    gallery = Gallery(lambda name: b"jpeg")
+    shown = [gallery.add(kept(f"{n:016x}-30x20")) for n in range(MOST + 3)]
+    assert [bool(images) for images in shown] == [True] * MOST + [False] * 3
+    assert gallery.add(kept(f"{0:016x}-30x20"))
+    assert len(gallery.data()["pictures"]) == MOST
+
+
+def test_costs_of_the_profiled_model_are_axes_and_rows_without_them_have_none(
+    record: MakeRecord, profiled: Callable[..., EfficiencyRecord]
+) -> None:
+    records = [record("vanilla", score=80.0), record("fastv")]
+    records += [record("random", score=60.0), record("random", score=70.0, tokens=48)]
+    data, *_ = embedded(html(build(records), efficiency=[profiled(random=(16, 32), fastv=())]))
+    assert [axis["key"] for axis in data["axes"]] == ["tokens", "exact-0", "table4-0", "ttft-0", "total-0"]
+    assert {axis["source"] for axis in data["axes"][1:]} == {"tiny-llava, batch 1, random weights, cpu"}
+    costs = {(p["label"], p["budget"]): (p["x"]["ttft-0"], p["xText"]["table4-0"]) for p in data["points"]}
+    assert costs == {
+        ("vanilla", "All 144 tokens"): (154.0, "2 TFLOPs"),
+        ("random", "Retain 16 tokens (11.1 %)"): (26.0, "2 TFLOPs"),
+        ("random", "Retain 48 tokens (33.3 %)"): (None, ""),
+        ("fastv", "Retain 16 tokens (11.1 %)"): (None, ""),
+    }
+
+
+def test_another_models_costs_are_no_axes_and_two_profiles_are_told_apart(
+    record: MakeRecord, profiled: Callable[..., EfficiencyRecord]
+) -> None:
+    records = [record("vanilla", score=80.0), record("random", score=60.0)]
+    data, *_ = embedded(html(build(records), efficiency=[profiled(model="other", random=(16,))]))
+    assert [axis["key"] for axis in data["axes"]] == ["tokens"]
+    data, *_ = embedded(html(build(records), efficiency=[profiled(random=(16,)), profiled(batch=8, random=(16,))]))
+    labels = [axis["label"] for axis in data["axes"] if "End to end" in axis["label"]]
+    assert labels == ["End to end time, ms, batch 1, random weights, cpu", "End to end time, ms, batch 8, random weights, cpu"]
+
+
+def test_efficiency_stands_on_the_page_with_accuracy_beside_and_also_alone(
+    record: MakeRecord, profiled: Callable[..., EfficiencyRecord]
+) -> None:
+    records = [record("vanilla", score=80.0), record("random", score=60.0)]
+    both = html(build(records), efficiency=[profiled(random=(16,), fastv=())])
+    alone = html([], efficiency=[profiled(random=(16,))])
+    assert '<td data-key="75.0">75.0</td>' in both
+    assert "fastv @ 16: infeasible: too small" in both
+    assert "Accuracy %" not in alone
+    assert "<title>Efficiency: tiny-llava, batch 1, random weights" in alone
+    assert 'class="part speed"' in alone
 
 
 def test_footer_and_notes_of_the_table_are_on_the_page(matrix: list[Record]) -> None:

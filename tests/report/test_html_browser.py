@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import socket
@@ -14,7 +15,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from vtpbench.harness.efficiency.record import EfficiencyRecord
 from vtpbench.harness.record import Record
 from vtpbench.report.html import html
 from vtpbench.report.table import build
@@ -254,6 +257,110 @@ def test_samples_are_paged_filtered_and_searched(page: Browser) -> None:
     assert page.texts(".samples .prompt")[0] == "Question 1?"
 
 
+def test_the_reader_chooses_the_cost_and_is_told_which_rows_have_none(
+    browser: Browser, record: Callable[..., Record], profiled: Callable[..., EfficiencyRecord], tmp_path: Path
+) -> None:
+    scores = {("random", 16): 40.0, ("random", 48): 60.0, ("fastv", 16): 50.0}
+    records = [record("vanilla", "GQA", 80.0), *(record(name, "GQA", y, tokens=x) for (name, x), y in scores.items())]
+    page = html(build(records), efficiency=[profiled(random=(16, 48))])
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    browser.visit(tmp_path / "page.html")
+    points = "return [...document.querySelectorAll('.point')].map(p => p.ariaLabel)"
+    begins = """
+    const place = document.querySelector('path.front').getAttribute('d').match(/^M([^HV]*)/)[1]
+    return document.querySelector(`[transform="translate(${place})"]`).ariaLabel.split(',')[0]
+    """
+    assert (len(browser.js(points)), browser.js(begins), browser.texts(".missing, .source")) == (4, "fastv", [])
+    browser.choose(".axis select", "Time to first token, ms")
+    assert [label.split(", ")[-1] for label in browser.js(points)] == [
+        f"{time} ms (interquartile range 0)" for time in ("26", "58", "154")
+    ]
+    assert browser.js(begins) == "random"
+    assert browser.texts(".source") == ["Cost as profiled: tiny-llava, batch 1, random weights, cpu."]
+    assert browser.texts(".missing") == ["Not drawn, since their cost is not known: fastv, Retain 16 tokens (11.1 %)."]
+    browser.click("input[data-pruner='1']")
+    assert browser.texts(".missing") == []
+    browser.choose(".axis select", "Observed vision tokens per layer")
+    assert browser.texts(".missing, .source") == []
+
+
+def test_the_efficiency_table_sorts_best_first_and_what_is_infeasible_stays_last(
+    browser: Browser, profiled: Callable[..., EfficiencyRecord], tmp_path: Path
+) -> None:
+    (tmp_path / "page.html").write_text(html([], efficiency=[profiled(random=(48, 16), fastv=())]), encoding="utf-8")
+    browser.visit(tmp_path / "page.html")
+    names = browser.texts(".speed thead th button")
+    at = next(i for i, name in enumerate(names) if name.startswith("TTFT ms"))
+    budgets = ".speed tbody td:nth-child(2)"
+    assert browser.texts(budgets) == ["all", "48", "16", "16"]
+    browser.js("document.querySelectorAll('.speed thead button')[arguments[0]].focus()", at)
+    browser.press(ENTER)
+    assert browser.texts(budgets) == ["16", "48", "all", "16"]
+    browser.press(ENTER)
+    assert browser.texts(budgets) == ["all", "48", "16", "16"]
+    assert browser.texts(".speed tbody .none")[0] == "infeasible"
+    assert browser.log("browser") == []
+
+
+def pictured(picture: str = f"{'0' * 16}-8x4") -> str:
+    """A picture of two tiles, two tokens each, below which lies what no token shows; a cut before the model, and one inside."""
+    tiles = [[[0, 2, 4], [0, 2]], [[4, 6, 8], [0, 0]]]
+    return json.dumps([{"picture": picture, "tokens": 4, "tiles": tiles, "cuts": [[0, [0, 1, 3, -1]], [2, [1]]]}])
+
+
+@pytest.fixture
+def gallery(browser: Browser, matrix: list[Record], tmp_path: Path) -> Browser:
+    def samples(record: Record) -> pd.DataFrame:
+        return answers(record).assign(kept=[pictured() if i in (0, 39) else "" for i in range(40)])
+
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 4), "red").save(stream, "JPEG")
+    page = html(build(matrix), samples, lambda name: stream.getvalue())
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    browser.size(1200, 900)
+    browser.visit(tmp_path / "page.html")
+    return browser
+
+
+def test_kept_tokens_are_drawn_said_in_words_and_can_be_picked_out(gallery: Browser) -> None:
+    gallery.choose("select.verdict", "with pictures of kept tokens")
+    assert gallery.texts(".samples .prompt") == ["Question 0?", "Question 39?"]
+    first = "before the LLM: 4 of 4 tokens kept, 1 on padding, 1 without a place"
+    said = ["4 vision tokens", first, "layer 2: 1 of 4 tokens kept"]
+    assert gallery.texts(".samples > li:first-child figcaption") == said
+    labels = "return [...document.querySelectorAll('.samples > li:first-child .look svg')].map(e => e.ariaLabel)"
+    assert gallery.js(labels) == said
+    drawn = "return [...document.querySelectorAll(`.samples > li:first-child .${arguments[0]}`)].map(e => e.getAttribute('d'))"
+    assert gallery.js(drawn, "stays") == ["M0 0H2V2H0ZM2 0H4V2H2Z", "M2 0H4V2H2Z"]
+    assert gallery.js(drawn, "dropped") == ["", "M0 0H2V2H0Z"]
+    assert gallery.js(drawn, "unseen") == ["M0 0H8V4H0ZM0 0H4V2H0Z"] * 2
+    assert gallery.js("return Promise.all([...document.images].map(i => i.decode())).then(() => true)")
+
+
+def test_a_picture_is_enlarged_by_keyboard(gallery: Browser) -> None:
+    wide = "return document.querySelector('.look svg').getBoundingClientRect().width"
+    before = gallery.js(wide)
+    gallery.js("document.querySelector('.look').focus()")
+    gallery.press(ENTER)
+    assert gallery.js(wide) > before
+    gallery.size(360, 740)
+    assert gallery.js("return document.documentElement.scrollWidth") <= 360
+    gallery.press(SPACE)
+    gallery.size(1200, 900)
+    assert gallery.js(wide) == before
+
+
+def test_pictures_send_no_request_and_nothing_is_said_on_the_console(gallery: Browser) -> None:
+    gallery.choose("select.verdict", "with pictures of kept tokens")
+    assert [url for url in gallery.requests() if not url.startswith(("data:", "file:"))] == []
+    assert gallery.log("browser") == []
+
+
+def test_without_pictures_nothing_speaks_of_them(page: Browser) -> None:
+    assert page.js("return document.querySelector('[value=pictured]').hidden")
+    assert page.texts(".kept") == []
+
+
 def test_a_row_leads_to_its_samples(page: Browser) -> None:
     button = "button.browse:not([hidden])"
     label = page.js("return [...document.querySelectorAll(arguments[0])].at(-1).ariaLabel", button)
@@ -291,24 +398,35 @@ def test_a_narrow_page_does_not_scroll_sideways(page: Browser) -> None:
     assert page.js("return document.querySelector('svg.plot').getBoundingClientRect().width") <= 360
 
 
-def test_hostile_texts_are_shown_and_do_nothing(browser: Browser, record: Callable[..., Record], tmp_path: Path) -> None:
+def test_hostile_texts_are_shown_and_do_nothing(
+    browser: Browser, record: Callable[..., Record], profiled: Callable[..., EfficiencyRecord], tmp_path: Path
+) -> None:
     def samples(one: Record) -> pd.DataFrame:
         texts = [dict.fromkeys(("sample", "image", "category", "prompt", "answer", "target"), text) for text in HOSTILE]
-        return pd.DataFrame([{**row, "score": float(one.pruner.name == "vanilla"), "tokens": 1.0} for row in texts])
+        kept = [pictured(), *(pictured(text) for text in HOSTILE[1:])]
+        score = float(one.pruner.name == "vanilla")
+        return pd.DataFrame([{**row, "score": score, "tokens": 1.0, "kept": k} for row, k in zip(texts, kept, strict=True)])
+
+    def picture(name: str) -> bytes:
+        return b"<svg xmlns='http://www.w3.org/2000/svg' onload='window.hit=1'><script>window.hit=1</script></svg>"
 
     model = {"label": " ".join(HOSTILE)}
     records = [record("vanilla", f"bench {text}", 80.0, model=model) for text in HOSTILE]
     records += [record("random", f"bench {HOSTILE[0]}", 40.0, label=text, model=model) for text in HOSTILE]
     records += [record("fastv", f"bench {text}", status="failed", reason=text, label="FastV", model=model) for text in HOSTILE]
-    (tmp_path / "page.html").write_text(html(build(records), samples), encoding="utf-8")
+    profile = profiled(model=model["label"], **dict.fromkeys(HOSTILE, (16,)))
+    (tmp_path / "page.html").write_text(html(build(records), samples, picture, [profile]), encoding="utf-8")
     browser.visit(tmp_path / "page.html")
     browser.click("thead button.sort")
     browser.choose("select.verdict", "broken by the pruner")
+    browser.choose(".axis select", "Time to first token, ms")
+    browser.click(".look")
     browser.js("document.querySelector('.point').focus()")
     assert not browser.has_dialog()
     assert browser.js("return window.hit ?? null") is None
     assert browser.js("return document.querySelectorAll('img, iframe, object, [onerror], [onload], [onmouseover]').length") == 0
-    assert browser.js("return document.scripts.length") == 2
+    assert browser.js("return document.scripts.length") == 3
+    assert browser.js("return document.querySelectorAll('.look').length") == 3
     spelt = {0x202E: "⟨U+202E⟩", 0x2028: "⟨U+2028⟩", 0: "⟨U+0000⟩"}
     assert browser.texts(".samples .prompt") == [text.translate(spelt) for text in HOSTILE]
     assert [url for url in browser.requests() if url != "data:,"] == [(tmp_path / "page.html").as_uri()]

@@ -1,0 +1,165 @@
+"""What rows cost, to hold against their accuracy: observed tokens, and what `vtpbench profile` measured of the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from vtpbench.harness.efficiency.record import EfficiencyRecord
+from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, build
+from vtpbench.report.layout import clean
+from vtpbench.report.rounding import half_up
+from vtpbench.report.settings import is_vanilla
+from vtpbench.report.table import Row, Table
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one row: for the chart, and in words."""
+
+    value: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost that the chart can show; less is better."""
+
+    key: str
+    label: str
+    title: str
+    """The same without the conditions that tell it from others like it."""
+    logarithmic: bool
+    source: str
+    """Where the figures come from, where that is not the table itself."""
+    cost: Callable[[Row], Cost | None]
+
+
+@dataclass(frozen=True)
+class Operations:
+    """A unit of floating point operations."""
+
+    name: str
+    of_tera: float
+    """How many make 10^12 operations."""
+
+
+TERA, GIGA = Operations("TFLOPs", 1), Operations("GFLOPs", 1000)
+SMALL = 0.1
+"""TFLOPs of an unpruned model below which the page counts in GFLOPs."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One efficiency record and its table, with the accuracies of the page's tables."""
+
+    record: EfficiencyRecord
+    table: EfficiencyTable
+
+    @property
+    def conditions(self) -> str:
+        """What the times depend on."""
+        weights = ["random weights"] if self.record.model.weights == "dummy" else []
+        return ", ".join([f"batch {self.record.load.batch}", *weights, clean(self.record.machine.environment.device)])
+
+    @property
+    def operations(self) -> Operations:
+        """Unit for all of its rows."""
+        return GIGA if (self.table.rows[0].exact_tflops or 0) < SMALL else TERA
+
+    def budget_tokens(self, number: int) -> float:
+        """Vision tokens that the budget of row `number` means, also where it was not reached."""
+        budget, vanilla = self.record.rows[number].budget, self.table.rows[0].tokens or 0
+        return budget.tokens or (vanilla if budget.ratio is None else budget.ratio * vanilla)
+
+    def row(self, row: Row) -> EfficiencyRow | None:
+        """Find what was measured of a row of an accuracy table, by the labels of model, pruner and budget."""
+        names = _names(row)
+        if names is None or names[0] != self.record.model.label:
+            return None
+        if is_denominator(row):
+            return self.table.rows[0]
+        return next((found for found in self.table.rows[1:] if (found.pruner, found.budget) == names[1:]), None)
+
+
+def profiles(records: Sequence[EfficiencyRecord], tables: Sequence[Table]) -> list[Profile]:
+    """Make the table of each record; accuracies are those of the first of `tables` that has the row."""
+    rows = [row for table in tables for block in table.blocks for row in block.rows if row.average is not None]
+    found = []
+    for record in sorted(records, key=lambda record: (record.model.label, record.load.batch, record.created)):
+        (table,) = build([record])
+        profile = Profile(record, table)
+        accuracies: dict[int, float] = {}
+        for row in rows:
+            measured = profile.row(row)
+            if measured is not None and row.average is not None:
+                accuracies.setdefault(id(measured), row.average)
+        joined = tuple(replace(row, accuracy=accuracies.get(id(row))) for row in table.rows)
+        found.append(Profile(record, replace(table, rows=joined)))
+    return found
+
+
+def axes(rows: Sequence[Row], found: Sequence[Profile]) -> list[Axis]:
+    """List the costs that are known of any of some rows; what was profiled in several ways has an axis for each."""
+    fitting = [profile for profile in found if any(profile.row(row) for row in rows)]
+    several = len({profile.conditions for profile in fitting}) > 1
+    possible = [TOKENS]
+    for number, profile in enumerate(fitting):
+        more = f", {profile.conditions}" if several else ""
+        possible += _profiled(profile, str(number), more)
+    return [axis for axis in possible if any(axis.cost(row) for row in rows)]
+
+
+def milliseconds(value: float) -> str:
+    """Print three significant digits, and no exponent."""
+    return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"
+
+
+def _tokens(row: Row) -> Cost | None:
+    return None if row.observed is None else Cost(row.observed, f"{half_up(row.observed, 1)} tokens")
+
+
+def _time(value: Spread | None) -> Cost | None:
+    if value is None:
+        return None
+    return Cost(value.median, f"{milliseconds(value.median)} ms (interquartile range {milliseconds(value.iqr)})")
+
+
+_NAME = "Observed vision tokens per layer"
+TOKENS = Axis("tokens", _NAME, _NAME, True, "", _tokens)
+
+
+def _measures(unit: Operations) -> dict[str, tuple[str, Callable[[EfficiencyRow], Cost | None]]]:
+    """Label and cost of each axis that efficiency records give, by its key."""
+
+    def operations(value: float | None) -> Cost | None:
+        return None if value is None else Cost(unit.of_tera * value, f"{unit.of_tera * value:.4g} {unit.name}")
+
+    return {
+        "exact": (f"{unit.name} to the first token", lambda row: operations(row.exact_tflops)),
+        "table4": (f"{unit.name} of the prefill, as in Table 4", lambda row: operations(row.table4_tflops)),
+        "ttft": ("Time to first token, ms", lambda row: _time(row.ttft_ms)),
+        "total": ("End to end time, ms", lambda row: _time(row.total_ms)),
+    }
+
+
+def _profiled(profile: Profile, key: str, more: str) -> Iterator[Axis]:
+    source = f"{clean(profile.record.model.label)}, {profile.conditions}"
+    for name, (title, of) in _measures(profile.operations).items():
+
+        def cost(row: Row, of: Callable[[EfficiencyRow], Cost | None] = of) -> Cost | None:
+            measured = profile.row(row)
+            return None if measured is None else of(measured)
+
+        yield Axis(f"{name}-{key}", title + more, title, False, source, cost)
+
+
+def _names(row: Row) -> tuple[str, str, str] | None:
+    """Labels of a row's model, pruner and budget."""
+    records = [record for entry in row.entries for record in entry.records]
+    return (records[0].model.label, records[0].pruner.label, records[0].budget.label) if records else None
+
+
+def is_denominator(row: Row) -> bool:
+    """Whether a row is vanilla's."""
+    return any(is_vanilla(record) for entry in row.entries for record in entry.records)
