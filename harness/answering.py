@@ -137,12 +137,13 @@ class Answerer:
         order = {name: n for n, name in enumerate(distinct)}
         entries = [order[name] for own in names for name in own]
         keys = [f"{q.name}:{n}" for q, own in zip(questions, names, strict=True) for n in range(len(own))]
+        asked = [q.text for q, own in zip(questions, names, strict=True) for _ in own]
         selected: dict[int, ImageTokens] = {}
         if distinct:
             needs = self.pruner.needs(self.family.shape)
             for group in self.family.encode(list(distinct.values()), needs, self._target):
                 budget = self.budget(group.original)
-                selected.update(self.family.select(group.shown_as(entries), keys, self.pruner, budget))
+                selected.update(self.family.select(group.shown_as(entries), keys, self.pruner, budget, asked))
         rest = iter(selected[n] for n in range(len(entries)))
         tokens = [[next(rest) for _ in own] for own in names]
         return [

@@ -102,7 +102,7 @@ def look(
         return size
 
     (encoded,) = family.encode([image], needs, target)
-    tokens = family.select(encoded, [key], watched, budget(encoded.original))[0]
+    tokens = family.select(encoded, [key], watched, budget(encoded.original), [question])[0]
     batch = family.assemble([question], [[tokens]])
     (answer,), trace = family.generate(batch, watched, longest)
     kept = {0: tokens.index, **(trace.kept[0] if batch.images else {})}

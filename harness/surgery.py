@@ -174,7 +174,7 @@ class Surgeon:
         text_columns, text = before.layout.text_after(images, arrival.hidden.device)
         entry = self.batch
         entry_text = entry.layout.width - text_columns.shape[1] + torch.arange(text_columns.shape[1], device=rows.device)
-        flat = before.positions if before.positions.dim() == 2 else before.positions[0]
+        angles = self._angles(before.positions) if any(need.kind == "text" for need in self.needs) else None
         return TokenView(
             cut=cut,
             stage=stage_number,
@@ -185,10 +185,15 @@ class Surgeon:
             evidence=decoder_evidence(self.needs, arrival, images, entry),
             text=text,
             text_embeddings=entry.embeds[rows, entry_text].float(),
-            position=flat[rows, columns],
-            text_position=flat[rows, text_columns],
-            rope=getattr(self.decoder.rotary_emb, "inv_freq", None),
+            rotary=None if angles is None else angles[rows, columns],
+            text_rotary=None if angles is None else angles[rows, text_columns],
         )
+
+    def _angles(self, positions: Tensor) -> Tensor:
+        """Compute cosines, then sines, of the rotary angles at positions: `(rows, width, head_dim)` float32."""
+        single = torch.empty(0, dtype=torch.float32, device=positions.device)  # tells format and device of the tables
+        tables = self.decoder.rotary_emb(single, position_ids=positions)
+        return torch.cat([table[..., : table.shape[-1] // 2] for table in tables], dim=-1)
 
     @staticmethod
     def _gather_index(old: Layout, new: Layout, keeps: Mapping[int, tuple[Keep, int]], device: torch.device) -> Tensor:

@@ -122,9 +122,10 @@ class TokenView:
     cls : (images, tiles, dim) float32 CLS features at depth 0, None where the tower has none
     text : (images, text) bool; which columns of the `text` evidence are real (prompts differ in length)
     text_embeddings : (images, text, dim) float32, with the same columns
-    position, text_position : (images, n), (images, text) int64 positions in the language model, at depth >= 1
-    rope : (head_dim / 2,) float32 inverse frequencies of the language model's rotary positions, at depth >= 1
+    rotary, text_rotary : (images, n, head_dim), (images, text, head_dim) float32; cosines, then sines, of the language
+        model's rotary angles, one for each frequency, wherever its positions have axes; where `text` is asked for
     shape : the model, at depth 0
+    questions : what is asked about each image, at depth 0: for pruners that embed it with a text encoder of their own
 
     """
 
@@ -138,10 +139,10 @@ class TokenView:
     cls: Tensor | None = None
     text: Tensor | None = None
     text_embeddings: Tensor | None = None
-    position: Tensor | None = None
-    text_position: Tensor | None = None
-    rope: Tensor | None = None
+    rotary: Tensor | None = None
+    text_rotary: Tensor | None = None
     shape: ModelShape | None = None
+    questions: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -164,6 +165,7 @@ class TokenView:
             index=split(self.index),
             grid=replace(self.grid, tiles=1),
             keys=tuple(f"{key}/{t}" for key in self.keys for t in range(tiles)),
+            questions=tuple(question for question in self.questions for _ in range(tiles)),
             evidence={name: split(value) for name, value in self.evidence.items()},
             cls=None if self.cls is None else split(self.cls),
         )

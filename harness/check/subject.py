@@ -192,10 +192,10 @@ def _prune(family: Family, pruner: Pruner, questions: Sequence[Question], share:
     pictures = {f"{q.name}:{n}": image for q in questions for n, image in enumerate(q.images)}
     if not pictures:
         return {}
-    shape, keys = family.shape, list(pictures)
+    shape, keys, asked = family.shape, list(pictures), [q.text for q in questions for _ in q.images]
     selected: dict[int, ImageTokens] = {}
     for group in family.encode(
         list(pictures.values()), pruner.needs(shape), lambda grid: pruner.target_grid(budget_of(share, grid.n), grid, shape)
     ):
-        selected.update(family.select(group, keys, pruner, budget_of(share, group.original)))
+        selected.update(family.select(group, keys, pruner, budget_of(share, group.original), asked))
     return {key: selected[number] for number, key in enumerate(keys)}

@@ -88,7 +88,7 @@ def measure(family: Family, pruner: Pruner, budget: int | None, image: Image, qu
 
     (tokens,), tower_with = counted(lambda: family.encode([image], needs, target))
     _, tower_without = counted(lambda: family.encode([image], frozenset(), target))
-    chosen, choice = counted(lambda: family.select(tokens, ["0"], pruner, budget))
+    chosen, choice = counted(lambda: family.select(tokens, ["0"], pruner, budget, [question]))
     batch = family.assemble([question], [[chosen[0]]])
     trace, decoder_with = counted(lambda: prefill(family, pruner, batch, needs))
     _, decoder_without = counted(lambda: prefill(family, Leading(), batch, frozenset()))

@@ -85,13 +85,14 @@ def run(subject: Subject, prompts: Prompts, mark: Mark) -> tuple[list[ImageToken
     """
     family, pruner = subject.family, subject.pruner
     names = [str(n) for n in range(len(prompts.images))]
+    asked = [prompts.question] * len(names)
     chosen = {}
     with _marked_tower(family, mark):
         encoded = family.encode(prompts.images, pruner.needs(family.shape), subject.target)
     for tokens in encoded:
-        chosen.update(family.select(tokens, names, pruner, subject.tokens(tokens.original)))
+        chosen.update(family.select(tokens, names, pruner, subject.tokens(tokens.original), asked))
     mark("pruner")
-    batch = family.assemble([prompts.question] * len(names), [[chosen[n]] for n in range(len(names))])
+    batch = family.assemble(asked, [[chosen[n]] for n in range(len(names))])
     mark("projector")
     with _marked_decoder(family, {cut.at for image in batch.images for cut in image.later_cuts}, mark):
         _, trace = family.generate(batch, pruner, prompts.new_tokens)

@@ -150,10 +150,16 @@ class Family(ABC):
 
     @torch.inference_mode()
     def select(
-        self, tokens: VisionTokens, keys: Sequence[str], pruner: Pruner, budget: int | None
+        self,
+        tokens: VisionTokens,
+        keys: Sequence[str],
+        pruner: Pruner,
+        budget: int | None,
+        questions: Sequence[str] = (),
     ) -> dict[int, ImageTokens]:
         """Step 2: make the cut at depth 0, if there is one; `budget` None means no budget (vanilla).
 
+        `keys` and `questions` belong to the members of `tokens` by their numbers; a pruner may ignore what is asked.
         A wrong choice is refused by step 3, after the answer: to ask now would make the host wait for the device.
         """
         n, features = tokens.original, tokens.features
@@ -162,8 +168,18 @@ class Family(ABC):
         counts = [tokens.grid.n] * len(tokens.members)
         if cuts and cuts[0].at == 0:
             names = tuple(keys[m] for m in tokens.members)
+            asked = tuple(questions[m] for m in tokens.members) if questions else ()
             view = TokenView(
-                cuts[0], 0, features.float(), index, tokens.grid, names, tokens.evidence, tokens.cls, shape=self.shape
+                cut=cuts[0],
+                stage=0,
+                features=features.float(),
+                index=index,
+                grid=tokens.grid,
+                keys=names,
+                evidence=tokens.evidence,
+                cls=tokens.cls,
+                shape=self.shape,
+                questions=asked,
             )
             keep = self.choose(view, pruner)
             verify_shape(keep, view, pruner)

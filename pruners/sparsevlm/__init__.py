@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, average_in, rank, take
 from vtpbench.pruners.budget import boundaries, one_of, published, refuse_renumbering, require_reachable
-from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, split
 from vtpbench.pruners.sparsevlm.merge import merge_clusters
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
@@ -64,8 +64,6 @@ class SparseVLM(Pruner):
         """Input embeddings, and every text token's attention in the layer that has just run."""
         if self.position_rule == "renumber":
             refuse_renumbering(shape, "SparseVLM 1.5")
-        if not self.merging and shape.multi_axis_positions:
-            raise Unsupported("SparseVLM 2 needs positions on one axis, this model's have several; use 1.5 with positions 'keep'")
         if not 1 <= self._heads(shape.decoder_heads) <= shape.decoder_heads:
             raise UserError(f"option heads={self.heads}: use 1 to {shape.decoder_heads}, the heads of this model")
         return frozenset({EMBEDDINGS, TEXT})
@@ -93,10 +91,9 @@ class SparseVLM(Pruner):
         attention = view.evidence[TEXT]
         if self.merging:
             return rate(attention, raters)
-        assert view.position is not None
-        assert view.text_position is not None
-        assert view.rope is not None
-        decay = rotary_decay(view.text_position, view.position, view.rope)
+        assert view.rotary is not None
+        assert view.text_rotary is not None
+        decay = rotary_decay(view.text_rotary, view.rotary)
         decay = decay if self.clamp is None else decay.clamp(min=self.clamp)
         return rate_corrected(attention, raters, decay, self._heads(attention.shape[1]))
 

@@ -42,21 +42,19 @@ def rate_corrected(attention: Tensor, raters: Tensor, decay: Tensor, heads: int)
     return rate(take(corrected, top(corrected.sum(dim=(2, 3)), heads)), raters)
 
 
-def rotary_decay(query: Tensor, key: Tensor, rope: Tensor) -> Tensor:
-    """Rotary decay with distance, mean over t of cos((query - key) * rope_t): 1 at distance 0, for all heads the same.
+def rotary_decay(query: Tensor, key: Tensor) -> Tensor:
+    """Rotary decay with distance, mean over frequencies of cos(query angle - key angle): 1 at distance 0, for all heads the same.
 
     The authors' G, the scaled product of rotated all-ones vectors, is this times sqrt(head_dim), which changes no ranking.
+    Where positions have several axes, each frequency turns with its own.
 
     Parameters
     ----------
-    query, key : (images, text), (images, n); positions
-    rope : (head_dim / 2,); inverse frequencies
+    query, key : (images, text, head_dim), (images, n, head_dim); cosines, then sines, of the angles
 
     Returns
     -------
     (images, text, n)
 
     """
-    q, k = query[..., None] * rope, key[..., None] * rope
-    # cos(a - b) by products, so that no (text, n, head_dim) tensor is made
-    return (q.cos() @ k.cos().mT + q.sin() @ k.sin().mT) / rope.shape[0]
+    return query @ key.mT / (query.shape[-1] // 2)  # cos(a - b) = cos a cos b + sin a sin b

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from vtpbench.harness.looking import look
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.models.tiny import tiny_llava
-from vtpbench.pruners.base import Pruner
+from vtpbench.pruners.base import Pruner, TokenView
 from vtpbench.pruners.registry import build
 
 PICTURES = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (20 + n, 30, 3), dtype=np.uint8)) for n in range(5)]
@@ -85,6 +85,23 @@ def test_kept_tokens_are_those_that_show_finds_and_noting_them_changes_no_answer
             assert kept.tokens == 16
             assert kept.picture == f"{answer.images[n]}-{image.width}x{image.height}"
             assert (tmp_path / "pictures" / f"{kept.picture}.jpg").exists()
+
+
+@dataclass(frozen=True)
+class Guided(Pruner):
+    """Notes which question each image comes with, as a method does that embeds the question."""
+
+    seen: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def score(self, view: TokenView) -> torch.Tensor:
+        self.seen.update(zip(view.keys, view.questions, strict=True))
+        return view.features.norm(dim=-1)
+
+
+def test_a_pruner_sees_what_is_asked_about_each_image(model) -> None:
+    pruner = Guided()
+    answers(model, pruner, 5, 4)
+    assert pruner.seen == {f"{q.name}:{n}": q.text for q in MIXED for n in range(len(q.images()))}
 
 
 class Watched(Llava):

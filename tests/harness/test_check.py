@@ -49,7 +49,7 @@ VARIANTS = [
     ("oc-vtp", {"pad": "none"}, "llava", {"keep-all": "n/a"}),
     ("fastv", {"rows": "all"}, "llava", {}),
     ("sparsevlm", {"version": "2"}, "llava", {}),
-    ("sparsevlm", {"version": "2"}, "qwen2_5_vl", {p.name: "unsupported" for p in PROPERTIES}),
+    ("sparsevlm", {"version": "2"}, "qwen2_5_vl", {}),
     ("hiprune", {"neighbours": "grid"}, "llava", {}),
 ]
 

@@ -28,6 +28,15 @@ ATTENTION = torch.tensor(
 POINTS = torch.tensor([[[0.0, 0], [1, 0], [0, 2], [10, 0], [10, 1], [13, 0]]])
 
 
+ROPE = 10_000.0 ** (-torch.arange(0, 16, 2) / 16)
+
+
+def angles(position: torch.Tensor, rope: torch.Tensor = ROPE) -> torch.Tensor:
+    """Cosines and sines of rotary angles, `(..., head_dim)`."""
+    turned = position[..., None] * rope
+    return torch.cat([turned.cos(), turned.sin()], dim=-1)
+
+
 def random_view(images: int = 2, n: int = 60, keep: int = 20, seed: int = 0, heads: int = 4) -> TokenView:
     generator = torch.Generator().manual_seed(seed)
 
@@ -47,9 +56,8 @@ def random_view(images: int = 2, n: int = 60, keep: int = 20, seed: int = 0, hea
         evidence={EMBEDDINGS: draw(images, n, 8), TEXT: draw(images, heads, text, n)},
         text=real,
         text_embeddings=draw(images, text, 8),
-        position=torch.arange(5, 5 + n).expand(images, n),
-        text_position=torch.arange(5 + n, 5 + n + text).expand(images, text),
-        rope=10_000.0 ** (-torch.arange(0, 16, 2) / 16),
+        rotary=angles(torch.arange(5, 5 + n)).expand(images, n, 16),
+        text_rotary=angles(torch.arange(5 + n, 5 + n + text)).expand(images, text, 16),
     )
 
 
@@ -57,8 +65,8 @@ def only(view: TokenView, i: int) -> TokenView:
     """Take one image of a batch, its text without filling."""
     assert view.text is not None
     assert view.text_embeddings is not None
-    assert view.text_position is not None
-    assert view.position is not None
+    assert view.text_rotary is not None
+    assert view.rotary is not None
     rows, real = slice(i, i + 1), view.text[i]
     return replace(
         view,
@@ -68,8 +76,8 @@ def only(view: TokenView, i: int) -> TokenView:
         evidence={EMBEDDINGS: view.evidence[EMBEDDINGS][rows], TEXT: view.evidence[TEXT][rows][:, :, real]},
         text=view.text[rows][:, real],
         text_embeddings=view.text_embeddings[rows][:, real],
-        position=view.position[rows],
-        text_position=view.text_position[rows][:, real],
+        rotary=view.rotary[rows],
+        text_rotary=view.text_rotary[rows][:, real],
     )
 
 
@@ -272,7 +280,7 @@ def test_heads_may_be_permuted() -> None:
 def test_decay_of_llama_turns_negative_at_distance_1707() -> None:
     rope = 10_000.0 ** (-torch.arange(0, 128, 2, dtype=torch.float64) / 128)
     distance = torch.arange(4096)[None]
-    decay = rotary_decay(distance, torch.zeros(1, 1, dtype=torch.int64), rope)[0, :, 0]
+    decay = rotary_decay(angles(distance, rope), angles(torch.zeros(1, 1), rope))[0, :, 0]
     authors = 2 / 128**0.5 * (distance[0, :, None] * rope).cos().sum(dim=-1)
     torch.testing.assert_close(decay * 128**0.5, authors)
     assert authors[:700].min() >= 1.19
@@ -281,13 +289,22 @@ def test_decay_of_llama_turns_negative_at_distance_1707() -> None:
     assert decay[:700].min() > SparseVLM().clamp, "the default floor must leave the authors' case alone"  # type: ignore[operator]  # not None
 
 
+def test_decay_with_a_base_of_a_million_stays_positive() -> None:
+    rope = 1e6 ** (-torch.arange(0, 128, 2, dtype=torch.float64) / 128)
+    decay = rotary_decay(angles(torch.arange(4096)[None], rope), angles(torch.zeros(1, 1), rope))
+    assert float(decay.min()) * 128**0.5 == pytest.approx(2.29, abs=0.005)
+
+
 def test_version_2_boosts_distant_tokens_unless_the_decay_is_flat() -> None:
     view = random_view(images=1)
-    assert view.rope is not None
+    assert view.rotary is not None
+    assert view.text_rotary is not None
     even = replace(view, evidence={**view.evidence, TEXT: torch.ones(1, 4, 7, 60)})
     score = SparseVLM(version="2").score(even)
     assert score[0, 0] > score[0, -1]
-    flat = SparseVLM(version="2", heads=4).score(replace(view, rope=torch.zeros_like(view.rope)))
+    flat = SparseVLM(version="2", heads=4).score(
+        replace(view, rotary=angles(torch.zeros(1, 60)), text_rotary=angles(torch.zeros(1, 7)))
+    )
     torch.testing.assert_close(flat, SparseVLM().score(view))
 
 
@@ -302,8 +319,7 @@ def test_version_2_trusts_the_heads_that_look_at_the_image() -> None:
 
 def test_the_clamp_tames_a_negative_decay() -> None:
     view = random_view(images=1)
-    assert view.position is not None
-    far = replace(view, position=view.position - torch.tensor([[400] * 59 + [0]]))
+    far = replace(view, rotary=angles(torch.tensor([[*range(-395, -336), 64]])))
     assert (SparseVLM(version="2").score(far) > 0).all()
     assert (SparseVLM(version="2", clamp=None).score(far) < 0).any()
 
@@ -314,10 +330,10 @@ def test_positions_follow_the_version() -> None:
     assert SparseVLM(positions="keep").position_rule == "keep"
     assert SparseVLM(version="2").position_rule == "keep"
     assert SparseVLM().needs(SHAPE) == {EMBEDDINGS, TEXT}
-    assert SparseVLM(positions="keep").needs(several)
-    for refused in (SparseVLM(), SparseVLM(version="2")):
-        with pytest.raises(Unsupported, match="use"):
-            refused.needs(several)
+    for keeping in (SparseVLM(positions="keep"), SparseVLM(version="2")):
+        assert keeping.needs(several)
+    with pytest.raises(Unsupported, match="use"):
+        SparseVLM().needs(several)
 
 
 @pytest.mark.parametrize("options", [{"version": 1.5}, {"schedule": "fari"}, {"positions": "renumber"}, {"clamp": 0}])

@@ -46,12 +46,16 @@ class Watching(Pruner):
 
 
 @pytest.fixture(scope="module", params=TINY)
-def shown(request: pytest.FixtureRequest, tools: Any) -> tuple[Any, Any, list[tuple[TokenView, int, int]]]:
-    """A padded batch, what eager attention of the unpruned model is on it, and each image's view, row of it and number."""
+def shown(request: pytest.FixtureRequest, tools: Any) -> tuple[Any, Any, list[tuple[TokenView, int, int]], list[Tensor]]:
+    """A padded batch, what eager attention of the unpruned model is on it, each image's view, row of it and number, and the
+    rotary tables that the model hands its layers."""
     pruner = Watching()
     batch = tools.prepare(TINY[request.param](), pruner, 0.5, tools.MIXED)
     tools.forward(TINY[request.param](), pruner, batch)
     eager = TINY[request.param](attention="eager")
+    tables: list[tuple[Tensor, Tensor]] = []
+    first = eager.decoder.layers[0]
+    first.register_forward_pre_hook(lambda _, __, given: tables.append(given["position_embeddings"]), with_kwargs=True)
     with torch.inference_mode():
         whole = eager.model(
             inputs_embeds=batch.embeds,
@@ -64,7 +68,7 @@ def shown(request: pytest.FixtureRequest, tools: Any) -> tuple[Any, Any, list[tu
     views = [(view, row, number[key]) for view in pruner.seen for row, key in enumerate(view.keys)]
     assert sorted(n for _, _, n in views) == [0, 1, 2, 3]
     assert batch.layout.padded
-    return batch, whole, views
+    return batch, whole, views, [table.expand(len(batch.layout.rows), -1, -1) for table in tables[0]]
 
 
 def expected(batch: Any, whole: Any, need: Evidence, image: int) -> Tensor:
@@ -93,7 +97,7 @@ def text_length(batch: Any, image: int) -> int:
 
 @pytest.mark.parametrize("need", sorted(NEEDS, key=str), ids=lambda need: f"{need.kind}{need.layer:+d}")
 def test_it_is_what_eager_attention_shows(need: Evidence, shown: Any) -> None:
-    batch, whole, views = shown
+    batch, whole, views, _ = shown
     for view, row, image in views:
         found = view.evidence[need][row]
         if need.kind == "text":
@@ -102,14 +106,15 @@ def test_it_is_what_eager_attention_shows(need: Evidence, shown: Any) -> None:
 
 
 def test_text_is_what_follows_the_last_image(shown: Any) -> None:
-    batch, _, views = shown
+    batch, _, views, rotary = shown
     for view, row, image in views:
         length, place = text_length(batch, image), batch.layout.places[image]
         assert view.text[row].sum() == length
         assert torch.equal(view.text_embeddings[row][view.text[row]], batch.embeds[place.row, -length:])
-        flat = batch.positions if batch.positions.dim() == 2 else batch.positions[0]
-        assert torch.equal(view.text_position[row][view.text[row]], flat[place.row, -length:])
-        assert torch.equal(view.position[row], flat[place.row, place.start : place.start + place.length])
+        cosine, sine = (table[place.row] for table in rotary)
+        angles = torch.cat([cosine[:, : cosine.shape[-1] // 2], sine[:, : sine.shape[-1] // 2]], dim=-1)
+        torch.testing.assert_close(view.text_rotary[row][view.text[row]], angles[-length:])
+        torch.testing.assert_close(view.rotary[row], angles[place.start : place.start + place.length])
 
 
 @pytest.mark.parametrize(("name", "options"), [("fastv", {}), ("fastv", {"rows": "all"}), ("pyramiddrop", {"positions": "keep"})])
