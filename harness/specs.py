@@ -45,6 +45,8 @@ class ModelSpec(Strict):
     @classmethod
     def _expand(cls, data: Any) -> Any:
         spec = {"path": data} if isinstance(data, str) else data
+        if isinstance(spec, Mapping) and "protocol" in spec:  # the word for it where there are tiles
+            reject(f"a protocol is a way of preprocessing here: write `preprocessing: {spec['protocol']}`", "protocol")
         if isinstance(spec, Mapping) and "label" not in spec and isinstance(spec.get("path"), str):
             return {**spec, "label": Path(spec["path"]).name}
         return spec

@@ -28,7 +28,7 @@ def _pruner_facts(info: PrunerInfo) -> dict[str, str]:
 
 
 def block_title(record: Record, observed: float | None, original: float | None) -> str:
-    """Say what the rows of a record's block keep; `observed` and `original` are mean tokens, where known."""
+    """Say what the rows of a record's block are to keep; `observed` and `original` are mean tokens, where known."""
     budget = record.budget
     if is_vanilla(record):
         if original is None:
@@ -38,7 +38,8 @@ def block_title(record: Record, observed: float | None, original: float | None) 
     if budget.tokens is not None:
         share = "" if original is None else f" ({paper(100 * budget.tokens / original)} %)"
         return f"Retain {budget.tokens} tokens{share}"
-    mean = "" if observed is None else f" ({_count(observed)} tokens on average)"
+    asked = observed if original is None or budget.ratio is None else budget.ratio * original  # rows may keep fewer
+    mean = "" if asked is None else f" ({_count(asked)} tokens on average)"
     return f"Retain {budget.label.removesuffix('%')} %{mean}"
 
 

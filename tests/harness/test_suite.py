@@ -252,6 +252,11 @@ MISTAKES = {
     "dtype": (BLOCK + "dtype: fp16\n", 13, "dtype: input should be 'float32', 'bfloat16' or 'float16', not 'fp16'"),
     "sampling": (BLOCK + "generation:\n  temperature: 1\n", 14, "unknown key 'temperature'; "),
     "name": (BLOCK + "name: a/b\n", 13, "name: string should match pattern"),
+    "protocol": (
+        BLOCK.replace("    label: m\n", "    label: m\n    protocol: fixed672\n"),
+        4,
+        "a protocol is a way of preprocessing here: write `preprocessing: fixed672`",
+    ),
     "no models": (BLOCK[BLOCK.index("matrix:") :], 1, "key 'models' is missing"),
     "missing folder": (BLOCK.replace("org/model", "./nowhere"), 2, "no checkpoint folder "),
     "model label in matrix": (BLOCK.replace("matrix:", "matrix:\n  models: [n]"), 5, "no model is labelled 'n'; known: m"),

@@ -91,7 +91,7 @@ def test_observed_tokens_are_a_mean_and_titles_cope_with_dynamic_models(record) 
         records.append(record(benchmark="A", ratio=0.111, tokens=None, observed=seen, seed=seed, model=dynamic))
     (table,) = build(records)
     titles = [block.title for block in table.blocks]
-    assert titles == ["All tokens (144 on average)", "Retain 11.1 % (16.1 tokens on average)"]
+    assert titles == ["All tokens (144 on average)", "Retain 11.1 % (16 tokens on average)"]
     assert table.blocks[1].rows[0].observed == pytest.approx(16.05)
 
 
