@@ -41,7 +41,8 @@ def split(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> t
     for name in names:
         path = Path(name)
         suite = None if path.is_dir() or name.endswith(SUFFIX) or path == results else load(name).name
-        found = find_efficiency(path if suite is None else results / PLACE / suite, warn)
+        place = results / PLACE if path == results else path  # what is published is beside one's own, and not meant by it
+        found = find_efficiency(place if suite is None else results / PLACE / suite, warn)
         speed.update((record.id, record) for record in found)
         if not found or stores(path if suite is None else results / suite):
             left.append(name)

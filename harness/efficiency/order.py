@@ -109,7 +109,8 @@ def _of_options(order: Order, device: torch.device) -> Iterator[Task]:
         raise UserError("name what to profile: a suite, or --model, --pruner and --budget, e.g. --pruner fastv --budget 64")
     label = DEMO if order.model == DEMO else Path(order.model.removeprefix(PREFIX)).name
     model: ModelSpec = read_option("--model", model_path(order.model), ModelSpec)
-    described = describe(model.model_copy(update={"label": label}), order.dtype or default_dtype(device), "sdpa")
+    named = model.model_copy(update={"label": label, "path": order.model})  # where it lies is no part of a record
+    described = describe(named, order.dtype or default_dtype(device), "sdpa")
     specs = [read_option("--pruner", text, PrunerSpec) for text in order.pruners]
     budgets = [read_option("--budget", text, Budget) for text in order.budgets]
     yield Task(label, described, contestants([(spec, budget) for spec in specs for budget in budgets]))

@@ -31,6 +31,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def test_a_record_names_the_model_as_it_was_asked_for(measured: Path) -> None:
+    record = json.loads(measured.read_text())
+    assert record["model"]["id"] == "demo"
+    assert str(Path(__file__).parents[2]) not in measured.read_text()
+
+
 @pytest.fixture
 def results(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Working folder whose results hold the record as that of a suite."""
@@ -49,6 +55,16 @@ def test_efficiency_is_found_by_folder_by_suite_and_by_file(results: Path, sourc
     rows = [[word.strip() for word in line.split("|")[1:4]] for line in shown.stdout.splitlines() if line.startswith("|")]
     assert [row[0] for row in rows[2:]] == ["vanilla", "random", "random", "grid", "grid"]
     assert [row[1:] for row in rows[3:]] == [["16", "16.0"], ["50%", "72.0"], ["16", "16.0"], ["50%", "72.0"]]
+
+
+def test_published_records_are_shown_only_where_they_are_named(results: Path) -> None:
+    published = results / "published"
+    published.mkdir()
+    (own,) = results.rglob("*.json")
+    (published / "theirs.efficiency.json").write_bytes(own.read_bytes())
+    own.unlink()
+    assert call("report", "results/published").stdout.startswith("## demo")
+    assert call("report", "results").exit_code == 2
 
 
 def test_efficiency_goes_to_machines_and_is_drawn(results: Path) -> None:
