@@ -39,12 +39,14 @@ def _draw(figure: SubFigure, table: EfficiencyTable) -> None:
         own = sorted((row for row in pruned if row.pruner == label), key=lambda row: row.tokens or 0)
         _line(left, right, label, own, number)
     assert vanilla.ttft_ms is not None
+    most = max((row.tokens or 0.0 for row in pruned), default=1.0) or 1.0
     for axes, level in ((left, vanilla.ttft_ms.median), (right, 1.0)):
         axes.axhline(level, color="0.4", linestyle="--", linewidth=1)
         axes.annotate(
             "vanilla", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4", fontsize=8
         )
         axes.set_xlabel("vision tokens per decoder layer, observed")
+        axes.set_xlim(-0.05 * most, 1.1 * most)  # from no token on: a single budget is a place, not an axis of its own
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
     left.set_ylabel("time to first token, ms (median, quartiles)")
