@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vtpbench.harness.generation import greedy
-from vtpbench.harness.record import BenchmarkInfo, terms
+from vtpbench.harness.record import BenchmarkInfo, DrawInfo, terms
 from vtpbench.harness.strict_yaml import Document, Strict, locate, read_text, reject
 from vtpbench.harness.taskdata import fingerprint, must_download, require_data, task_config
 from vtpbench.harness.taskfile import find_task, read_task
@@ -59,6 +59,14 @@ class Benchmark(Strict):
     """Keys of the task's YAML to replace, whole values each, such as `dataset_path` for a local copy of the data."""
     drop: tuple[str, ...] = Field(default=("submission",), strict=False)
     """Metrics not to compute: those that write files for an evaluation server."""
+    limit: int | None = Field(default=None, ge=1)
+    """Questions to ask; None = as many as the suite says."""
+    limit_seed: int | None = Field(default=None, ge=0)
+    """Draw the questions of a limit with this seed instead of taking the first ones; None = as the suite says."""
+    together: str = ""
+    """Column of the questions whose equal values a draw keeps together; empty = the content of the first picture."""
+    category: str = "category"
+    """Column that names the ability a question is about, dots for a field within it; without such a column, none."""
     tables: tuple[str, ...] = Field(default=(), strict=False)
     """Further configurations of the dataset that the task's code loads by itself."""
     needs: tuple[str, ...] = Field(default=(), strict=False)
@@ -176,8 +184,17 @@ def _without(benchmark: Benchmark, keys: Mapping[str, Any]) -> Benchmark:
     return benchmark.model_copy(update={"profiles": profiles})
 
 
-def describe(benchmark: Benchmark, limit: int | None, generation: Mapping[str, Any]) -> BenchmarkInfo:
-    """State a benchmark as it will be run; `generation` replaces what the task asks for.
+def describe(
+    benchmark: Benchmark, limit: int | None, generation: Mapping[str, Any], limit_seed: int | None = None
+) -> BenchmarkInfo:
+    """State a benchmark as it will be run.
+
+    Parameters
+    ----------
+    benchmark : its own limit and seed win over the next
+    limit : questions to ask; None = all
+    generation : replaces what the task asks for
+    limit_seed : draws the questions of a limit; None = the first ones
 
     Raises
     ------
@@ -192,6 +209,8 @@ def describe(benchmark: Benchmark, limit: int | None, generation: Mapping[str, A
     for term in benchmark.terms:
         if term not in metrics:
             raise UserError(f"{name} has no metric '{term}'; {did_you_mean(term, metrics)}")
+    limit = limit if benchmark.limit is None else benchmark.limit
+    seed = limit_seed if benchmark.limit_seed is None else benchmark.limit_seed
     return BenchmarkInfo(
         label=benchmark.label,
         task=benchmark.task,
@@ -202,6 +221,7 @@ def describe(benchmark: Benchmark, limit: int | None, generation: Mapping[str, A
         dataset=fingerprint(benchmark),
         generation={**greedy(definition.get("generation_kwargs") or {}, name), **generation},
         profile=benchmark.followed,
+        draw=None if limit is None or seed is None else DrawInfo(seed=seed, together=benchmark.together),
     )
 
 

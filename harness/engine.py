@@ -28,8 +28,9 @@ from vtpbench.harness.generation import greedy
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.plan import build_pruner
-from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.record import BenchmarkInfo, BudgetInfo, DrawInfo
 from vtpbench.harness.scoring import Evaluated, outcome
+from vtpbench.harness.slices import keep_drawn
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
@@ -50,7 +51,7 @@ class Engine:
 
     def __init__(self, family: Family, batch_size: int) -> None:
         self.family, self.batch_size = family, batch_size
-        self._tasks: dict[str, tuple[str, Any, TaskManager]] = {}
+        self._tasks: dict[tuple[str, int | None, DrawInfo | None], tuple[str, Any, TaskManager]] = {}
 
     def run(
         self,
@@ -70,29 +71,33 @@ class Engine:
         answerer = Answerer(self.family, pruner, budget, self.batch_size, album)
         adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
         with quiet(), TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
-            name, task, manager = self._task(benchmark)
+            name, task, manager = self._task(benchmark, cell.benchmark)
             results = simple_evaluate(
                 adapter,
                 tasks=[task],
                 task_manager=manager,  # without one, lmms-eval indexes its 2,000 tasks anew
-                limit=cell.benchmark.limit,
+                limit=None if cell.benchmark.draw else cell.benchmark.limit,
                 bootstrap_iters=0,
                 process_docs_parallel=1,
                 random_seed=0,
                 cli_args=SimpleNamespace(process_with_media=False, output_path=scratch),
             )
-        evaluated = Evaluated(results["results"][name], results["samples"][name], answerer, adapter.answers)
+        found = results["results"][name], results["samples"][name]
+        evaluated = Evaluated(*found, answerer, adapter.answers, benchmark.category)
         return outcome(cell, pruner, shape, evaluated)
 
-    def _task(self, benchmark: Benchmark) -> tuple[str, Any, TaskManager]:
-        """Load a task once; the object can be evaluated many times."""
-        if benchmark.label not in self._tasks:
+    def _task(self, benchmark: Benchmark, info: BenchmarkInfo) -> tuple[str, Any, TaskManager]:
+        """Load a task, with all questions or those that are drawn, once; the object can be evaluated many times."""
+        key = (info.label, info.limit if info.draw else None, info.draw)
+        if key not in self._tasks:
             manager = TaskManager(include_defaults=False, include_path=str(benchmark.file.parent))
             found = get_task_dict([task_config(benchmark)], manager)
             task = next(iter(found.values()))
             task._config.metric_list = [m for m in task._config.metric_list if m["metric"] not in benchmark.drop]
-            self._tasks[benchmark.label] = (next(iter(found)), task, manager)
-        return self._tasks[benchmark.label]
+            if info.draw and info.limit:
+                keep_drawn(task, info.limit, info.draw)
+            self._tasks[key] = (next(iter(found)), task, manager)
+        return self._tasks[key]
 
 
 class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped

@@ -14,7 +14,7 @@ IDENTITY = ("vtpbench", "lmms-eval", "transformers", "torch")
 """Packages whose versions can change a number; they enter a cell's identity."""
 DECIDING = (
     "harness/models/*.py",
-    *(f"harness/{name}.py" for name in ("answering", "cell", "engine", "evidence", "scoring", "surgery")),
+    *(f"harness/{name}.py" for name in ("answering", "cell", "engine", "evidence", "scoring", "slices", "surgery")),
     "pruners/base.py",
 )
 """Source files that can change a number, too: an edit in a checkout measures cells anew."""

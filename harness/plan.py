@@ -44,7 +44,10 @@ def plan(
 
     """
     generation = suite.generation.model_dump(mode="json", exclude_none=True)
-    benchmarks = {label: describe_benchmark(b, suite.limit, generation) for label, b in suite.benchmarks.items()}
+    benchmarks = {
+        label: describe_benchmark(benchmark, suite.limit, generation, suite.limit_seed)
+        for label, benchmark in suite.benchmarks.items()
+    }
     cells: dict[str, Cell] = {}
     for spec in suite.models:
         model = describe(spec)

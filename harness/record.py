@@ -77,6 +77,14 @@ def terms(metric: str) -> tuple[str, ...]:
     return tuple(term.strip() for term in metric.split("+"))
 
 
+class DrawInfo(Frozen):
+    """How the questions were drawn where a limit does not mean the first ones."""
+
+    seed: int
+    together: str
+    """Column whose equal values were drawn together; empty = the content of the question's first picture."""
+
+
 class BenchmarkInfo(Frozen):
     """The benchmark as it was run."""
 
@@ -96,12 +104,14 @@ class BenchmarkInfo(Frozen):
     """Generation arguments in force."""
     profile: str | None = None
     """Profile whose choices differ from the task's and are in force, such as `paper`; None = the task's own, or the suite's."""
+    draw: DrawInfo | None = None
+    """None = the first `limit` questions."""
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_profile(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write a profile only where there is one: all else keeps the identity that it had before profiles had names."""
+    def _leave_out_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a profile and a draw only where there is one: all else keeps the identity that it had before they existed."""
         facts: dict[str, Any] = write(self)
-        return {name: value for name, value in facts.items() if (name, value) != ("profile", None)}
+        return {name: value for name, value in facts.items() if name not in ("profile", "draw") or value is not None}
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.record import BatchInfo, Observed
 from vtpbench.harness.sample_scores import is_number, sample_score
 from vtpbench.pruners.base import ModelShape, Pruner
+from vtpbench.pruners.errors import UserError
 
 TOLERANCE_TOKENS, TOLERANCE_SHARE = 1.0, 0.01
 """A cell whose observed average is off by more than both of these fails."""
@@ -30,21 +31,35 @@ class Evaluated:
     samples: list[dict[str, Any]]
     answerer: Answerer
     answers: Mapping[str, Answer]
+    category: str = "category"
+    """Column of a question that names its ability; dots lead to a field within it."""
 
 
 def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated) -> Outcome:
-    """Turn an evaluation into a cell's result; it fails where the counts are not what was asked for."""
+    """Turn an evaluation into a cell's result; it fails where the counts are not what was asked for.
+
+    Raises
+    ------
+    UserError : none of the questions that a limit left has the metric
+
+    """
     numbers = {k: float(v) for k, v in evaluated.results.items() if k.endswith(",none") and is_number(v)}
     metrics = {k.removesuffix(",none"): v for k, v in numbers.items()}
     terms = cell.benchmark.terms
+    counted = [term for term in terms if f"{term},none" in evaluated.results]  # of MME, a limit may leave one of its two
+    if not counted:
+        raise UserError(f"no question that was asked counts for {cell.benchmark.metric}; ask more, or give a limit_seed")
+    total = sum(metrics[term] for term in counted)
     answers = list(evaluated.answers.values())
-    rows = [_sample(sample, terms, evaluated.answers[str(sample["doc_id"])]) for sample in evaluated.samples]
+    rows = [
+        _sample(sample, terms, evaluated.answers[str(sample["doc_id"])], evaluated.category) for sample in evaluated.samples
+    ]
     problem = _audit(cell, pruner, shape, answers)
     return Outcome(
         status="failed" if problem else "ok",
         reason=problem,
-        score=cell.benchmark.scale * sum(metrics[t] for t in terms),
-        stderr=_stderr(cell, [row.score for row in rows], sum(metrics[t] for t in terms)),
+        score=cell.benchmark.scale * total,
+        stderr=_stderr(cell, [row.score for row in rows], total),
         metrics={k: v for k, v in metrics.items() if "stderr" not in k},
         n=len(rows),
         observed=_observed(answers, shape.decoder_layers),
@@ -54,15 +69,14 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
     )
 
 
-def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer) -> Sample:
+def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer, category: str) -> Sample:
     per_image = [_mean(counts) for counts in answer.per_layer]
     own = {k: v for k, v in sample.items() if k in terms}
     metric, item = next(iter(own.items()), ("", None))
-    doc = sample.get("doc") or {}
     return Sample(
         sample=answer.sample,
         image=answer.images[0] if answer.images else "",
-        category=str(doc.get("category", "")),
+        category=_field(sample.get("doc"), category),
         prompt=str(sample["arguments"][0] if isinstance(sample["arguments"], (list, tuple)) else sample["arguments"]),
         answer=answer.text,
         target=str(sample["target"]),
@@ -71,6 +85,13 @@ def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer) -> S
         detail=json.dumps(own, default=str, ensure_ascii=False),
         kept=json.dumps([dataclasses.asdict(image) for image in answer.kept]) if answer.kept else "",
     )
+
+
+def _field(doc: Any, path: str) -> str:
+    """Follow a dotted path into a question; nothing there is an empty text."""
+    for name in path.split("."):
+        doc = doc.get(name) if isinstance(doc, Mapping) else None
+    return "" if doc is None else str(doc)
 
 
 def _observed(answers: list[Answer], layers: int) -> Observed:

@@ -39,6 +39,11 @@ class Matrix(Strict):
         _refuse_twins(value or ())
         return value
 
+    def without_own_limits(self) -> Matrix:
+        """Let no benchmark have a limit of its own."""
+        benchmarks = (each.model_copy(update={"limit": None}) for each in self.benchmarks)
+        return self.model_copy(update={"benchmarks": tuple(benchmarks)})
+
     @model_validator(mode="after")
     def _budgets_for_pruners(self) -> Matrix:
         if not self.budgets and any(pruner.name != "vanilla" for pruner in self.pruners):
@@ -62,7 +67,9 @@ class Suite(Strict):
     dtype: Dtype = "float16"
     attention: Attention = "sdpa"
     limit: int | None = Field(default=None, ge=1)
-    """First questions of each benchmark; None = all."""
+    """Questions of each benchmark that has no limit of its own: the first ones; None = all."""
+    limit_seed: Seed | None = None
+    """Draw the questions of a limit with this seed instead of taking the first ones, those on one picture together."""
     profile: Profile = "lmms-eval"
     """Whose choices the benchmarks follow that name none themselves; see docs/benchmarks.md."""
     batch_size: int = Field(default=8, ge=1)
@@ -119,6 +126,10 @@ class Suite(Strict):
         models = tuple(model.model_copy(update={"dtype": dtype}) for model in self.models)
         return self.model_copy(update={"dtype": dtype, "models": models})
 
+    def without_own_limits(self) -> Suite:
+        """Hold every benchmark to the suite's limit."""
+        return self.model_copy(update={"matrix": tuple(matrix.without_own_limits() for matrix in self.matrix)})
+
     @property
     def benchmarks(self) -> dict[str, Benchmark]:
         """All benchmarks of the suite by label."""
@@ -131,7 +142,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     Parameters
     ----------
     path : file, or packaged name (`demo`, `suites/demo.yaml`)
-    overrides : `key=value` settings that replace what the file says
+    overrides : `key=value` settings that replace what the file says; a `limit` also those of single benchmarks
 
     Raises
     ------
@@ -143,6 +154,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     for setting in overrides:
         document.override(setting)
     suite = document.validate(Suite, {"folder": file.parent, "name": file.stem, "document": document})
+    if any(setting.partition("=")[0].strip() == "limit" for setting in overrides):
+        suite = suite.without_own_limits()
     models = (
         model.model_copy(update={"dtype": model.dtype or suite.dtype, "attention": model.attention or suite.attention})
         for model in suite.models

@@ -20,7 +20,13 @@ NORMAL_95 = 1.959964
 
 
 def stderr_bounds(entry: Entry) -> Interval | None:
-    """Give the normal interval from the standard errors of the records and, with several seeds, from their spread."""
+    """Give the normal interval from the standard errors of the records and, with several seeds, from their spread.
+
+    For records without per-sample tables alone: where there was something to resample and the bootstrap refused, as it does
+    for fewer than ten images, the standard error, which takes questions for independent, is no better founded.
+    """
+    if entry.cell_intervals:
+        return None
     errors = [record.stderr for record in entry.records if record.score is not None]
     if entry.score is None or not errors or any(error is None for error in errors):
         return None
@@ -32,7 +38,7 @@ def stderr_bounds(entry: Entry) -> Interval | None:
 def compare(tables: Sequence[Table], figures: Published) -> tuple[Comparison, ...]:
     """Lay measured tables beside those that the paper prints of the same model.
 
-    Verdicts rest on the tables' own intervals, where they were built with samples, else on the records' standard errors.
+    Verdicts rest on the tables' own intervals; where records have no per-sample tables, on the records' standard errors.
 
     Raises
     ------

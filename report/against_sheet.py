@@ -35,7 +35,7 @@ LEGEND = (
 )
 VERDICTS = (
     "inside = the published score, or one that is rounded to it, lies within the 95 % interval of the measured score; "
-    "outside = it does not; nothing = no interval is known"
+    "outside = it does not; no interval = too little is known of its error"
 )
 
 
@@ -82,8 +82,8 @@ def _figure(cell: Compared, value: float, ratio: float | None) -> str:
 def _difference(cell: Compared, reasons: Sequence[str]) -> str:
     ratio = cell.relative_difference
     words = [_signed(cell.difference), *([] if ratio is None else [f"({_signed(ratio)})"])]
-    verdict = [] if cell.verdict == "unknown" else [cell.verdict]
-    return " ".join([*words, *verdict]) + marks(sorted(reasons.index(reason) + 1 for reason in cell.reasons))
+    verdict = "no interval" if cell.verdict == "unknown" else cell.verdict
+    return " ".join([*words, verdict]) + marks(sorted(reasons.index(reason) + 1 for reason in cell.reasons))
 
 
 def _average(row: ComparedRow, line: int) -> str:

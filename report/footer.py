@@ -55,7 +55,8 @@ def explain(lines: Iterable[tuple[str, str]], marks: str, reference: str, replic
 def _benchmark(records: Sequence[Record]) -> str:
     info = records[0].benchmark
     scale = "" if info.scale == 1 else f"{info.scale:g} \N{MULTIPLICATION SIGN} "
-    limit = "" if info.limit is None else f" (limit {info.limit})"
+    drawn = "" if info.draw is None else f", drawn by seed {info.draw.seed}"
+    limit = "" if info.limit is None else f" (limit {info.limit}{drawn})"
     n = _listed(sorted({r.n for r in records if r.score is not None})) or "no"
     profile = "" if info.profile is None else f", profile {info.profile}"
     return f"{scale}{info.metric} of {info.task}, split {info.split}, {n} samples{limit}, data {info.dataset[:12]}{profile}"

@@ -1,11 +1,16 @@
-r"""LaTeX: tables for a paper; they need `\usepackage{booktabs}` and, for pdflatex, nothing else."""
+r"""LaTeX: tables for a paper; they need booktabs and, where a table is wider than a page, graphicx, which shrinks it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from vtpbench.report.layout import Place, clean, header, places
 from vtpbench.report.table import Row, Table
+
+LINE_PT = 480.0
+"""Text width of the usual two-column styles, rounded down; in them `table*` spans both columns, in others it is `table`."""
+CHARACTER_PT, GAP_PT = 4.6, 3.0
+"""About the width of a figure in \\small, and the space on each side of a column."""
 
 _SPECIAL = str.maketrans(
     {
@@ -28,7 +33,8 @@ _SPECIAL = str.maketrans(
 
 def latex(tables: Sequence[Table]) -> str:
     """Print all tables."""
-    return "% \\usepackage{booktabs}\n" + "\n".join(_table(table) for table in tables)
+    packages = "booktabs,graphicx" if any(_width_pt(table) > LINE_PT for table in tables) else "booktabs"
+    return f"% \\usepackage{{{packages}}}\n" + "\n".join(_table(table) for table in tables)
 
 
 def escape(text: str) -> str:
@@ -44,25 +50,43 @@ def _table(table: Table) -> str:
         body += [line for row in block.rows for line in _row(row)]
     notes = [rf"\textsuperscript{{{i}}} {escape(note)}\par" for i, note in enumerate(table.notes, 1)]
     facts = [rf"\textbf{{{escape(name)}:}} {escape(fact)}\par" for name, fact in table.footer]
+    wide = _width_pt(table) > LINE_PT
     return "\n".join(
         [
-            r"\begin{table}",
-            r"\centering",
+            r"\begin{table*}",
+            r"\centering\small",
+            rf"\setlength{{\tabcolsep}}{{{GAP_PT:g}pt}}",
             rf"\caption{{{escape(table.title)}}}",
+            *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
             rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
             r"\toprule",
             " & ".join(map(escape, names)) + r" \\",
             *body,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}" + "}" * wide,
             r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright",
             *notes,
             *facts,
             r"\end{minipage}",
-            r"\end{table}",
+            r"\end{table*}",
             "",
         ]
     )
+
+
+def _width_pt(table: Table) -> float:
+    """Estimate how wide a table is before it is shrunk."""
+    columns = zip(*_texts(table), strict=True)
+    return sum(CHARACTER_PT * max(map(len, texts)) + 2 * GAP_PT for texts in columns)
+
+
+def _texts(table: Table) -> Iterator[tuple[str, ...]]:
+    yield header(table)
+    for block in table.blocks:
+        for row in block.rows:
+            cells = places(row)
+            yield tuple(cell.text for cell in cells)
+            yield tuple(cell.below for cell in cells)
 
 
 def _row(row: Row) -> list[str]:

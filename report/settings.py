@@ -126,7 +126,7 @@ def _values(records: Sequence[Record]) -> dict[str, Counter[str]]:
         facts = record.model.model_dump(mode="json", exclude={"label", "id", "weights"}) | versions
         if record.batch:
             facts["batch size"] = record.batch.requested
-        benchmark = record.benchmark.model_dump(mode="json", exclude={"label", "limit"})
+        benchmark = record.benchmark.model_dump(mode="json", exclude={"label", "limit", "draw"})
         facts |= {f"{name} of {record.benchmark.label}": value for name, value in benchmark.items()}
         for name, value in facts.items():
             found.setdefault(name, Counter())[value if isinstance(value, str) else _text(value)] += 1
@@ -151,11 +151,11 @@ def _by_batch(records: list[Record]) -> list[list[Record]]:
 
 
 def _by_limit(records: list[Record]) -> list[list[Record]]:
-    """One part per limit where a benchmark was run with several (a trial run, then the full one), largest first."""
-    meanings = {(r.benchmark.label, r.benchmark.limit) for r in records}
-    if len(meanings) == len({label for label, _ in meanings}):
+    """One part per limit and draw where a benchmark was run with several (a trial run, then the full one), largest first."""
+    meanings = {(r.benchmark.label, r.benchmark.limit, r.benchmark.draw) for r in records}
+    if len(meanings) == len({label for label, *_ in meanings}):
         return [records]  # a suite may well give each benchmark a limit of its own
-    by_limit = groups(records, lambda r: r.benchmark.limit).values()
+    by_limit = groups(records, lambda r: (r.benchmark.limit, r.benchmark.draw)).values()
     return sorted(by_limit, key=lambda part: part[0].benchmark.limit or float("inf"), reverse=True)
 
 
@@ -201,8 +201,9 @@ def _facts(part: list[Record]) -> dict[tuple[str, str], str]:
 
 
 def _benchmark_facts(benchmark: BenchmarkInfo) -> dict[str, str]:
-    limit = "no limit" if benchmark.limit is None else f"limit {benchmark.limit}"
-    fields = {"profile": "none"} | benchmark.model_dump(mode="json", exclude={"label", "limit"})
+    drawn = "" if benchmark.draw is None else f" drawn by seed {benchmark.draw.seed}"
+    limit = "no limit" if benchmark.limit is None else f"limit {benchmark.limit}{drawn}"
+    fields = {"profile": "none"} | benchmark.model_dump(mode="json", exclude={"label", "limit", "draw"})
     return {"limit": limit} | {name: f"{name} {v if isinstance(v, str) else _text(v)}" for name, v in fields.items()}
 
 

@@ -50,7 +50,7 @@ class Entry:
     interval: Interval | None = None
     """95 % interval of `relative`, which carries vanilla's error too."""
     cell_intervals: Mapping[str, CellIntervals] = field(default_factory=dict)
-    """The same of each record, by cell id."""
+    """The same of each record, by cell id; a record without a per-sample table is not there."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from vtpbench.report.settings import is_vanilla
 from vtpbench.report.stats import BEST, LEVEL, REFERENCE, REPLICATES
 from vtpbench.report.stats.draws import Draws, average, difference, holm, interval, p_value
 from vtpbench.report.stats.evidence import Evidence, Samples
-from vtpbench.report.stats.sums import NoInterval
+from vtpbench.report.stats.sums import NoInterval, NoSamples
 from vtpbench.report.table import Block, CellIntervals, Entry, Row, Table
 
 
@@ -112,18 +112,24 @@ def _row(row: Row, columns: Sequence[str], evidence: Evidence, notes: list[str])
 
 
 def _entry(entry: Entry, draws: Draws | None, evidence: Evidence) -> Entry:
-    cells = {r.cell_id: _cell(r, draws is not None, evidence) for r in _scored(entry)}
+    tried = {r.cell_id: _cell(r, draws is not None, evidence) for r in _scored(entry)}
+    cells = {name: cell for name, cell in tried.items() if cell is not None}
     found = replace(entry, interval=None if draws is None else interval(draws), cell_intervals=cells)
     with suppress(NoInterval):
         return replace(found, score_interval=interval(evidence.score(_scored(entry)))) if cells else found
     return found
 
 
-def _cell(record: Record, with_relative: bool, evidence: Evidence) -> CellIntervals:
+def _cell(record: Record, with_relative: bool, evidence: Evidence) -> CellIntervals | None:
+    """Intervals of one record; None where there is nothing to resample."""
     score = ratio = None
-    with suppress(NoInterval):
+    try:
         score = interval(evidence.score([record]))
         ratio = interval(evidence.relative([record])) if with_relative else None
+    except NoSamples:
+        return None
+    except NoInterval:
+        pass
     return CellIntervals(score, ratio)
 
 

@@ -11,7 +11,7 @@ from vtpbench.harness.record import Record
 from vtpbench.report.settings import groups, is_vanilla
 from vtpbench.report.stats.bootstrap import replicate
 from vtpbench.report.stats.draws import Draws, draws, pooled, relative
-from vtpbench.report.stats.sums import NoInterval, Sums, summarise
+from vtpbench.report.stats.sums import NoInterval, NoSamples, Sums, summarise
 
 Samples = Callable[[Record], pd.DataFrame | None]
 """Gives the per-sample table of a record, or None."""
@@ -86,5 +86,5 @@ def _resample(column: Sequence[Record], samples: Samples, replicates: int) -> di
 
 def _sums(record: Record, samples: pd.DataFrame | None) -> Sums:
     if samples is None or record.score is None:
-        raise NoInterval("no per-sample table")
+        raise NoSamples("no per-sample table")
     return summarise(record.benchmark, record.score, samples)

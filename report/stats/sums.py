@@ -23,6 +23,10 @@ class NoInterval(Exception):
     """A cell cannot have an interval; the message says why."""
 
 
+class NoSamples(NoInterval):
+    """There is nothing to resample."""
+
+
 @dataclass(frozen=True)
 class Sums:
     """Score of one cell as scale * sum over ratios of (sum over units above / sum over units below)."""

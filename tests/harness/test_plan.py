@@ -7,7 +7,7 @@ import pytest
 
 from vtpbench.harness.cell import Cell, tokens_for
 from vtpbench.harness.plan import build_pruner, estimator, narrow, plan, render_plan
-from vtpbench.harness.record import BatchInfo, BudgetInfo, Environment, ModelInfo, Record, Timing
+from vtpbench.harness.record import BatchInfo, BudgetInfo, DrawInfo, Environment, ModelInfo, Record, Timing
 from vtpbench.harness.schedules import obstacles, schedules
 from vtpbench.harness.suite import ModelSpec, Suite, load
 from vtpbench.pruners.base import ModelShape
@@ -139,6 +139,37 @@ def test_a_matrix_may_name_its_models(folder: Path) -> None:
 @pytest.mark.parametrize("change", ["limit=3", "batch_size=2", "dtype=float32", "generation.max_new_tokens=3", "attention=eager"])
 def test_every_option_changes_the_identity(change: str, folder: Path) -> None:
     assert not {cell.id for cell in cells_of(folder)} & {cell.id for cell in cells_of(folder, SUITE, change)}
+
+
+def test_a_benchmark_s_own_limit_wins_over_the_suite_s_and_the_command_line_over_both(folder: Path) -> None:
+    own = SUITE.replace("{label: one, task: one,", "{label: one, limit: 3, task: one,") + "limit: 7\n"
+
+    def limits(text: str, *overrides: str) -> dict[str, int | None]:
+        return {cell.benchmark.label: cell.benchmark.limit for cell in cells_of(folder, text, *overrides)}
+
+    assert limits(own) == {"one": 3, "two": 7}
+    assert limits(own, "limit=5") == {"one": 5, "two": 5}
+    assert limits(own, "limit=") == {"one": None, "two": None}
+    assert limits(own, "matrix.benchmarks.0.limit=4") == {"one": 4, "two": 7}
+    both = SUITE + "limit: 3\n"
+    assert {c.id for c in cells_of(folder, own) if c.benchmark.label == "one"} == {
+        c.id for c in cells_of(folder, both) if c.benchmark.label == "one"
+    }, "where a limit is written makes no other cell"
+
+
+def test_a_seeded_limit_is_another_cell_and_one_without_a_limit_is_not(folder: Path) -> None:
+    def ids(*overrides: str) -> set[str]:
+        return {cell.id for cell in cells_of(folder, SUITE, *overrides)}
+
+    assert ids("limit_seed=0") == ids()
+    drawn = [ids("limit=3"), ids("limit=3", "limit_seed=0"), ids("limit=3", "limit_seed=1"), ids("limit=4", "limit_seed=0")]
+    assert not set.intersection(*drawn)
+    assert len(set.union(*drawn)) == sum(map(len, drawn))
+    by_column = "matrix.benchmarks.0.together=page"
+    assert len(ids("limit=3", "limit_seed=0") & ids("limit=3", "limit_seed=0", by_column)) == len(drawn[0]) / 2
+    own = {c.benchmark.label: c.benchmark.draw for c in cells_of(folder, SUITE, "limit=3", "matrix.benchmarks.0.limit_seed=5")}
+    assert own["two"] is None
+    assert own["one"] == DrawInfo(seed=5, together="")
 
 
 def test_identity_follows_versions_but_no_labels(folder: Path) -> None:

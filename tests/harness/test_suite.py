@@ -246,6 +246,12 @@ MISTAKES = {
         "'m' stands twice in the list",
     ),
     "limit 0": (BLOCK + "limit: 0\n", 13, "limit: input should be greater than or equal to 1, not 0"),
+    "benchmark limit 0": (
+        BLOCK.replace("- pope", "- pope:\n        limit: 0"),
+        13,
+        "matrix.0.benchmarks.0.limit: input should be greater than or equal to 1, not 0",
+    ),
+    "limit seed": (BLOCK + "limit_seed: -1\n", 13, "limit_seed: input should be greater than or equal to 0, not -1"),
     "limit text": (BLOCK + "limit: all\n", 13, "limit: input should be a valid integer, not 'all'"),
     "pictures below 0": (BLOCK + "pictures: -1\n", 13, "pictures: input should be greater than or equal to 0"),
     "batch size 0": (BLOCK + "batch_size: 0\n", 13, "batch_size: input should be greater than or equal to 1"),

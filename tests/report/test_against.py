@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from vtpbench.harness.record import BudgetInfo, PrunerInfo
@@ -67,7 +68,7 @@ def test_without_an_interval_there_is_a_difference_and_no_verdict(cell) -> None:
     assert {made.verdict for made in comparison.cells} == {"unknown"}
     text = render_sheet(against_sheet([comparison]), "markdown")
     assert "0 of 2 scores inside, 0 outside, 2 without an interval" in text
-    assert "-5.1 (-5.7)" in text
+    assert "-5.1 (-5.7) no interval" in text
 
 
 def test_intervals_of_the_table_come_first(cell) -> None:
@@ -78,6 +79,27 @@ def test_intervals_of_the_table_come_first(cell) -> None:
     made = compare([table], published())[0].rows[1]
     assert (made.cells[0].bounds, made.cells[0].verdict) == ((40.0, 60.0), "inside")
     assert (made.average.bounds, made.average.verdict) == ((70.0, 85.0), "outside")
+
+
+def per_sample(right: int, images: int) -> pd.DataFrame:
+    """Give 40 questions, of which the first are answered rightly, on some images."""
+    scores = [1.0] * right + [0.0] * (40 - right)
+    columns = {"sample": [str(i) for i in range(40)], "image": [f"image {i % images}" for i in range(40)], "score": scores}
+    return pd.DataFrame({**columns, "category": "", "detail": "{}"})
+
+
+def test_what_the_bootstrap_refuses_gets_no_verdict_from_a_standard_error(cell) -> None:
+    records = [cell("vanilla", "gqa", 62.5, n=40), cell("visionzip", "gqa", 55.0, n=40)]
+
+    def verdicts(images: int | None) -> list[str]:
+        def samples(record):
+            return None if images is None else per_sample(round(0.4 * record.score), images)
+
+        return [made.verdict for made in compare(build(records, samples=samples), published())[0].cells]
+
+    assert verdicts(images=9) == ["unknown", "unknown"]
+    assert verdicts(images=20) == ["inside", "inside"]
+    assert verdicts(images=None) == ["inside", "inside"], "without per-sample tables the standard error is all there is"
 
 
 def test_several_seeds_widen_the_interval(cell) -> None:
@@ -223,7 +245,7 @@ def test_markdown_json_and_csv_say_the_same(cell) -> None:
     assert lines[-3:] == [
         ["a&#124;b", "measured", "53.0 (85.5)", "85.5 %"],
         ["VisionZip", "published", "55.1 (89.0)", "89.0 %"],
-        ["", "difference", "-2.1 (-3.5) outside¹", "-3.5"],
+        ["", "difference", "-2.1 (-3.5) outside¹", "-3.5 no interval"],
     ]
     rows = json.loads(render_sheet(sheet, "json"))
     assert [tuple(row) for row in rows] == [FIELDS] * 4

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from vtpbench.harness.record import DrawInfo, Record
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.settings import require_comparable, split
+from vtpbench.report.table import build
 
 VERSIONS = {"vtpbench": "0.1.0", "transformers": "5.23.0", "torch": "2.12.0", "python": "3.11.9"}
 
@@ -66,3 +68,15 @@ def test_the_place_of_a_model_is_named_only_where_it_is_another_model(record) ->
     assert titles == {"dtype float32", "dtype bfloat16"}
     other = record("vanilla", model={"id": "/mnt/other", "weights": "ffff"})
     assert any("id /mnt/other · weights ffff" in s.title for s in split([here, other]))
+
+
+def test_a_drawn_slice_and_the_first_questions_are_two_tables(record) -> None:
+    def limited(draw: DrawInfo | None) -> list[Record]:
+        infos = [(r, r.benchmark.model_copy(update={"limit": 8, "draw": draw})) for r in pair(record)]
+        return [r.model_copy(update={"benchmark": info, "cell_id": f"{r.cell_id} {draw}"}) for r, info in infos]
+
+    records = [*limited(None), *limited(DrawInfo(seed=3, together=""))]
+    require_comparable(records)
+    tables = build(records)
+    assert len({table.title for table in tables}) == 2
+    assert [row.average for table in tables for block in table.blocks[1:] for row in block.rows] == [50, 50]

@@ -1,0 +1,76 @@
+"""The ability that each official question is about, and draws of questions that the official scorers can score."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from datasets import Dataset
+
+from vtpbench.harness.benchmarks import registry
+from vtpbench.harness.slices import drawn, groups_of
+from vtpbench.pruners.errors import UserError
+
+ABILITIES = {
+    "gqa": ["query"] * 4,
+    "mmbench": ["identity"] * 4 + ["spatial"] * 4 + ["physics"] * 4,
+    "scienceqa": ["x"] * 5,
+    "textvqa": [""] * 4,
+    "vqav2": ["other"] * 4,
+    "vizwiz": ["unanswerable", "yes/no", "number", "other"],
+    "seed": ["1", "2", "3", "4", "5"],
+}
+"""As in the rows' own columns; TextVQA's have none, and MMMU's subject stands in its task's own result."""
+
+
+@pytest.mark.parametrize("label", ABILITIES)
+def test_the_ability_is_that_of_the_official_column(play, label: str, official) -> None:
+    answers = ["no"] * len(official.PROMPTS[label])
+    assert [sample.category for sample in play(label, answers).outcome.samples] == ABILITIES[label]
+
+
+def test_another_column_can_be_named_and_one_that_is_not_there_is_no_ability(play) -> None:
+    answers = ["no"] * 4
+    assert [s.category for s in play("gqa", answers, category="types.semantic").outcome.samples] == ["attr"] * 4
+    assert [s.category for s in play("gqa", answers, category="types.nothing").outcome.samples] == [""] * 4
+    assert [s.category for s in play("gqa", answers, category="question.of").outcome.samples] == [""] * 4
+
+
+@pytest.mark.parametrize("label", ABILITIES)
+def test_the_named_column_is_one_of_the_published_ones(official, label: str) -> None:
+    _, features, _ = official.TABLES[label]()
+    named = registry()[label].category
+    assert (named.partition(".")[0] in features) == (label != "textvqa")
+
+
+def drawn_prompts(official, label: str, n: int, seed: int) -> list[str]:
+    _, features, rows = official.TABLES[label]()
+    groups = groups_of(Dataset.from_list(rows, features=features), registry()[label].together)
+    return [official.PROMPTS[label][i] for i in drawn(groups, n, seed)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_seeded_limit_draws_whole_pairs_of_mme(play, official, seed: int) -> None:
+    prompts = drawn_prompts(official, "mme", 3, seed)
+    truth = dict(zip(official.PROMPTS["mme"], (answer for *_, answer in official.MME), strict=True))
+    played = play("mme", [truth[prompt] for prompt in prompts], prompts=prompts, limit=3, limit_seed=seed)
+    categories = {sample.category for sample in played.outcome.samples}
+    assert len(played.outcome.samples) == 4
+    assert played.outcome.score == 200 * len(categories), "with or without questions of cognition"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_seeded_limit_draws_whole_rotations_of_mmbench(play, official, seed: int) -> None:
+    prompts = drawn_prompts(official, "mmbench", 5, seed)
+    played = play("mmbench", ["A"] * len(prompts), prompts=prompts, limit=5, limit_seed=seed)
+    options = {number: len(choices) for number, _, _, choices, _ in official.MMBENCH}
+    asked = [json.loads(sample.detail)["gpt_eval_score"]["index"] for sample in played.outcome.samples]
+    assert Counter(index % 1_000_000 for index in asked) == {index: options[index] for index in asked if index < 1_000_000}
+    assert played.outcome.score == 0, "one letter is never right in all rotations"
+
+
+def test_a_limit_that_leaves_no_question_of_the_metric_is_named(play, official) -> None:
+    prompts = official.PROMPTS["mme"][:4]
+    with pytest.raises(UserError, match="no question that was asked counts for mme_cognition_score; ask more"):
+        play("mme", ["Yes", "No"] * 2, prompts=prompts, limit=4, metric="mme_cognition_score")
