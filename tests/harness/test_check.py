@@ -247,12 +247,12 @@ def test_json_holds_everything():
     assert len(data["results"]) == 2 * len(PROPERTIES)
 
 
-def test_matrix_counts_by_family():
+def test_matrix_counts_by_family_and_names_options():
     assert matrix([made_report("seed"), made_report()]).splitlines() == [
         "| pruner | a | b |",
         "| --- | --- | --- |",
-        f"| mine | {len(PROPERTIES) - 1} pass, 1 FAIL | unsupported |",
-        f"| mine | {len(PROPERTIES)} pass | unsupported |",
+        f"| mine, `layer: 2` | {len(PROPERTIES) - 1} pass, 1 FAIL | unsupported |",
+        f"| mine, `layer: 2` | {len(PROPERTIES)} pass | unsupported |",
     ]
 
 
