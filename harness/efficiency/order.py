@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import torch
 
-from vtpbench.harness.efficiency.profile import Contestant, Progress, Protocol, profile
+from vtpbench.harness.efficiency.profile import Contestant, Progress, Protocol, profile, require_searchable
 from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord
 from vtpbench.harness.files import write_atomic
 from vtpbench.harness.job import open_device
@@ -66,6 +66,8 @@ def profile_order(order: Order, progress: Progress) -> list[Path]:
     if order.dtype is not None and order.dtype not in get_args(Dtype):
         raise UserError(f"--dtype {order.dtype}: {did_you_mean(order.dtype, get_args(Dtype))}")
     device = open_device(order.device)
+    if order.protocol.batch is None:
+        require_searchable(device)
     tasks = list(_of_suite(order) if order.suite is not None else _of_options(order, device))
     return [_measure(task, order, device, progress) for task in tasks]
 

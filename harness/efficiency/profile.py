@@ -177,11 +177,15 @@ def _finished(row: Row) -> Measured:
     )
 
 
-def _largest_batch(rows: Sequence[Row], protocol: Protocol) -> int:
-    """Search with vanilla, which holds most tokens, then ask the others."""
-    device = rows[0].subject.family.device
+def require_searchable(device: torch.device) -> None:
+    """Raise `UserError` where the largest batch cannot be found."""
     if device.type != "cuda":
         raise UserError(f"--batch max searches the memory of a GPU, the device is {device}; give a number")
+
+
+def _largest_batch(rows: Sequence[Row], protocol: Protocol) -> int:
+    """Search with vanilla, which holds most tokens, then ask the others."""
+    require_searchable(rows[0].subject.family.device)
     fitting = [partial(_fits, row.subject, protocol) for row in rows]
     found = largest_for_all(fitting[1:], largest(fitting[0], LARGEST))
     if not found:

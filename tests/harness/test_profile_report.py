@@ -89,6 +89,7 @@ def test_a_damaged_record_is_skipped_with_a_warning(results: Path) -> None:
         (("report", "paper", "--format", "png"), "--format png draws efficiency records; measure some first"),
         (("report", "nothing-such"), "nothing-such"),
         (("profile", "--model", "demo", "--pruner", "grid: [", "--budget", "16"), "--pruner grid: [: this is not YAML"),
+        (("profile", "efficiency", "--batch", "max", "--device", "cpu"), "--batch max searches the memory of a GPU"),
         (("profile", "--model", "demo", "--pruner", "grd", "--budget", "16"), "did you mean 'grid'?"),
         (("profile", "--model", "demo", "--pruner", "grid", "--budget", "0"), "--budget 0: "),
         (("profile", "--model", "./nowhere", "--pruner", "grid", "--budget", "4"), "no checkpoint folder"),
