@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ class UniformGrid(Pruner):
     """
 
     source: ClassVar[str] = "baseline"
-    scope: ClassVar = "tile"
+    scope: ClassVar[Literal["image", "tile"]] = "tile"
 
     def select(self, view: TokenView) -> Tensor:
         """Take the cell centres."""

@@ -36,7 +36,7 @@ class HiPrune(Pruner):
     """
 
     source: ClassVar[str] = "Liu et al., arXiv:2508.00553"
-    scope: ClassVar = "tile"
+    scope: ClassVar[Literal["image", "tile"]] = "tile"
     alpha: float = 0.1
     object_layer: int | None = None
     neighbours: Literal["flat", "grid"] = "flat"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vtpbench.pruners.base import Keep, Pruner, TokenView, take
 from vtpbench.pruners.cells import cells, largest_cell
@@ -20,7 +20,7 @@ class Pool(Pruner):
     """
 
     source: ClassVar[str] = "baseline"
-    scope: ClassVar = "tile"
+    scope: ClassVar[Literal["image", "tile"]] = "tile"
 
     def reduce(self, view: TokenView) -> Keep:
         """Average each cell; a sum of its own per cell, so the result does not depend on the batch."""

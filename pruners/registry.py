@@ -117,7 +117,7 @@ def _typed(name: str, cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
 
     try:
         hints = get_type_hints(cls)
-    except NameError:  # a stranger's annotations may name what is imported for type checkers only
+    except (NameError, TypeError):  # a stranger's may name what only type checkers import, or, in Python 3.10, a bare ClassVar
         return dict(options)
     typed = dict(options)
     for option, value in options.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class VisionZip(Pruner):
     """
 
     source: ClassVar[str] = "Yang et al., CVPR 2025"
-    scope: ClassVar = "tile"
+    scope: ClassVar[Literal["image", "tile"]] = "tile"
     contextual: int | None = None
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -95,6 +96,11 @@ def test_options_have_the_type_of_their_field(name: str, option: str, value: obj
 def test_numbers_of_yaml_are_taken_where_text_is_meant():
     assert build("sparsevlm", {"version": 2}).version == "2"  # type: ignore[attr-defined] # an option of this pruner
     assert build("hiprune", {"alpha": 1}).alpha == 1.0  # type: ignore[attr-defined] # an option of this pruner
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_annotations_of_built_ins_can_be_read(name: str):
+    assert "scope" in get_type_hints(find(name).load())  # else their options would go unchecked
 
 
 def test_options_of_types_that_only_the_pruner_knows_reach_it(mine: Path):
