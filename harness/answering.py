@@ -164,10 +164,8 @@ class Answerer:
 
 
 def _kept(board: Board, image: ImageTokens, later: Mapping[int, Tensor]) -> Kept:
-    """Note what stays at each cut; where there is none, all that the tower gave."""
-    kept = {0: image.index, **later}
-    layers = sorted({cut.at for cut in image.cuts} or {0})
-    cuts = tuple((layer, tuple(kept[layer].tolist())) for layer in layers if layer in kept)
+    """Note what stays at each cut."""
+    cuts = tuple((layer, tuple(left.tolist())) for layer, left in image.kept(later).items())
     return Kept(board.picture, image.original, board.tiles, cuts)
 
 

@@ -105,8 +105,8 @@ def look(
     tokens = family.select(encoded, [key], watched, budget(encoded.original), [question])[0]
     batch = family.assemble([question], [[tokens]])
     (answer,), trace = family.generate(batch, watched, longest)
-    kept = {0: tokens.index, **(trace.kept[0] if batch.images else {})}
-    stops = [_stop(pruner, at, kept[at], choices) for at in sorted({cut.at for cut in tokens.cuts} or {0}) if at in kept]
+    kept = tokens.kept(trace.kept[0] if batch.images else {})
+    stops = [_stop(pruner, at, left, choices) for at, left in kept.items()]
     return Look(tokens.original, tokens.grid, bool(sizes), bool(tokens.cuts), tuple(stops), answer)
 
 

@@ -75,8 +75,8 @@ class EfficiencyTable:
 
 def build(records: Iterable[EfficiencyRecord], accuracy: Iterable[Record] = ()) -> list[EfficiencyTable]:
     """Make a table of each record; accuracy of the same model stands beside, found by pruner's label and budget."""
-    known = _accuracies(accuracy)
     ordered = sorted(records, key=lambda record: (record.model.label, record.load.batch, record.created))
+    known = _accuracies(accuracy) if ordered else {}
     return [_table(record, known) for record in ordered]
 
 
@@ -87,6 +87,11 @@ def spread(values: Sequence[float]) -> Spread:
     low, middle, high = quantiles(values, n=4, method="inclusive")
     reach = FENCE * (high - low)
     return Spread(middle, low, high, sum(value < low - reach or value > high + reach for value in values))
+
+
+def milliseconds(value: float) -> str:
+    """Print three significant digits, and no exponent."""
+    return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"
 
 
 def _table(record: EfficiencyRecord, accuracy: Mapping[tuple[str, str, str], float]) -> EfficiencyTable:

@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread
+from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, milliseconds
 from vtpbench.report.layout import NONE, clean, share
 from vtpbench.report.markdown import escape
 
@@ -65,11 +65,7 @@ def _stage(row: EfficiencyRow, stage: str) -> str:
 
 
 def _timing(value: Spread | None) -> str:
-    return NONE if value is None else f"{_ms(value.median)} ({_ms(value.iqr)})"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"
+    return NONE if value is None else f"{milliseconds(value.median)} ({milliseconds(value.iqr)})"
 
 
 def _number(value: float | None, digits: int) -> str:

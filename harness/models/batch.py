@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -38,6 +39,14 @@ class ImageTokens:
     def later_cuts(self) -> tuple[Cut, ...]:
         """What remains to be done inside the language model."""
         return tuple(c for c in self.cuts if c.at > 0)
+
+    def kept(self, later: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Find what stays at each cut, places among the original tokens; where there is no cut, all that the tower gave.
+
+        `later` is the decoder's trace of this image: what stays at the cuts inside.
+        """
+        left = {0: self.index, **later}
+        return {at: left[at] for at in sorted({cut.at for cut in self.cuts} or {0}) if at in left}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vtpbench.harness.efficiency.record import EfficiencyRecord
-from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, build
+from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, build, milliseconds
 from vtpbench.report.layout import clean
 from vtpbench.report.rounding import half_up
 from vtpbench.report.settings import is_vanilla
@@ -108,11 +108,6 @@ def axes(rows: Sequence[Row], found: Sequence[Profile]) -> list[Axis]:
         more = f", {profile.conditions}" if several else ""
         possible += _profiled(profile, str(number), more)
     return [axis for axis in possible if any(axis.cost(row) for row in rows)]
-
-
-def milliseconds(value: float) -> str:
-    """Print three significant digits, and no exponent."""
-    return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"
 
 
 def _tokens(row: Row) -> Cost | None:

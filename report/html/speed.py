@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vtpbench.report.efficiency import EfficiencyRow, Spread
-from vtpbench.report.html.costs import Operations, Profile, milliseconds
+from vtpbench.report.efficiency import EfficiencyRow, Spread, milliseconds
+from vtpbench.report.html.costs import Operations, Profile
 from vtpbench.report.layout import NONE, clean
 
 
