@@ -69,13 +69,12 @@ class Album:
         picture = f"{name}-{width}x{height}"
         path = picture_path(self.folder, picture)
         assert path is not None, "names of images are content hashes"
-        self._write(path, canvas.convert("RGB").resize((width, height)))
+        if not path.exists():
+            self._write(path, canvas.convert("RGB").resize((width, height)))
         return Board(picture, _tiles(boxes, grid, width, height))
 
     def _write(self, path: Path, picture: Image) -> None:
-        """Write a picture unless it is there; one at a time, since runs of different cells may show the same image."""
-        if path.exists():
-            return
+        """Write a picture; one at a time, since runs of different cells may show the same image."""
         stream = io.BytesIO()
         picture.save(stream, "JPEG", quality=QUALITY, optimize=True)
         lock = self.folder / "locks" / "pictures.lock"

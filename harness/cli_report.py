@@ -71,17 +71,17 @@ def report_command(
         if found is None:
             raise UserError("name a suite or a folder of results as well: published figures have no samples of their own")
         return _print(render_sheet(_compared(tables, against) if against else _flipped(found), format_ or "markdown"), out)
+    if format_ == "html":
+        from vtpbench.report.html import html
+
+        page = html(tables, found.samples, found.pictures, speed) if found else html(tables, efficiency=speed)
+        return _print(page, out)
     efficiency = build(speed, found.records if found else ())
     if format_ is None and out is None and (screen := console(sys.stdout)).is_terminal:
         from vtpbench.report.efficiency_text import EfficiencyTerminal
         from vtpbench.report.terminal import Terminal
 
         return screen.print(Terminal(tables), EfficiencyTerminal(efficiency), sep="")
-    if format_ == "html":
-        from vtpbench.report.html import html
-
-        page = html(tables, found.samples, found.pictures, speed) if found else html(tables, efficiency=speed)
-        return _print(page, out)
     _print(_written(tables, efficiency, found, format_ or "markdown"), out)
 
 

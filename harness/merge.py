@@ -113,9 +113,9 @@ def _write(copies: Sequence[Copy], target: Store, merged: Merged) -> None:
     best = _best(copies)
     merged.copies += len(copies) - 1 - bool(there and len(copies) > 1)
     equals = [best, *(copy for copy in copies if copy.record.status == best.record.status)]
-    tables = [copy for copy in equals if copy.samples.exists()]
+    tables = [(copy, _pictured(copy.samples)) for copy in equals if copy.samples.exists()]
     if tables:
-        _write_samples(max(tables, key=lambda copy: len(_pictured(copy.samples))), target)
+        _write_samples(*max(tables, key=lambda table: len(table[1])), target)
     if best in there:
         merged.known += 1
         return
@@ -125,12 +125,12 @@ def _write(copies: Sequence[Copy], target: Store, merged: Merged) -> None:
     target.add(best.record)
 
 
-def _write_samples(copy: Copy, target: Store) -> None:
-    """Bring a per-sample table to the target, its pictures first; of equal tables, the one that names most."""
+def _write_samples(copy: Copy, pictured: Sequence[str], target: Store) -> None:
+    """Bring a per-sample table to the target, the pictures that it names first."""
     own = target.samples_path(copy.record.cell_id)
     if copy.samples.resolve() == own.resolve():
         return
-    for name in sorted({image["picture"] for images in _pictured(copy.samples) for image in json.loads(images)}):
+    for name in sorted({image["picture"] for images in pictured for image in json.loads(images)}):
         picture = copy.store.picture(name)
         if picture is not None and target.picture(name) is None:
             target.save_picture(name, picture)
