@@ -9,6 +9,7 @@ from typing import Any
 
 from vtpbench.harness.efficiency.record import BEFORE_FIRST_TOKEN, STAGES, EfficiencyRecord, Measured
 from vtpbench.harness.record import Record
+from vtpbench.report.efficiency_join import Key, accuracies, key_of_measured
 from vtpbench.report.table import build as build_accuracy
 
 FENCE = 1.5
@@ -74,10 +75,15 @@ class EfficiencyTable:
 
 
 def build(records: Iterable[EfficiencyRecord], accuracy: Iterable[Record] = ()) -> list[EfficiencyTable]:
-    """Make a table of each record; accuracy of the same model stands beside, found by pruner's label and budget."""
-    ordered = sorted(records, key=lambda record: (record.model.label, record.load.batch, record.created))
-    known = _accuracies(accuracy) if ordered else {}
-    return [_table(record, known) for record in ordered]
+    """Make a table of each record; accuracy of the same model stands beside, as the tables of `accuracy` give it."""
+    found = ordered(records)
+    known = accuracies(build_accuracy(list(accuracy))) if found else {}
+    return [table_of(record, known) for record in found]
+
+
+def ordered(records: Iterable[EfficiencyRecord]) -> list[EfficiencyRecord]:
+    """Sort records in the order in which a report shows them."""
+    return sorted(records, key=lambda record: (record.model.label, record.load.batch, record.created))
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -94,7 +100,8 @@ def milliseconds(value: float) -> str:
     return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"
 
 
-def _table(record: EfficiencyRecord, accuracy: Mapping[tuple[str, str, str], float]) -> EfficiencyTable:
+def table_of(record: EfficiencyRecord, accuracy: Mapping[Key, float]) -> EfficiencyTable:
+    """Make the table of one record; `accuracy` is what is known of any model."""
     vanilla = record.rows[0]
     rows = tuple(_row(record, row, vanilla, accuracy) for row in record.rows)
     load, environment = record.load, record.machine.environment
@@ -120,9 +127,7 @@ def _outliers(rows: Sequence[EfficiencyRow]) -> str:
     return f"; {count} outliers among the end-to-end times, none left out" if count else ""
 
 
-def _row(
-    record: EfficiencyRecord, row: Measured, vanilla: Measured, accuracy: Mapping[tuple[str, str, str], float]
-) -> EfficiencyRow:
+def _row(record: EfficiencyRecord, row: Measured, vanilla: Measured, accuracy: Mapping[Key, float]) -> EfficiencyRow:
     names: dict[str, Any] = {"pruner": row.pruner.label, "budget": row.budget.label, "status": row.status}
     if row.observed is None:
         return EfficiencyRow(**names, reason=row.reason or "")
@@ -143,7 +148,7 @@ def _row(
         pruner_gflops=exact.pruner / 1e9,
         kv_mib=row.kv_bytes / 2**20,
         peak_mib=None if row.peak_bytes is None else row.peak_bytes / 2**20,
-        accuracy=accuracy.get((record.model.label, row.pruner.label, row.budget.label)),
+        accuracy=accuracy.get(key_of_measured(record, row)),
     )
 
 
@@ -161,14 +166,3 @@ def _break_even(rows: Sequence[EfficiencyRow]) -> dict[str, str]:
         if own:
             found[label] = max(faster, key=lambda row: row.tokens or 0).budget if faster else "none of those measured"
     return found
-
-
-def _accuracies(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
-    """Relative accuracy by model, pruner and budget, as the accuracy table gives it."""
-    known = {}
-    for table in build_accuracy(list(records)):
-        for row in (row for block in table.blocks for row in block.rows):
-            sources = [record for entry in row.entries for record in entry.records]
-            if row.average is not None and sources:
-                known[(sources[0].model.label, sources[0].pruner.label, sources[0].budget.label)] = row.average
-    return known

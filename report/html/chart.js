@@ -1,5 +1,5 @@
-const MARGIN = { left: 52, right: 18, top: 14, bottom: 46 }
 const ROOM_FOR_NAMES = 560 // narrower charts leave the names to the filters above, which carry the same markers
+const LONGEST_NAME = 24
 const NAME_HEIGHT = 16
 const NEAR = 7
 
@@ -20,27 +20,37 @@ function logTicks(low, high) {
   return found.filter((value) => value >= low && value <= high)
 }
 
-/** Points that nothing beats: whatever costs no more is less accurate. */
-function paretoFront(points, key) {
-  const front = []
-  for (const point of [...points].sort((a, b) => a.x[key] - b.x[key] || b.y - a.y)) {
-    if (!front.length || point.y > front.at(-1).y) front.push(point)
+const shortened = (name) => (name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name)
+const roomFor = (name) => 7.5 * shortened(name).length + 30
+
+/** Move each name by steps until neither those before it nor those that are `fixed` stand in its way. */
+function moveApart(names, fixed, step) {
+  const placed = [...fixed]
+  for (const name of names) {
+    const overlaps = (other) => other.left < name.left + name.size && name.left < other.left + other.size
+    const inTheWay = () => placed.find((other) => Math.abs(other.y - name.y) < NAME_HEIGHT - 0.01 && overlaps(other))
+    while (inTheWay()) name.y = inTheWay().y + step
+    placed.push(name)
   }
-  return front
 }
 
-/** Accuracy against a cost, drawn anew for every width, filter and axis. */
+/**
+ * Points, joined for each pruner and named, drawn anew for every width, filter and choice.
+ *
+ * A subclass says what they stand for: `read` gives a point's `x`, `y`, `interval` and `facts` under a choice, or null where
+ * they are not known; `limits` gives the ends of both axes; `reason` says why a point is not drawn.
+ */
 class Chart {
-  constructor(part, axes, points) {
-    this.figure = find(part, 'figure.chart')
-    this.svg = find(this.figure, 'svg')
-    this.tip = find(this.figure, '.tip')
+  constructor(figure, choices, points) {
+    this.figure = figure
+    this.svg = find(figure, 'svg')
+    this.tip = find(figure, '.tip')
     this.points = points
-    this.axes = axes
+    this.choices = choices
     this.shown = new Set()
-    this.select = find(this.figure, 'select')
-    this.select.append(...axes.map((axis) => option(axis.label, axis.key)))
-    this.select.parentElement.hidden = axes.length < 2
+    this.select = find(figure, 'select')
+    this.select.append(...choices.map((choice) => option(choice.label, choice.key)))
+    this.select.parentElement.hidden = choices.length < 2
     this.select.addEventListener('change', () => this.draw())
     this.svg.addEventListener('keydown', (event) => this.move(event))
     const canvas = this.svg.parentElement
@@ -54,74 +64,84 @@ class Chart {
 
   draw() {
     const width = this.svg.parentElement.clientWidth
-    const axis = this.axes.find((one) => one.key === this.select.value)
-    if (!axis || !width) return
-    this.tell(axis)
+    const choice = this.choices.find((one) => one.key === this.select.value)
+    if (!choice || !width) return
+    this.tell(choice)
     this.width = width
     const height = Math.round(Math.min(460, Math.max(300, width * 0.52)))
     this.hideTip()
     this.svg.setAttribute('viewBox', `0 0 ${width} ${height}`)
     this.svg.setAttribute('height', height)
-    const measured = this.points.filter((point) => point.x[axis.key] !== null)
-    const points = measured.filter((point) => this.shown.has(point.row))
-    if (points.length) this.scale(points, axis, width, height)
-    else this.scale(measured, axis, width, height)
-    const places = points.map((point) => ({ ...point, at: [this.x(point.x[axis.key]), this.y(point.y)] }))
+    const known = this.points.flatMap((point) => this.read(point, choice) ?? [])
+    const points = known.filter((point) => this.shown.has(point.row))
+    this.scale(points.length ? points : known, known, choice, height)
+    const places = points.map((point) => ({ ...point, at: this.place(point) }))
     const complete = places.filter((point) => !point.partial)
     this.svg.replaceChildren(
-      this.frame(axis, width, height),
-      this.front(paretoFront(complete, axis.key)),
+      this.frame(choice, height),
+      ...this.behind(complete),
       ...this.curves(complete),
-      ...(width < ROOM_FOR_NAMES ? [] : this.names(places, width, height)),
-      ...this.markers(places, axis),
+      ...(width < ROOM_FOR_NAMES ? [] : this.names(places)),
+      ...this.markers(places),
     )
   }
 
-  /** Say where the cost comes from, and which of the rows shown have none. */
-  tell(axis) {
-    const [source, missing] = ['.source', '.missing'].map((name) => find(this.figure, name))
-    source.textContent = `Cost as profiled: ${axis.source}.`
-    source.hidden = !axis.source
-    const rows = this.points.filter((point) => this.shown.has(point.row) && point.x[axis.key] === null)
-    missing.textContent = `Not drawn, since their cost is not known: ${rows.map((point) => `${point.label}, ${point.budget}`).join('; ')}.`
+  /** Say which of the rows shown are not drawn. */
+  tell(choice) {
+    const missing = find(this.figure, '.missing')
+    const rows = this.points.filter((point) => this.shown.has(point.row) && !this.read(point, choice))
+    missing.textContent = `Not drawn, since ${this.reason}: ${rows.map((point) => `${point.label}, ${point.budget}`).join('; ')}.`
     missing.hidden = !rows.length
   }
 
-  scale(points, axis, width, height) {
-    const xs = points.map((point) => point.x[axis.key])
-    const ys = points.flatMap((point) => [point.y, ...(point.interval ?? [])])
-    const warp = axis.log ? Math.log : (value) => value
-    const pad = axis.log ? 1.12 : 1 + 0.04
-    this.domain = axis.log ? [Math.min(...xs) / pad, Math.max(...xs) * pad] : [0, Math.max(...xs) * pad]
-    const spread = Math.max(Math.max(...ys, 100) - Math.min(...ys), 5)
-    this.range = [Math.max(0, Math.min(...ys) - 0.08 * spread), Math.max(...ys, 100) + 0.04 * spread]
-    const across = (width - MARGIN.left - MARGIN.right) / (warp(this.domain[1]) - warp(this.domain[0]))
-    const up = (height - MARGIN.top - MARGIN.bottom) / (this.range[1] - this.range[0])
-    this.x = (value) => MARGIN.left + across * (warp(value) - warp(this.domain[0]))
-    this.y = (value) => height - MARGIN.bottom - up * (value - this.range[0])
+  margins() {
+    return { left: 52, right: 18, top: 14, bottom: 46 }
   }
 
-  frame(axis, width, height) {
-    const [left, right, bottom] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom]
+  scale(points, known, choice, height) {
+    const margin = this.margins(known)
+    const warp = choice.log ? Math.log : (value) => value
+    const { domain, range } = this.limits(points, known, choice)
+    this.edges = { left: margin.left, right: this.width - margin.right, top: margin.top, bottom: height - margin.bottom }
+    const across = (this.edges.right - this.edges.left) / (warp(domain[1]) - warp(domain[0]))
+    const up = (this.edges.bottom - this.edges.top) / (range[1] - range[0])
+    this.x = (value) => this.edges.left + across * (warp(value) - warp(domain[0]))
+    this.y = (value) => this.edges.bottom - up * (value - range[0])
+    this.domain = domain
+    this.range = range
+  }
+
+  place(point) {
+    return [this.x(point.x), this.y(point.y)]
+  }
+
+  frame(choice, height) {
+    const { left, right, top, bottom } = this.edges
     const frame = svg('g', { class: 'frame', 'aria-hidden': 'true' })
-    const text = (x, y, anchor, words, more = {}) => svg('text', { x, y, 'text-anchor': anchor, ...more }, words)
     for (const value of ticks(...this.range, 6)) {
       const y = this.y(value)
-      const kind = value === 100 ? 'hundred' : 'grid'
-      frame.append(svg('line', { class: kind, x1: left, x2: right, y1: y, y2: y }), text(left - 8, y + 4, 'end', `${value} %`))
+      const { words, kind } = this.level(value)
+      frame.append(svg('line', { class: kind, x1: left, x2: right, y1: y, y2: y }), this.text(left - 8, y + 4, 'end', words))
     }
-    for (const value of axis.log ? logTicks(...this.domain) : ticks(...this.domain, width / 90)) {
+    for (const value of choice.log ? logTicks(...this.domain) : ticks(...this.domain, (right - left) / 90)) {
       const x = this.x(value)
-      frame.append(svg('line', { class: 'grid', x1: x, x2: x, y1: MARGIN.top, y2: bottom }), text(x, bottom + 18, 'middle', String(value)))
+      frame.append(svg('line', { class: 'grid', x1: x, x2: x, y1: top, y2: bottom }), this.text(x, bottom + 18, 'middle', String(value)))
     }
-    frame.append(text(width / 2, height - 6, 'middle', axis.title + (axis.log ? ' (log scale)' : ''), { class: 'title' }))
+    frame.append(this.text((left + right) / 2, height - 6, 'middle', this.title(choice)))
     return frame
   }
 
-  /** A staircase: between two of its points nothing was measured. */
-  front(points) {
-    const steps = points.map(({ at: [x, y] }, i) => (i ? `H${x}V${y}` : `M${x} ${y}`)).join('')
-    return svg('path', { class: 'front', d: steps, 'aria-hidden': 'true' })
+  text(x, y, anchor, words) {
+    return svg('text', { x, y, 'text-anchor': anchor }, words)
+  }
+
+  /** Words for a line across, and its kind. */
+  level(value) {
+    return { words: String(value), kind: 'grid' }
+  }
+
+  behind() {
+    return []
   }
 
   series(points) {
@@ -136,41 +156,47 @@ class Chart {
     )
   }
 
-  /** Name each pruner at its dearest point; names that would overlap move down, with a line to where they belong. */
-  names(points, width, height) {
-    const placed = []
+  /** Name each pruner at its last point, with a line to it where names that would overlap are moved. */
+  names(points) {
+    const names = []
     for (const end of this.series(points).map((series) => series.at(-1)).sort((a, b) => a.at[1] - b.at[1])) {
-      const [x, top] = end.at
-      const words = end.label.length > 24 ? `${end.label.slice(0, 23)}…` : end.label
-      const size = 7.5 * words.length + 30
-      const flipped = x + size > width
-      const column = placed.find((other) => Math.abs(other.x - x) < 2 * NEAR)?.x ?? x // names of one budget stand below each other
-      let y = flipped ? top + 20 : top
-      const inTheWay = () => placed.find((other) => Math.abs(other.y - y) < NAME_HEIGHT - 0.01 && Math.abs(other.x - x) < size)
-      while (!flipped && inTheWay()) y = inTheWay().y + NAME_HEIGHT
-      if (!flipped) y = Math.min(y, height - MARGIN.bottom - 6)
-      placed.push({ x: column, y })
-      const group = svg('g', { class: 'name', 'aria-hidden': 'true' })
-      if (!flipped) group.append(svg('polyline', { class: `leader ${colour(end.pruner)}`, points: `${x + 7},${top} ${column + 20},${y} ${column + 24},${y}` }))
-      group.append(svg('text', flipped ? { x: x + 6, y, 'text-anchor': 'end' } : { x: column + 28, y: y + 4 }, words))
-      end.name = group
+      const [x, y] = end.at
+      const size = roomFor(end.label)
+      const flipped = x + size > this.width
+      const column = names.find((other) => Math.abs(other.column - x) < 2 * NEAR)?.column ?? x // names of one budget stand below each other
+      names.push({ end, flipped, column, size, left: flipped ? x - size : column, y: flipped ? y + 20 : y })
     }
-    return this.series(points).map((series) => series.at(-1).name)
+    const [fixed, free] = [true, false].map((flipped) => names.filter((name) => name.flipped === flipped))
+    moveApart(free, fixed, NAME_HEIGHT)
+    for (const name of free) name.y = Math.min(name.y, this.edges.bottom - 6)
+    moveApart(free.reverse(), fixed, -NAME_HEIGHT) // those that the bottom stopped push the others up
+    return names.map((name) => this.name(name))
   }
 
-  markers(points, axis) {
-    const ordered = [...points].sort((a, b) => a.at[0] - b.at[0] || a.at[1] - b.at[1])
+  name({ end, flipped, column, y }) {
+    const [x, top] = end.at
+    const group = svg('g', { class: 'name', 'aria-hidden': 'true' })
+    if (!flipped) group.append(svg('polyline', { class: `leader ${colour(end.pruner)}`, points: `${x + 7},${top} ${column + 20},${y} ${column + 24},${y}` }))
+    group.append(flipped ? this.text(x + 6, y, 'end', shortened(end.label)) : this.text(column + 28, y + 4, 'start', shortened(end.label)))
+    return group
+  }
+
+  ordered(points) {
+    return [...points].sort((a, b) => a.at[0] - b.at[0] || a.at[1] - b.at[1])
+  }
+
+  markers(points) {
+    const ordered = this.ordered(points)
     return ordered.map((point, i) => {
-      const words = this.words(point, axis).join(', ')
       const group = svg('g', {
         class: `point${point.partial ? ' partial' : ''}`,
         transform: `translate(${point.at[0]} ${point.at[1]})`,
         tabindex: i ? -1 : 0,
         role: 'img',
-        'aria-label': words,
+        'aria-label': [point.label, ...point.facts].join(', '),
       })
-      group.append(svg('circle', { class: 'target', r: 12 }), ...this.errorBar(point), marker(point.pruner))
-      const show = () => this.showTip(point, ordered, axis)
+      group.append(svg('circle', { class: 'target', r: 12 }), ...this.picture(point))
+      const show = () => this.showTip(point, ordered)
       group.addEventListener('focus', show)
       group.addEventListener('pointerenter', show)
       group.addEventListener('blur', () => this.hideTip())
@@ -179,25 +205,23 @@ class Chart {
     })
   }
 
+  /** What stands at a point. */
+  picture(point) {
+    return [...this.errorBar(point), marker(point.pruner)]
+  }
+
   errorBar(point) {
     if (!point.interval) return []
     const [y2, y1] = point.interval.map((value) => this.y(value) - point.at[1])
     return [svg('line', { class: `error ${colour(point.pruner)}`, x1: 0, x2: 0, y1, y2 })]
   }
 
-  words(point, axis) {
-    const interval = point.interval ? [`95 % interval ${point.intervalText}`] : []
-    const facts = [point.label, point.budget, `Avg ${point.yText}`, ...interval, point.xText[axis.key]]
-    return point.partial ? [...facts, `only ${point.partial} benchmarks: not on the front`] : facts
-  }
-
   /** Say what lies under a point: several rows may. */
-  showTip(point, points, axis) {
+  showTip(point, points) {
     const near = points.filter((other) => Math.hypot(other.at[0] - point.at[0], other.at[1] - point.at[1]) < NEAR)
-    const lines = [point, ...near.filter((other) => other !== point)].map((one) => {
-      const [name, ...facts] = this.words(one, axis)
-      return html('p', {}, html('strong', {}, html('bdi', {}, name)), html('span', {}, facts.join(' · ')))
-    })
+    const lines = [point, ...near.filter((other) => other !== point)].map(({ label, facts }) =>
+      html('p', {}, html('strong', {}, html('bdi', {}, label)), html('span', {}, facts.join(' · '))),
+    )
     this.tip.replaceChildren(...lines)
     this.tip.hidden = false
     const room = this.svg.parentElement.clientWidth - this.tip.offsetWidth

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vtpbench.harness.efficiency.record import EfficiencyRecord
-from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, build, milliseconds
+from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, milliseconds, ordered, table_of
+from vtpbench.report.efficiency_join import accuracies, key_of_answers, key_of_measured
 from vtpbench.report.layout import clean
 from vtpbench.report.rounding import half_up
 from vtpbench.report.settings import is_vanilla
@@ -73,30 +74,15 @@ class Profile:
         return budget.tokens or (vanilla if budget.ratio is None else budget.ratio * vanilla)
 
     def row(self, row: Row) -> EfficiencyRow | None:
-        """Find what was measured of a row of an accuracy table, by the labels of model, pruner and budget."""
-        names = _names(row)
-        if names is None or names[0] != self.record.model.label:
-            return None
-        if is_denominator(row):
-            return self.table.rows[0]
-        return next((found for found in self.table.rows[1:] if (found.pruner, found.budget) == names[1:]), None)
+        """Find what was measured of a row of an accuracy table."""
+        key, rows = key_of_answers(row), zip(self.record.rows, self.table.rows, strict=True)
+        return next((shown for measured, shown in rows if key_of_measured(self.record, measured) == key), None)
 
 
 def profiles(records: Sequence[EfficiencyRecord], tables: Sequence[Table]) -> list[Profile]:
     """Make the table of each record; accuracies are those of the first of `tables` that has the row."""
-    rows = [row for table in tables for block in table.blocks for row in block.rows if row.average is not None]
-    found = []
-    for record in sorted(records, key=lambda record: (record.model.label, record.load.batch, record.created)):
-        (table,) = build([record])
-        profile = Profile(record, table)
-        accuracies: dict[int, float] = {}
-        for row in rows:
-            measured = profile.row(row)
-            if measured is not None and row.average is not None:
-                accuracies.setdefault(id(measured), row.average)
-        joined = tuple(replace(row, accuracy=accuracies.get(id(row))) for row in table.rows)
-        found.append(Profile(record, replace(table, rows=joined)))
-    return found
+    known = accuracies(tables)
+    return [Profile(record, table_of(record, known)) for record in ordered(records)]
 
 
 def axes(rows: Sequence[Row], found: Sequence[Profile]) -> list[Axis]:
@@ -122,6 +108,11 @@ def _time(value: Spread | None) -> Cost | None:
 
 _NAME = "Observed vision tokens per layer"
 TOKENS = Axis("tokens", _NAME, _NAME, True, "", _tokens)
+TIMES: dict[str, tuple[str, Callable[[EfficiencyRow], Spread | None]]] = {
+    "ttft": ("Time to first token, ms", lambda row: row.ttft_ms),
+    "total": ("End to end time, ms", lambda row: row.total_ms),
+}
+"""Label and spread of each time that the charts share, by its key."""
 
 
 def _measures(unit: Operations) -> dict[str, tuple[str, Callable[[EfficiencyRow], Cost | None]]]:
@@ -133,9 +124,7 @@ def _measures(unit: Operations) -> dict[str, tuple[str, Callable[[EfficiencyRow]
     return {
         "exact": (f"{unit.name} to the first token", lambda row: operations(row.exact_tflops)),
         "table4": (f"{unit.name} of the prefill, as in Table 4", lambda row: operations(row.table4_tflops)),
-        "ttft": ("Time to first token, ms", lambda row: _time(row.ttft_ms)),
-        "total": ("End to end time, ms", lambda row: _time(row.total_ms)),
-    }
+    } | {key: (label, lambda row, of=of: _time(of(row))) for key, (label, of) in TIMES.items()}
 
 
 def _profiled(profile: Profile, key: str, more: str) -> Iterator[Axis]:
@@ -147,12 +136,6 @@ def _profiled(profile: Profile, key: str, more: str) -> Iterator[Axis]:
             return None if measured is None else of(measured)
 
         yield Axis(f"{name}-{key}", title + more, title, False, source, cost)
-
-
-def _names(row: Row) -> tuple[str, str, str] | None:
-    """Labels of a row's model, pruner and budget."""
-    records = [record for entry in row.entries for record in entry.records]
-    return (records[0].model.label, records[0].pruner.label, records[0].budget.label) if records else None
 
 
 def is_denominator(row: Row) -> bool:

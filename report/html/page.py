@@ -23,7 +23,7 @@ from vtpbench.report.table import Table
 if TYPE_CHECKING:
     from vtpbench.report.stats.evidence import Samples
 
-SCRIPTS = ("core.js", "table.js", "chart.js", "gallery.js", "samples.js", "start.js")
+SCRIPTS = ("core.js", "table.js", "chart.js", "accuracy_chart.js", "time_chart.js", "gallery.js", "samples.js", "start.js")
 """Parts of the one script, in order."""
 _HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -49,10 +49,11 @@ def html(
     sections = [section(table, f"t{number}", measured) for number, table in enumerate(tables, 1)]
     limit = per_cell(tables)
     embedded = [embed(_data(part, browser(part, samples, limit, gallery))) for part in sections]
+    speeds = [speed_section(one, f"e{number}", _numbers(one, sections)) for number, one in enumerate(measured, 1)]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_asset("page.html.jinja")).render(
         parts=list(zip(sections, embedded, strict=True)),
-        speeds=[speed_section(one, f"e{number}", _numbers(one, sections)) for number, one in enumerate(measured, 1)],
+        speeds=[(part, embed({"choices": part.choices, "points": part.points})) for part in speeds],
         gallery=embed(gallery.data()) if gallery.data()["boards"] else None,
         policy=_policy(style, script),
         style=Markup(style),  # these two are ours, not data

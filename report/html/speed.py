@@ -1,12 +1,14 @@
-"""What the page shows of efficiency records: a table each, with the same colours and shapes as in the tables of accuracy."""
+"""What the page shows of efficiency records: a table and a chart each, with the colours and shapes of the tables of accuracy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vtpbench.report.efficiency import EfficiencyRow, Spread, milliseconds
 from vtpbench.report.html.costs import Operations, Profile
+from vtpbench.report.html.times import choices, point
 from vtpbench.report.layout import NONE, clean
 
 
@@ -23,6 +25,7 @@ class Amount:
 class SpeedLine:
     """One row; `pruner` is the number of its colour and shape, -1 = vanilla."""
 
+    id: str
     pruner: int
     label: str
     amounts: tuple[Amount, ...]
@@ -37,6 +40,11 @@ class SpeedSection:
     header: tuple[tuple[str, str], ...]
     """Names of columns, and how a first click sorts them: best first."""
     lines: tuple[SpeedLine, ...]
+    pruners: tuple[tuple[int, str], ...]
+    """Number and label of each pruner, vanilla first."""
+    choices: list[dict[str, str]]
+    points: list[dict[str, Any]]
+    """Empty where vanilla stands alone."""
     notes: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
 
@@ -87,16 +95,21 @@ def speed_section(profile: Profile, name: str, numbers: Mapping[str, int]) -> Sp
     styles = {**numbers, **{label: first + i for i, label in enumerate(further)}, clean(rows[0].pruner): -1}
     columns = _columns(profile.operations).items()
     shown = {column: of for column, of in columns if any(of(row).key is not None for row in rows)}
+    lines = tuple(
+        _line(row, f"{name}-{number}", styles[clean(row.pruner)], profile.budget_tokens(number), list(shown.values()))
+        for number, row in enumerate(rows)
+    )
+    points = [point(row, line.id, line.pruner) for row, line in zip(rows, lines, strict=True)]
     even = ", ".join(f"{pruner} {budget}" for pruner, budget in profile.table.break_even.items())
     facts = (("break-even budget", f"largest with a TTFT below vanilla's: {even}"),) * bool(even) + profile.table.footer
     return SpeedSection(
         id=name,
         title=f"Efficiency: {clean(profile.table.title)}",
         header=(("Pruner", "ascending"), *((name, _first(name)) for name in ("Budget", *shown))),
-        lines=tuple(
-            _line(row, styles[clean(row.pruner)], profile.budget_tokens(number), list(shown.values()))
-            for number, row in enumerate(rows)
-        ),
+        lines=lines,
+        pruners=tuple({line.pruner: line.label for line in lines}.items()),
+        choices=choices(rows),
+        points=points if any(row.status == "ok" for row in rows[1:]) else [],
         notes=tuple(map(clean, profile.table.notes)),
         facts=facts,
     )
@@ -106,8 +119,10 @@ def _first(name: str) -> str:
     return "descending" if name.startswith("Accuracy") or name.endswith(("speed-up", "Budget")) else "ascending"
 
 
-def _line(row: EfficiencyRow, number: int, budget: float, columns: Sequence[Callable[[EfficiencyRow], Amount]]) -> SpeedLine:
+def _line(
+    row: EfficiencyRow, name: str, number: int, budget: float, columns: Sequence[Callable[[EfficiencyRow], Amount]]
+) -> SpeedLine:
     amounts = [of(row) for of in columns]
     if row.status != "ok":
         amounts = [Amount(row.status, None), *(Amount("", None) for _ in columns[1:])]
-    return SpeedLine(number, clean(row.pruner), (Amount(clean(row.budget), budget), *amounts))
+    return SpeedLine(name, number, clean(row.pruner), (Amount(clean(row.budget), budget), *amounts))

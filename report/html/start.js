@@ -11,13 +11,14 @@ for (const place of findAll(document, '.marker')) {
 const gallery = new Gallery(JSON.parse(find(document, '#gallery')?.textContent ?? '{}'))
 for (const part of findAll(document, 'section.accuracy')) {
   const { axes, points, samples } = JSON.parse(find(part, 'script.data').textContent)
-  const chart = new Chart(part, axes, points)
-  new Scores(part, (rows) => chart.show(rows))
+  const chart = new AccuracyChart(find(part, 'figure.chart'), axes, points)
+  new Scores(part, (rows) => chart.show(rows)).show()
   new Samples(part, samples.benchmarks, gallery)
 }
 for (const part of findAll(document, 'section.speed')) {
-  const body = find(part, 'tbody')
-  const sorting = new Sorting(body.parentElement, () => body.append(...sorting.ordered().map((row) => row.element)))
+  const { choices, points } = JSON.parse(find(part, 'script.data').textContent)
+  const chart = new TimeChart(find(part, 'figure.chart'), choices, points)
+  new Rows(part, (rows) => chart.show(rows)).show()
 }
 
 document.documentElement.classList.add('scripted')

@@ -35,14 +35,12 @@ class Sorting {
   }
 }
 
-/** Sorting and filtering of the scores; `changed` is told which rows are shown. */
-class Scores {
+/** A table that the boxes above it filter and its headings sort; `changed` is told which rows are shown. */
+class Rows {
   constructor(part, changed) {
     this.part = part
     this.changed = changed
     this.table = find(part, 'table.scores')
-    this.bodies = findAll(this.table, 'tbody')
-    this.flat = this.table.appendChild(html('tbody', {}))
     this.sorting = new Sorting(this.table, () => this.show())
     this.boxes = findAll(part, '.filters input')
     for (const box of this.boxes) box.addEventListener('change', () => this.show())
@@ -50,14 +48,41 @@ class Scores {
       for (const box of this.boxes) box.checked = true
       this.show()
     })
-    this.grouped = find(part, 'input.grouped')
-    this.grouped.addEventListener('change', () => this.show())
-    this.show()
+  }
+
+  chosen(name) {
+    return new Set(this.boxes.filter((box) => box.checked && name in box.dataset).map((box) => box.dataset[name]))
   }
 
   show() {
-    const chosen = (name) => new Set(this.boxes.filter((box) => box.checked && name in box.dataset).map((box) => box.dataset[name]))
-    const [pruners, budgets] = [chosen('pruner'), chosen('budget')]
+    const pruners = this.chosen('pruner')
+    for (const { element, home } of this.sorting.ordered()) {
+      home.append(element)
+      element.hidden = !pruners.has(element.dataset.pruner)
+    }
+    this.tell()
+  }
+
+  tell() {
+    const { rows } = this.sorting
+    const shown = rows.filter((row) => !row.element.hidden)
+    find(this.part, '.count').textContent = `${shown.length} of ${rows.length} rows shown`
+    this.changed(new Set(shown.map((row) => row.element.id)))
+  }
+}
+
+/** The scores, with a body for each budget that can be joined into one. */
+class Scores extends Rows {
+  constructor(part, changed) {
+    super(part, changed)
+    this.bodies = findAll(this.table, 'tbody')
+    this.flat = this.table.appendChild(html('tbody', {}))
+    this.grouped = find(part, 'input.grouped')
+    this.grouped.addEventListener('change', () => this.show())
+  }
+
+  show() {
+    const [pruners, budgets] = [this.chosen('pruner'), this.chosen('budget')]
     const apart = this.grouped.checked
     this.table.classList.toggle('grouped', apart)
     for (const row of this.sorting.ordered()) {
@@ -66,9 +91,6 @@ class Scores {
       row.element.hidden = !pruners.has(row.element.dataset.pruner) || !budgets.has(row.home.dataset.budget)
     }
     for (const body of this.bodies) body.hidden = !apart || !find(body, 'tr.row:not([hidden])')
-    const { rows } = this.sorting
-    const shown = rows.filter((row) => !row.element.hidden)
-    find(this.part, '.count').textContent = `${shown.length} of ${rows.length} rows shown`
-    this.changed(new Set(shown.map((row) => row.element.id)))
+    this.tell()
   }
 }

@@ -89,6 +89,23 @@ def test_accuracy_of_the_same_model_stands_beside(record, matrix) -> None:
     assert grid(build([record])[0])[0][-1] == "peak MiB"
 
 
+def test_accuracy_is_that_of_the_full_run_and_vanilla_is_known_by_any_label(record, matrix) -> None:
+    measured_rows = record.model_copy(update={"rows": [record.rows[0], record.rows[2]]})
+    full = [r for r in matrix if r.benchmark.label == "GQA" and (r.pruner.name == "vanilla" or r.budget.tokens == 16)]
+    called = {"pruner": full[0].pruner.model_copy(update={"label": "unpruned"})}
+    full = [full[0].model_copy(update=called), *full[1:]]
+    (alone,) = build([measured_rows], full)
+    assert [row.accuracy for row in alone.rows] == [100, pytest.approx(100 * 62 / 86.25)]
+    trial = [
+        r.model_copy(
+            update={"cell_id": f"{r.cell_id}-trial", "score": r.score and r.score / (1 + (r.pruner.name != "vanilla")),
+                    "benchmark": r.benchmark.model_copy(update={"limit": 10})}
+        )
+        for r in full
+    ]  # fmt: skip
+    assert build([measured_rows], [*full, *trial]) == [alone]
+
+
 def test_outliers_are_counted_and_stay() -> None:
     assert spread([1.0, 1.0, 1.0, 1.0, 9.0]).outliers == 1
     assert spread([4.0]).median == 4

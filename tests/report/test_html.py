@@ -211,6 +211,17 @@ def test_efficiency_stands_on_the_page_with_accuracy_beside_and_also_alone(
     assert 'class="part speed"' in alone
 
 
+def test_of_several_tables_the_first_gives_the_accuracy_and_vanilla_is_known_by_any_label(
+    record: MakeRecord, profiled: Callable[..., EfficiencyRecord]
+) -> None:
+    full = [record("vanilla", score=80.0, label="unpruned"), record("random", score=60.0)]
+    trial = [record("vanilla", score=80.0, label="unpruned", limit=10), record("random", score=20.0, limit=10)]
+    page = html(build([*trial, *full]), efficiency=[profiled(random=(16,))])
+    (speed,) = re.findall('class="part speed".*', page, re.DOTALL)
+    before_tokens = r'<td data-key=[^>]*>([^<]*)</td>\n<td data-key="(?:144|16)\.0">'
+    assert re.findall(before_tokens, speed) == ["100.0", "75.0"]
+
+
 def test_footer_and_notes_of_the_table_are_on_the_page(matrix: list[Record]) -> None:
     (table,) = build(matrix)
     page = html([table])

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
@@ -32,7 +33,7 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1200,900",
 ]  # fmt: skip
-ENTER, SPACE, RIGHT, TAB = "\ue007", " ", "\ue014", "\ue004"
+ENTER, SPACE, RIGHT, HOME, TAB = "\ue007", " ", "\ue014", "\ue011", "\ue004"
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 HOSTILE = [
     "<img src=x onerror=\"window.hit=1;alert(1)\">",
@@ -265,7 +266,7 @@ def test_the_reader_chooses_the_cost_and_is_told_which_rows_have_none(
     page = html(build(records), efficiency=[profiled(random=(16, 48))])
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     browser.visit(tmp_path / "page.html")
-    points = "return [...document.querySelectorAll('.point')].map(p => p.ariaLabel)"
+    points = "return [...document.querySelectorAll('.accuracy .point')].map(p => p.ariaLabel)"
     begins = """
     const place = document.querySelector('path.front').getAttribute('d').match(/^M([^HV]*)/)[1]
     return document.querySelector(`[transform="translate(${place})"]`).ariaLabel.split(',')[0]
@@ -299,6 +300,123 @@ def test_the_efficiency_table_sorts_best_first_and_what_is_infeasible_stays_last
     browser.press(ENTER)
     assert browser.texts(budgets) == ["all", "48", "16", "16"]
     assert browser.texts(".speed tbody .none")[0] == "infeasible"
+    assert browser.log("browser") == []
+
+
+def unsteady(record: EfficiencyRecord) -> EfficiencyRecord:
+    """Give three repeats a spread: quartiles at 0.9 and 1.2 of the median."""
+    steps = (0.8, 1.0, 1.4)
+    rows = [
+        row.model_copy(update={"times_ms": {stage: [step * ms for step, ms in zip(steps, times, strict=True)]
+                                            for stage, times in row.times_ms.items()}})
+        for row in record.rows
+    ]  # fmt: skip
+    return record.model_copy(update={"rows": rows})
+
+
+@pytest.fixture
+def timed(browser: Browser, profiled: Callable[..., EfficiencyRecord], tmp_path: Path) -> Browser:
+    """Two models; FastV could not be measured on the first."""
+    records = [profiled(random=(48, 16), slow=(48, 16), fastv=()), profiled(model="z", random=(32,))]
+    (tmp_path / "page.html").write_text(html([], efficiency=[unsteady(record) for record in records]), encoding="utf-8")
+    browser.size(1200, 900)
+    browser.scheme("light")
+    browser.visit(tmp_path / "page.html")
+    return browser
+
+
+TIMED = "return [...document.querySelectorAll('#e1 .point')].map(p => p.ariaLabel)"
+
+
+def test_time_against_tokens_is_drawn_for_each_record_with_vanilla_first(timed: Browser) -> None:
+    assert timed.js(TIMED) == [
+        "vanilla, budget all, 154 ms (quartiles 139 to 185), 144.0 tokens",
+        *(f"{name}, budget 16, 26 ms (quartiles 23.4 to 31.2), 16.0 tokens" for name in ("random", "slow")),
+        *(f"{name}, budget 48, 58 ms (quartiles 52.2 to 69.6), 48.0 tokens" for name in ("random", "slow")),
+    ]
+    assert timed.js("return document.querySelectorAll('#e2 .point').length") == 2
+    assert timed.texts(".missing") == ["Not drawn, since they could not be measured: fastv, budget 16."]
+    assert timed.texts("#e1 .name") == ["vanilla", "random", "slow"]
+    assert timed.log("browser") == []
+
+
+def test_a_bar_reaches_from_quartile_to_quartile_and_vanilla_is_a_line_with_a_band(timed: Browser) -> None:
+    box = "const b = document.querySelector(arguments[0]).getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]"
+    grid = "return [...document.querySelectorAll('#e1 .grid')].slice(0, 2).map(e => e.getBoundingClientRect().top)"
+    zero, first = timed.js(grid)
+    pixels = (zero - first) / float(timed.js("return document.querySelectorAll('#e1 .frame text')[1].textContent"))
+    left, top, right, bottom = timed.js(box, "#e1 .hundred")
+    assert [top, bottom] == pytest.approx([zero - 154 * pixels] * 2, abs=1)
+    assert right - left > 700
+    assert timed.js(box, "#e1 .band") == pytest.approx([left, zero - 184.8 * pixels, right, zero - 138.6 * pixels], abs=1)
+    _, top, _, bottom = timed.js(box, "#e1 .point:not(:first-of-type) .error")
+    assert [top, bottom] == pytest.approx([zero - 31.2 * pixels, zero - 23.4 * pixels], abs=1)
+
+
+def test_the_reader_chooses_what_is_timed(timed: Browser) -> None:
+    assert timed.js("return [...document.querySelector('#e1 select').options].map(o => o.label)") == [
+        "Time to first token, ms", "End to end time, ms", "Time of each further token, ms",
+        "Prefill alone, ms", "Pruner alone, ms",
+        "Speed-up of the first token over vanilla", "Speed-up end to end over vanilla",
+    ]  # fmt: skip
+    timed.choose("#e1 select", "End to end time, ms")
+    assert timed.js(TIMED)[0] == "vanilla, budget all, 156 ms (quartiles 140 to 187), 144.0 tokens"
+    timed.choose("#e1 select", "Speed-up of the first token over vanilla")
+    assert timed.js(TIMED)[1] == "random, budget 16, 5.92 times as fast as vanilla, 16.0 tokens"
+    assert timed.js("return document.querySelectorAll('#e1 .error').length") == 0
+    assert timed.js("return document.querySelector('#e2 .point').ariaLabel").startswith("vanilla, budget all, 154 ms")
+
+
+def test_filters_act_on_the_efficiency_table_and_its_chart_alone(timed: Browser) -> None:
+    top = "return Number([...document.querySelectorAll('#e1 .frame text[text-anchor=end]')].at(-1).textContent)"
+    before = timed.js(top)
+    timed.click("#e1 input[data-pruner='-1']")
+    timed.click("#e1 input[data-pruner='1']")
+    assert [label.split(", 2")[0].split(", 5")[0] for label in timed.js(TIMED)] == ["random, budget 16", "random, budget 48"]
+    assert timed.js(top) < before
+    assert timed.texts("#e1 tbody th") == ["random", "random", "fastv"]
+    assert timed.texts(".count") == ["3 of 6 rows shown", "2 of 2 rows shown"]
+    assert timed.texts("#e2 tbody th") == ["vanilla", "random"]
+    timed.click("#e1 thead th:nth-child(2) button")
+    assert timed.texts("#e1 tbody td:nth-child(2)") == ["48", "16", "16"]
+    timed.click("#e1 button.all")
+    assert len(timed.js(TIMED)) == 5
+
+
+def test_the_chart_of_time_can_be_read_by_keyboard_and_on_a_phone(timed: Browser) -> None:
+    timed.size(360, 740)
+    assert timed.js("return document.documentElement.scrollWidth") <= 360
+    assert timed.js("return document.querySelector('#e1 svg.plot').getBoundingClientRect().width") <= 360
+    assert timed.texts("#e1 .name") == []
+    timed.js("document.querySelector('#e1 .point').focus()")
+    timed.press(RIGHT)
+    assert timed.texts(".tip strong") == ["random", "slow"]
+    assert timed.texts(".tip span")[0] == "budget 16 · 26 ms (quartiles 23.4 to 31.2) · 16.0 tokens"
+    timed.press(HOME)
+    assert timed.texts(".tip strong") == ["vanilla"]
+
+
+def test_names_near_the_bottom_do_not_overlap(
+    browser: Browser, profiled: Callable[..., EfficiencyRecord], tmp_path: Path
+) -> None:
+    record = profiled(**{f"pruner {i}": (30 + i % 2,) for i in range(12)})
+    (tmp_path / "page.html").write_text(html([], efficiency=[record]), encoding="utf-8")
+    browser.size(1200, 900)
+    browser.visit(tmp_path / "page.html")
+    code = "return [...document.querySelectorAll('.name text')].map(e => Number(e.getAttribute('y')))"
+    heights = sorted(browser.js(code))
+    assert len(heights) == 13
+    assert min(b - a for a, b in pairwise(heights)) > 15
+    assert heights[-1] < browser.js("return Math.max(...[...document.querySelectorAll('.grid')].map(e => e.getAttribute('y1')))")
+
+
+def test_where_no_pruner_could_be_measured_there_is_no_chart_of_time(
+    browser: Browser, profiled: Callable[..., EfficiencyRecord], tmp_path: Path
+) -> None:
+    (tmp_path / "page.html").write_text(html([], efficiency=[profiled(fastv=())]), encoding="utf-8")
+    browser.visit(tmp_path / "page.html")
+    assert browser.texts("figure") == []
+    assert browser.texts("tbody th") == ["vanilla", "fastv"]
     assert browser.log("browser") == []
 
 
@@ -421,11 +539,12 @@ def test_hostile_texts_are_shown_and_do_nothing(
     browser.choose("select.verdict", "broken by the pruner")
     browser.choose(".axis select", "Time to first token, ms")
     browser.click(".look")
-    browser.js("document.querySelector('.point').focus()")
+    for section in (".accuracy", ".speed"):
+        browser.js(f"document.querySelector('{section} .point').focus()")
     assert not browser.has_dialog()
     assert browser.js("return window.hit ?? null") is None
     assert browser.js("return document.querySelectorAll('img, iframe, object, [onerror], [onload], [onmouseover]').length") == 0
-    assert browser.js("return document.scripts.length") == 3
+    assert browser.js("return document.scripts.length") == 4
     assert browser.js("return document.querySelectorAll('.look').length") == 3
     spelt = {0x202E: "⟨U+202E⟩", 0x2028: "⟨U+2028⟩", 0: "⟨U+0000⟩"}
     assert browser.texts(".samples .prompt") == [text.translate(spelt) for text in HOSTILE]
