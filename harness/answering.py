@@ -16,10 +16,11 @@ from torch import Tensor
 from vtpbench.harness.album import Album, Board
 from vtpbench.harness.cell import Answer, Kept
 from vtpbench.harness.models.batch import ImageTokens
+from vtpbench.harness.models.request import Request
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
-    from vtpbench.pruners.base import Grid, Pruner
+    from vtpbench.pruners.base import Pruner
 
 
 T = TypeVar("T")
@@ -140,8 +141,7 @@ class Answerer:
         asked = [q.text for q, own in zip(questions, names, strict=True) for _ in own]
         selected: dict[int, ImageTokens] = {}
         if distinct:
-            needs = self.pruner.needs(self.family.shape)
-            for group in self.family.encode(list(distinct.values()), needs, self._target):
+            for group in self.family.encode(list(distinct.values()), Request(self.pruner, self.budget)):
                 budget = self.budget(group.original)
                 selected.update(self.family.select(group.shown_as(entries), keys, self.pruner, budget, asked))
         rest = iter(selected[n] for n in range(len(entries)))
@@ -156,11 +156,6 @@ class Answerer:
         assert self.album is not None, "a question is pictured for an album"
         shown = zip(names, images, tokens, strict=True)
         return [self.album.add(self.family, name, image, left.grid) for name, image, left in shown]
-
-    def _target(self, grid: Grid) -> tuple[int, int] | None:
-        """Ask the pruner how small to make an image before the tower."""
-        budget = self.budget(grid.n)
-        return None if budget is None else self.pruner.target_grid(budget, grid, self.family.shape)
 
 
 def _kept(board: Board, image: ImageTokens, later: Mapping[int, Tensor]) -> Kept:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from vtpbench.harness.check.subject import Choice, with_apply
 from vtpbench.harness.merges import merged_into, merged_rows
+from vtpbench.harness.models.choice import origins
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.request import Request
 from vtpbench.pruners.base import Grid, Keep, Pruner, TokenView
 
 Ids = NDArray[np.int64]
@@ -93,21 +95,13 @@ def look(
         return keep
 
     watched = with_apply(pruner, noted)
-    needs = pruner.needs(family.shape)
-    sizes: list[tuple[int, int]] = []
-
-    def target(grid: Grid) -> tuple[int, int] | None:
-        size = pruner.target_grid(budget(grid.n), grid, family.shape)
-        sizes.extend([] if size is None else [size])
-        return size
-
-    (encoded,) = family.encode([image], needs, target)
+    (encoded,) = family.encode([image], Request(watched, budget))
     tokens = family.select(encoded, [key], watched, budget(encoded.original), [question])[0]
     batch = family.assemble([question], [[tokens]])
     (answer,), trace = family.generate(batch, watched, longest)
     kept = tokens.kept(trace.kept[0] if batch.images else {})
     stops = [_stop(pruner, at, left, choices) for at, left in kept.items()]
-    return Look(tokens.original, tokens.grid, bool(sizes), bool(tokens.cuts), tuple(stops), answer)
+    return Look(tokens.original, tokens.grid, len(tokens.index) < tokens.original, bool(tokens.cuts), tuple(stops), answer)
 
 
 def _stop(pruner: Pruner, at: int, kept: Tensor, choices: Sequence[Choice]) -> Stop:
@@ -122,9 +116,23 @@ def _stop(pruner: Pruner, at: int, kept: Tensor, choices: Sequence[Choice]) -> S
         members = {int(original[token]): int(rows[into[token]]) for token in range(len(into)) if into[token] >= 0}
     segments = None
     if choice.keep.segments is not None:
+        groups, arrived = choice.keep.segments[0], _through_tower(choices) if at == 0 else None
         segments = np.full(choice.view.grid.n, -1)
-        segments[_ids(original)] = _ids(choice.keep.segments[0])
+        segments[_ids(original) if arrived is None else slice(None)] = _ids(groups if arrived is None else groups[arrived])
     return Stop(at, _ids(kept), _ids(rows[merged]), {t: row for t, row in members.items() if t >= 0}, segments)
+
+
+def _through_tower(choices: Sequence[Choice]) -> Tensor | None:
+    """Row of those behind the tower in which each original token arrives, `(n,)`; None unless it was merged inside."""
+    rows, count = None, 0
+    for keep in (choice.keep for choice in choices if choice.view.cut.at < 0):
+        if keep.segments is None:
+            return None
+        rows, count = keep.segments if rows is None else keep.segments.gather(1, rows), keep.k
+    if rows is None:
+        return None
+    tile = torch.arange(len(rows), device=rows.device)[:, None]
+    return (rows + tile * count).flatten()
 
 
 def _behind(kept: Tensor, choices: Sequence[Choice]) -> Choice | None:
@@ -136,8 +144,7 @@ def _behind(kept: Tensor, choices: Sequence[Choice]) -> Choice | None:
 
 def _origins(choice: Choice) -> Tensor:
     """Original place of each row, `(k,)` on the CPU; -1 for rows without one, and for filling."""
-    index = choice.keep.index[0]
-    places = torch.where(index < 0, -1, choice.view.index[0][index.clamp(min=0)])
+    places = origins(choice.view.index[0], choice.keep.index[0])
     return (places if choice.keep.valid is None else torch.where(choice.keep.valid[0], places, -1)).cpu()
 
 

@@ -35,6 +35,7 @@ def _row(entry: Entry) -> Row:
     try:
         pruner = cls()
         cuts = pruner.cuts(BUDGET, TOKENS, shape)
+        tower = [cut.at % shape.vision_layers for cut in pruner.tower_cuts(BUDGET, TOKENS, shape)]
         shrinks = pruner.target_grid(BUDGET, Grid(1, 24, 24), shape) is not None
     except (TypeError, ValueError, UserError):  # options without a default, or without a usable one
         return Row(entry.name, "depends on its options", "options", cls.source, entry.distribution)
@@ -42,7 +43,12 @@ def _row(entry: Entry) -> Row:
         needs = ", ".join(sorted({evidence.kind for evidence in pruner.needs(shape)}))
     except UserError as e:
         needs = str(e).partition(";")[0]
-    return Row(entry.name, "the image" if shrinks else _places([cut.at for cut in cuts]), needs, cls.source, entry.distribution)
+    acts_at = "the image" if shrinks else _inside(tower) if tower else _places([cut.at for cut in cuts])
+    return Row(entry.name, acts_at, needs, cls.source, entry.distribution)
+
+
+def _inside(layers: list[int]) -> str:
+    return f"vision layers {layers[0]}-{layers[-1]}" if len(layers) > 1 else f"vision layer {layers[0]}"
 
 
 def _places(cuts: Iterable[int]) -> str:

@@ -40,26 +40,33 @@ def obstacles(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[s
 
 
 def schedules(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[str, str]:
-    """State the resolved schedule of each cell that cuts inside the language model, by id; parameters as in `obstacles`."""
+    """State the resolved schedule of each cell that cuts inside the model, by id; parameters as in `obstacles`."""
     found: dict[str, str] = {}
     for cell in cells:
         shape, n = shapes.get(cell.model.label), cell.model.vision_tokens or EXAMPLE_TOKENS
         if shape is None:
             continue
         try:
-            cuts = _cuts(cell, shape, n)
+            cuts, tower = _cuts(cell, shape, n)
         except (Infeasible, Unsupported):
             continue
-        if any(cut.at > 0 for cut in cuts):
+        if tower or any(cut.at > 0 for cut in cuts):
             example = "" if cell.model.vision_tokens else f" (an image of {n} tokens)"
-            found[cell.id] = _state(cuts, n, shape.decoder_layers) + example
+            found[cell.id] = _state(cuts, n, shape.decoder_layers) + _state_tower(tower, shape) + example
     return found
 
 
-def _cuts(cell: Cell, shape: ModelShape, n: int) -> tuple[Cut, ...]:
-    pruner = build_pruner(cell)
+def _cuts(cell: Cell, shape: ModelShape, n: int) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
+    """Cuts of the language model, and of the vision tower where every image has equally many tiles."""
+    from vtpbench.harness.models.request import Request
+    from vtpbench.pruners.base import Grid
+
+    pruner, budget = build_pruner(cell), tokens_for(cell.budget, n)
     pruner.needs(shape)
-    return pruner.cuts(tokens_for(cell.budget, n), n, shape)
+    cuts = pruner.cuts(budget, n, shape)
+    if shape.tiles is None or cell.is_vanilla:
+        return cuts, ()
+    return cuts, Request(pruner, lambda n: budget).tower_cuts(n, Grid(shape.tiles, 1, n // shape.tiles), shape)
 
 
 def _state(cuts: tuple[Cut, ...], n: int, layers: int) -> str:
@@ -72,3 +79,9 @@ def _state(cuts: tuple[Cut, ...], n: int, layers: int) -> str:
         if end > start:
             parts.append(f"{count} in layer {start}" if end == start + 1 else f"{count} in layers {start}-{end - 1}")
     return f"{', '.join(parts)}; average {average_in(cuts, n, layers):.1f}"
+
+
+def _state_tower(cuts: tuple[Cut, ...], shape: ModelShape) -> str:
+    """Print what a tile keeps in layers of the vision tower: `; in the vision tower 125 behind layer 0, 107 behind layer 1`."""
+    parts = [f"{cut.keep} behind layer {cut.at % shape.vision_layers}" for cut in cuts]
+    return f"; in the vision tower {', '.join(parts)}" if parts else ""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vtpbench.harness.evidence import Arrival, decoder_evidence
 from vtpbench.harness.models.batch import Batch
-from vtpbench.harness.models.choice import misplaced, refuse_misplaced, verify_shape, within_reach
+from vtpbench.harness.models.choice import misplaced, origins, refuse_misplaced, verify_shape, within_reach
 from vtpbench.harness.models.layout import Layout
 from vtpbench.pruners.base import DECODER_KINDS, Cut, Evidence, Keep, Pruner, TokenView, take
 from vtpbench.pruners.errors import Unsupported
@@ -229,7 +229,7 @@ class Surgeon:
             shift = before.shift
         index = dict(before.index)
         for image, (keep, n) in keeps.items():
-            index[image] = torch.where(keep.index[n] < 0, -1, before.index[image][keep.index[n].clamp(min=0)])
+            index[image] = origins(before.index[image], keep.index[n])
             self.trace.kept[image][at] = index[image]
         return Stage(at, layout, positions, rotary, mask, shift, index)
 

@@ -23,6 +23,7 @@ from vtpbench.harness.environment import versions
 from vtpbench.harness.files import write_atomic, writing
 from vtpbench.harness.job import open_device
 from vtpbench.harness.models.load import Described, describe_model, open_model
+from vtpbench.harness.models.request import seeing
 from vtpbench.harness.phases import Phases
 from vtpbench.harness.pictures import Pictures, read_exclusion
 from vtpbench.harness.strict_yaml import Document, Strict, read_text
@@ -129,7 +130,7 @@ def tower_features(family: Family, layer: int, images: Sequence[Image]) -> list[
     """Output of a vision layer for each image: how its tokens lie, and the tokens `(n, width)`, all tiles together."""
     need = Evidence("hidden", layer)
     found: dict[int, tuple[Grid, Tensor]] = {}
-    for group in family.encode(images, frozenset({need})):
+    for group in family.encode(images, seeing(need)):
         grid = Grid(group.grid.tiles, group.grid.height, group.grid.width)
         found.update((member, (grid, tokens)) for member, tokens in zip(group.members, group.evidence[need], strict=True))
     return [found[member] for member in range(len(images))]

@@ -30,7 +30,8 @@ DECODER_KINDS: frozenset[Kind] = frozenset(("row", "rows_mean", "text", "layer_k
 class Evidence:
     """Something that a pruner wants to see; always float32, collected for the named layer only, beside SDPA.
 
-    Of the vision tower (cuts at depth 0; `layer` = module index, negative from the end, -1 = last module):
+    Of the vision tower (`layer` = module index, negative from the end, -1 = last module), for the cut at depth 0; attention
+    of a layer with a cut of its own (`Pruner.tower_cuts`) is for that cut:
 
     - `hidden`: output of the layer, `(images, n, width)`;
     - `received`: attention that each token receives, mean over heads and over all queries of its tile, `(images, n)`;
@@ -88,6 +89,8 @@ class ModelShape:
     """Positions are (time, height, width); they can be kept, not renumbered."""
     folder: str | None = None
     """Folder of the checkpoint, where pruners that were trained for this model are looked for."""
+    tiles: int | None = None
+    """Tiles of an image, where every image has equally many."""
 
     def vision_layer(self, fraction: float) -> int:
         """Find the module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""
@@ -100,7 +103,10 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Cut:
-    """From decoder layer `at` on, `keep` vision tokens of an image remain; 0 = before the language model."""
+    """From decoder layer `at` on, `keep` vision tokens of an image remain; 0 = before the language model.
+
+    A negative `at` is a layer of the vision tower, counted from its end: `keep` tokens of a tile go on to the layer's MLP.
+    """
 
     at: int
     keep: int
@@ -114,17 +120,19 @@ class TokenView:
     ----------
     cut : the cut that is being made
     stage : its number, from 0
-    features : (images, n, dim) float32; the tokens that arrive (tower features at depth 0, hidden states later)
+    features : (images, n, dim) float32; the tokens that arrive (tower features at depth 0, hidden states inside the tower
+        and the language model)
     index : (images, n) int64; each token's place among the image's original tokens, -1 for one that has none
     grid : how the original tokens lie
-    keys : a stable name per image, for seeded draws
+    keys : a stable name per image, for seeded draws; empty inside the tower, which all questions about an image share
     evidence : what `needs` asked for
-    cls : (images, tiles, dim) float32 CLS features at depth 0, None where the tower has none
+    cls : (images, tiles, dim) float32 CLS features at depth 0 and inside the tower, None where it has none
     text : (images, text) bool; which columns of the `text` evidence are real (prompts differ in length)
     text_embeddings : (images, text, dim) float32, with the same columns
     rotary, text_rotary : (images, n, head_dim), (images, text, head_dim) float32; cosines, then sines, of the language
         model's rotary angles, one for each frequency, wherever its positions have axes; where `text` is asked for
-    shape : the model, at depth 0
+    shape : the model, at depth 0 and inside the tower
+    size : (images, n) float32 or None; inside the tower, what was given as `Keep.size` at the cut before
     questions : what is asked about each image, at depth 0: for pruners that embed it with a text encoder of their own
 
     """
@@ -142,6 +150,7 @@ class TokenView:
     rotary: Tensor | None = None
     text_rotary: Tensor | None = None
     shape: ModelShape | None = None
+    size: Tensor | None = None
     questions: tuple[str, ...] = ()
 
     @property
@@ -182,6 +191,8 @@ class Keep:
     features : (images, k, dim) or None; the outgoing rows where they are not simply the chosen tokens
     valid : (images, k) bool or None; False marks filling, for pruners whose count adapts to the image
     segments : (images, n) int64 or None; the group of each arriving token, for pictures only (slots, clusters)
+    size : (images, k) float32 or None; inside the vision tower, how many tokens each row stands for: later layers attend to
+        it as to so many (proportional attention)
 
     """
 
@@ -189,6 +200,7 @@ class Keep:
     features: Tensor | None = None
     valid: Tensor | None = None
     segments: Tensor | None = None
+    size: Tensor | None = None
 
     @property
     def k(self) -> int:
@@ -235,6 +247,15 @@ class Pruner:
         del budget, grid, shape
         return None
 
+    def tower_cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
+        """Plan where tokens leave inside the vision tower, between the attention and the MLP of a layer; for one tile.
+
+        A tile has `n` tokens and `budget` as its share. Layers are counted from the end, ascending, -1 the last; `reduce` is
+        asked at each, and then at the cuts of `cuts`. Raises `Infeasible` with the reason.
+        """
+        del budget, n, shape
+        return ()
+
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Plan the schedule that gives an image of `n` tokens an average of `budget` tokens over the decoder layers.
 
@@ -269,15 +290,15 @@ class Pruner:
     def join(self, tiles: Keep, view: TokenView) -> Keep:
         """Put the choices of an image's tiles one behind the other."""
         images, count, per_tile = view.features.shape[0], view.grid.tiles, view.n // view.grid.tiles
-        offset = torch.arange(count, device=tiles.index.device).repeat(images)[:, None] * per_tile
+        tile = torch.arange(count, device=tiles.index.device).repeat(images)[:, None]
 
         def flat(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.reshape(images, count * x.shape[1], *x.shape[2:])
 
-        index = torch.where(tiles.index < 0, tiles.index, tiles.index + offset)
-        joined = flat(index)
-        assert joined is not None
-        return Keep(joined, flat(tiles.features), flat(tiles.valid))
+        index = flat(torch.where(tiles.index < 0, tiles.index, tiles.index + tile * per_tile))
+        assert index is not None
+        segments = None if tiles.segments is None else flat(tiles.segments + tile * tiles.k)
+        return Keep(index, flat(tiles.features), flat(tiles.valid), segments)
 
 
 def rank(score: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ BUILT_IN = {
     "pyramiddrop": "vtpbench.pruners.pyramiddrop:PyramidDrop",
     "hiprune": "vtpbench.pruners.hiprune:HiPrune",
     "divprune": "vtpbench.pruners.divprune:DivPrune",
+    "tome": "vtpbench.pruners.tome:ToMe",
     "grid": "vtpbench.pruners.grid:UniformGrid",
     "pool": "vtpbench.pruners.pool:Pool",
     "downsample": "vtpbench.pruners.downsample:Downsample",

@@ -98,7 +98,7 @@ def _facts(sheet: Sheet) -> tuple[str, ...]:
         "bright: kept; faded: dropped": any(p.kept is not None and not p.coloured for p in panels),
         "pink box: a row into which others were merged, at its place; pink dot: merged": any(len(p.places) for p in panels),
         "cells between white lines: averaged into one row": any(p.groups is not None and not p.coloured for p in panels),
-        "colours: the slot that attends most; black dot: kept": any(p.coloured for p in panels),
+        "colours: the slot that attends most, or the merged group; black dot: kept": any(p.coloured for p in panels),
     }
     legend = ".  ".join(text.capitalize() for text, occurs in marks.items() if occurs)
     return (*sheet.facts, f"{legend}.") if legend else sheet.facts

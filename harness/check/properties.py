@@ -128,6 +128,8 @@ def removal_is_masking(subject: Subject) -> Verdict:
         return Verdict("n/a", "it makes no cut")
     if any(choice.keep.features is not None for choice in run.choices):
         return Verdict("n/a", "it merges tokens")
+    if any(choice.view.cut.at < 0 for choice in run.choices):
+        return Verdict("n/a", "what leaves inside the vision tower is not seen by what stays")
     if not run.batch.images:
         return Verdict("n/a", "no token is left")
     if any((places < 0).any() for places in run.trace.kept[0].values()):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vtpbench.harness.models.batch import Batch, ImageTokens
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.surgery import Trace
 from vtpbench.pruners.base import Keep, Pruner, TokenView
 from vtpbench.pruners.vanilla import Vanilla
@@ -192,10 +193,8 @@ def _prune(family: Family, pruner: Pruner, questions: Sequence[Question], share:
     pictures = {f"{q.name}:{n}": image for q in questions for n, image in enumerate(q.images)}
     if not pictures:
         return {}
-    shape, keys, asked = family.shape, list(pictures), [q.text for q in questions for _ in q.images]
+    keys, asked = list(pictures), [q.text for q in questions for _ in q.images]
     selected: dict[int, ImageTokens] = {}
-    for group in family.encode(
-        list(pictures.values()), pruner.needs(shape), lambda grid: pruner.target_grid(budget_of(share, grid.n), grid, shape)
-    ):
+    for group in family.encode(list(pictures.values()), Request(pruner, lambda n: budget_of(share, n))):
         selected.update(family.select(group, keys, pruner, budget_of(share, group.original), asked))
     return {key: selected[number] for number, key in enumerate(keys)}

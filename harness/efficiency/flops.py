@@ -32,11 +32,12 @@ class Workload:
 
     Attributes
     ----------
-    grid : how the tokens lie that the tower makes
+    grid : how the tokens lie that the tower makes where none leaves it
     per_layer : vision tokens that entered each decoder layer, as observed; means over images are taken as they are
     text : text tokens of the prompt
     new : tokens that are generated, of which the prefill gives the first
     pruner : operations of the pruner, evidence included
+    tower : tokens of a tile that entered the MLP of each layer of the tower; empty = it did not run, None = all of them
 
     """
 
@@ -45,6 +46,7 @@ class Workload:
     text: int
     new: int = 1
     pruner: float = 0.0
+    tower: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def count(dimensions: Dimensions, work: Workload, convention: Convention = "exac
     head = 2 * decoder.width * decoder.vocabulary if exact else 0
     return Flops(
         convention=convention,
-        vision=_tower(tower, work.grid) if exact else 0,
+        vision=_tower(tower, work) if exact else 0,
         pruner=work.pruner,
         projector=_mlp(dimensions.projector, work.per_layer[0]) if exact else 0,
         prefill=tuple(layer(decoder, n, n) for n in entered),
@@ -124,17 +126,22 @@ def _mlp(widths: tuple[int, ...], tokens: float) -> float:
     return 2 * tokens * sum(a * b for a, b in pairwise(widths))
 
 
-def _tower(tower: Tower, grid: Grid) -> float:
+def _tower(tower: Tower, work: Workload) -> float:
     """Operations over the tiles of an image."""
+    grid, behind = work.grid, work.tower
     tokens = grid.height * grid.width
-    patches = tower.patches * tokens
-    entered = patches + tower.cls
-    matrices = tower.layers * 2 * entered * tower.width * (4 * tower.width + tower.matrices * tower.intermediate)
-    pairs = tower.full * entered**2
-    if tower.window is not None:
+    if behind is None:
+        behind = (tokens,) * tower.layers
+    if not behind:
+        return 0
+    attended, passed = ([tower.patches * n + tower.cls for n in counts] for counts in ((tokens, *behind[:-1]), behind))
+    matrices = 2 * tower.width * (4 * tower.width * sum(attended) + tower.matrices * tower.intermediate * sum(passed))
+    if tower.window is None:
+        pairs = sum(n**2 for n in attended)
+    else:  # no token leaves inside such a tower
         windows = _squares(grid.height, tower.window) * _squares(grid.width, tower.window)
-        pairs += (tower.layers - tower.full) * tower.patches**2 * windows
-    embedding = 2 * patches * tower.patch * tower.width
+        pairs = tower.full * attended[0] ** 2 + (tower.layers - tower.full) * tower.patches**2 * windows
+    embedding = 2 * tower.patches * tokens * tower.patch * tower.width
     return grid.tiles * (embedding + matrices + 4 * tower.width * pairs + _mlp(tower.merger, tokens))
 
 

@@ -127,7 +127,14 @@ def _counted(contestant: Contestant, subject: Subject, prompts: Prompts) -> Row 
     family, (image, *_) = subject.family, prompts.images
     cost = measure(family, subject.pruner, subject.tokens(int(seen.observed.original)), image, prompts.question)
     dimensions = Dimensions.from_config(family.model.config)
-    work = Workload(seen.grid, tuple(seen.observed.per_layer), seen.text, prompts.new_tokens, float(cost.total))
+    work = Workload(
+        grid=seen.grid,
+        per_layer=tuple(seen.observed.per_layer),
+        text=seen.text,
+        new=prompts.new_tokens,
+        pruner=float(cost.total),
+        tower=seen.tower,
+    )
     flops = {convention: _flops(dimensions, work, convention) for convention in get_args(Convention)}
     return Row(contestant, subject, seen, flops, {stage: [] for stage in STAGES})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.surgery import Trace, pruned
-from vtpbench.pruners.base import Evidence, Grid, Pruner, TokenView
+from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Pruner, TokenView
 
 T = TypeVar("T")
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -27,7 +28,21 @@ def _attention(query: Size, key: Size, value: Size, *_: object, **__: object) ->
 
 @dataclass(frozen=True)
 class Leading(Pruner):
-    """Keep the first tokens: makes the cuts of a batch without any cost of its own."""
+    """Keep the first tokens: makes the cuts of another pruner without any cost of its own."""
+
+    of: Pruner = field(default_factory=Pruner)
+
+    def target_grid(self, budget: int, grid: Grid, shape: ModelShape) -> tuple[int, int] | None:
+        """Shrink as it does."""
+        return self.of.target_grid(budget, grid, shape)
+
+    def tower_cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
+        """Cut inside the tower where it does."""
+        return self.of.tower_cuts(budget, n, shape)
+
+    def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
+        """Cut where it does."""
+        return self.of.cuts(budget, n, shape)
 
     def select(self, view: TokenView) -> Tensor:
         """Take them."""
@@ -40,7 +55,7 @@ class PrunerFlops:
 
     Attributes
     ----------
-    evidence : collecting what it wants to see of the vision tower
+    evidence : collecting what it wants to see of the vision tower, and choosing inside the tower
     choice : choosing, and merging, before the language model
     decoder : both for its cuts inside the language model
     trace : tokens that entered each layer
@@ -81,15 +96,12 @@ def measure(family: Family, pruner: Pruner, budget: int | None, image: Image, qu
     Element-wise work (norms, sorting, comparing) is not counted, as it is not for the model. The counter does not see
     into the external `flash_attn` package; both runs of a stage miss the same there.
     """
-    needs = pruner.needs(family.shape)
+    needs, alone = pruner.needs(family.shape), Leading(pruner)
 
-    def target(grid: Grid) -> tuple[int, int] | None:
-        return None if budget is None else pruner.target_grid(budget, grid, family.shape)
-
-    (tokens,), tower_with = counted(lambda: family.encode([image], needs, target))
-    _, tower_without = counted(lambda: family.encode([image], frozenset(), target))
+    (tokens,), tower_with = counted(lambda: family.encode([image], Request(pruner, lambda n: budget)))
+    _, tower_without = counted(lambda: family.encode([image], Request(alone, lambda n: budget)))
     chosen, choice = counted(lambda: family.select(tokens, ["0"], pruner, budget, [question]))
     batch = family.assemble([question], [[chosen[0]]])
     trace, decoder_with = counted(lambda: prefill(family, pruner, batch, needs))
-    _, decoder_without = counted(lambda: prefill(family, Leading(), batch, frozenset()))
+    _, decoder_without = counted(lambda: prefill(family, alone, batch, frozenset()))
     return PrunerFlops(tower_with - tower_without, choice, decoder_with - decoder_without, trace)

@@ -13,11 +13,13 @@ from typing import Any, Literal
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from vtpbench.harness.cell import tokens_for
 from vtpbench.harness.efficiency.timers import Lap, start_timer
 from vtpbench.harness.models.batch import Batch, ImageTokens
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.record import BudgetInfo, Observed
 from vtpbench.harness.surgery import Trace
 from vtpbench.pruners.base import Grid, Pruner
@@ -47,10 +49,10 @@ class Subject:
         """Budget for an image of `n` tokens; None = no budget."""
         return None if self.budget == BudgetInfo() else tokens_for(self.budget, n)
 
-    def target(self, grid: Grid) -> tuple[int, int] | None:
-        """Size to shrink an image to before the tower."""
-        tokens = self.tokens(grid.n)
-        return None if tokens is None else self.pruner.target_grid(tokens, grid, self.family.shape)
+    @property
+    def request(self) -> Request:
+        """What is asked of the vision tower."""
+        return Request(self.pruner, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Seen:
     ----------
     observed : vision tokens, counted in the forward pass
     grid : how the tokens lay that the tower made
+    tower : tokens of a tile that entered the MLP of each layer of the tower; empty where it did not run
     text : text tokens of the prompt
     kv_bytes : of the key-value cache after the prefill, from its tensors
     masked : decoder layers whose prefill got an explicit mask
@@ -70,6 +73,7 @@ class Seen:
 
     observed: Observed
     grid: Grid
+    tower: tuple[int, ...]
     text: int
     kv_bytes: int
     masked: int
@@ -79,16 +83,17 @@ class Seen:
 def run(subject: Subject, prompts: Prompts, mark: Mark) -> tuple[list[ImageTokens], Batch, Trace]:
     """Encode, prune, assemble and generate; gives what was left of each image, the batch, and what the decoder showed.
 
-    `pruner` is what follows the tower up to the projector, evidence and choice, and what the layers with a cut do before
-    they run; `projector` includes tokenizing and embedding the text; `prefill` lasts until the first token is chosen.
-    Where the images of a batch go through the tower in several passes, what happens between these counts as `vision`.
+    `pruner` is what follows the tower up to the projector, evidence and choice, what the layers with a cut do before they
+    run, and inside the tower what precedes the MLP of a layer that tokens leave; `projector` includes tokenizing and
+    embedding the text; `prefill` lasts until the first token is chosen. Where the images of a batch go through the tower in
+    several passes, what happens between these counts as `vision`.
     """
     family, pruner = subject.family, subject.pruner
     names = [str(n) for n in range(len(prompts.images))]
     asked = [prompts.question] * len(names)
     chosen = {}
-    with _marked_tower(family, mark):
-        encoded = family.encode(prompts.images, pruner.needs(family.shape), subject.target)
+    with _marked_tower(subject, mark):
+        encoded = family.encode(prompts.images, subject.request)
     for tokens in encoded:
         chosen.update(family.select(tokens, names, pruner, subject.tokens(tokens.original), asked))
     mark("pruner")
@@ -122,6 +127,7 @@ def observe(subject: Subject, prompts: Prompts) -> Seen:
     return Seen(
         observed=_observed(images, trace, family.shape.decoder_layers),
         grid=images[0].grid,
+        tower=images[0].tower,
         text=sum(part.length for part in layout.rows[0] if part.image is None),
         kv_bytes=look.kv_bytes,
         masked=look.masked,
@@ -130,21 +136,37 @@ def observe(subject: Subject, prompts: Prompts) -> Seen:
 
 
 @contextmanager
-def _marked_tower(family: Family, mark: Mark) -> Iterator[None]:
+def _marked_tower(subject: Subject, mark: Mark) -> Iterator[None]:
+    """Mark the end of the preprocessing and of each pass, and inside the tower what is done where tokens leave."""
     passes = 0
+    arrived = 0
 
     def before(*_: Any) -> None:
         nonlocal passes
         mark("vision" if passes else "preprocess")
         passes += 1
 
+    def before_norm(module: Any, args: tuple[Tensor]) -> None:
+        nonlocal arrived
+        arrived = args[0].shape[1]
+        mark("vision")
+
+    def after_norm(module: Any, args: Any, output: Tensor) -> None:
+        if output.shape[1] < arrived:
+            mark("pruner")
+
+    family = subject.family
     tower = family.model.get_encoder(modality="image")
-    handles = tower.register_forward_pre_hook(before), tower.register_forward_hook(lambda *_: mark("vision"))
-    try:
+    layers: Any = family.tower_layers if type(subject.pruner).tower_cuts is not Pruner.tower_cuts else ()
+    with ExitStack() as hooks:
+        hooks.callback(tower.register_forward_pre_hook(before).remove)
+        hooks.callback(tower.register_forward_hook(lambda *_: mark("vision")).remove)
+        for layer in layers:  # registered before, so called before, the cut
+            hooks.callback(layer.layer_norm2.register_forward_pre_hook(before_norm).remove)
+            hooks.callback(layer.layer_norm2.register_forward_hook(after_norm).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    if not passes:
+        mark("preprocess")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from vtpbench.harness.efficiency.stages import Prompts, Subject, run
 from vtpbench.pruners.base import Pruner
-from vtpbench.pruners.sending import STAGED_BYTES
+from vtpbench.pruners.sending import STAGED_BYTES, send
 
 SPAN = ("pruner", "projector", "prefill")
 """Stages between the end of the tower and the first token."""
@@ -134,7 +134,7 @@ class _Calls(TorchFunctionMode):
         flags = [value for value in args[1:] if isinstance(value, bool)]
         if side == "host":
             self._note("a copy to the host")
-        elif _blocks(result, bool(options.get("non_blocking", flags and flags[0]))):
+        elif not _is_sent(sys._getframe(2)) and _blocks(result, bool(options.get("non_blocking", flags and flags[0]))):
             self._note("a copy to the device")
         copy = result.view_as(result)
         _MARKED[copy] = side == "host"
@@ -189,6 +189,11 @@ def _reason(name: str, args: Sequence[Any], options: dict[str, Any], tensors: li
 def _blocks(copied: Tensor, non_blocking: bool) -> bool:
     size = copied.numel() * copied.element_size()
     return size > STAGED_BYTES or (size > 0 and not non_blocking)
+
+
+def _is_sent(frame: FrameType) -> bool:
+    """Whether `send` makes the copy, which on CUDA pins what is large."""
+    return _module(frame) == send.__module__
 
 
 def _on_host(tensor: Tensor) -> bool:

@@ -1,14 +1,56 @@
-"""A batch of prompts as it enters the language model."""
+"""Images and prompts on their way: behind the vision tower, behind the cut at depth 0, as they enter the language model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from vtpbench.harness.models.layout import Layout
-from vtpbench.pruners.base import Cut, Grid
+from vtpbench.pruners.base import Cut, Evidence, Grid
+from vtpbench.pruners.sending import send
+
+
+@dataclass(frozen=True)
+class VisionTokens:
+    """Encoded images with equally many tokens.
+
+    Attributes
+    ----------
+    members : their numbers among the images that were encoded together
+    features : (images, n, width) features before the projector
+    index : (images, n) place of each token among those that `grid` lays out, -1 for one that has none
+    cls : (images, tiles, width) float32 or None
+    grid : how the tokens lie where none leaves the tower
+    evidence : what was asked for
+    original : tokens of an image at full size, with all that its family puts between them
+    tower : tokens of a tile that entered the MLP of each layer of the tower; empty where it did not run
+    doubt : scalar bool, whether a choice inside the tower must be refused, or None; asked after the answer
+
+    """
+
+    members: tuple[int, ...]
+    features: Tensor
+    index: Tensor
+    cls: Tensor | None
+    grid: Grid
+    evidence: dict[Evidence, Tensor]
+    original: int
+    tower: tuple[int, ...]
+    doubt: Tensor | None = None
+
+    def shown_as(self, shown: Sequence[int]) -> VisionTokens:
+        """Repeat images: entry n is image number `shown[n]`; entries of other groups are left out."""
+        row = {member: n for n, member in enumerate(self.members)}
+        entries = [n for n, image in enumerate(shown) if image in row]
+        rows = send(torch.tensor([row[shown[n]] for n in entries]), self.features.device)
+        cls = None if self.cls is None else self.cls[rows]
+        evidence = {need: value[rows] for need, value in self.evidence.items()}
+        return replace(
+            self, members=tuple(entries), features=self.features[rows], index=self.index[rows], cls=cls, evidence=evidence
+        )
 
 
 @dataclass(frozen=True)
@@ -23,7 +65,8 @@ class ImageTokens:
     original : tokens before pruning
     grid : how they lay
     cuts : the schedule; cuts at depth 0 are done already
-    doubt : scalar bool, whether what was chosen at depth 0 must be refused, or None; on the device, asked after the answer
+    tower : tokens of a tile that entered the MLP of each layer of the vision tower; empty where it did not run
+    doubt : scalar bool, whether what was chosen so far must be refused, or None; on the device, asked after the answer
 
     """
 
@@ -33,6 +76,7 @@ class ImageTokens:
     original: int
     grid: Grid
     cuts: tuple[Cut, ...]
+    tower: tuple[int, ...] = ()
     doubt: Tensor | None = None
 
     @property

@@ -41,6 +41,14 @@ def within_reach(keep: Keep, n: int) -> Tensor:
     return keep.index.clamp(0 if keep.features is None else -1, n - 1)
 
 
+def origins(index: Tensor, chosen: Tensor) -> Tensor:
+    """Place among the original tokens of each row that continues an arriving one, `(..., k)`; -1 for a row that has none.
+
+    `index` are the places of what arrived, `(..., n)`; `chosen` says which of these each row continues.
+    """
+    return torch.where(chosen < 0, -1, index.gather(-1, chosen.clamp(min=0)))
+
+
 def refuse_misplaced(wrong: bool, pruner: Pruner) -> None:
     """Raise `UserError` for what `misplaced` found."""
     if wrong:

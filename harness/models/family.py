@@ -6,8 +6,7 @@ A family knows its processor, its vision tower, its prompt and its positions; wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,12 +14,13 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from vtpbench.harness.models.batch import Batch, ImageTokens
-from vtpbench.harness.models.choice import misplaced, verify_shape, within_reach
+from vtpbench.harness.models.batch import Batch, ImageTokens, VisionTokens
+from vtpbench.harness.models.choice import misplaced, origins, verify_shape, within_reach
 from vtpbench.harness.models.layout import Layout, Part
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.surgery import Trace, pruned
-from vtpbench.pruners.base import Evidence, Grid, Keep, ModelShape, Pruner, TokenView, rank, take
+from vtpbench.pruners.base import Grid, Keep, ModelShape, Pruner, TokenView, rank, take
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.sending import send
 
@@ -28,40 +28,6 @@ PIXELS_AT_ONCE = 32
 """Pictures that go through the vision tower together."""
 IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""
-Target = Callable[[Grid], tuple[int, int] | None]
-"""Height and width, in tokens, to shrink each tile of an image to before the tower; None leaves it alone."""
-
-
-@dataclass(frozen=True)
-class VisionTokens:
-    """Encoded images with equally many tokens.
-
-    Attributes
-    ----------
-    members : their numbers among the images that were encoded together
-    features : (images, n, width) features before the projector
-    cls : (images, tiles, width) float32 or None
-    grid : how the tokens lie
-    evidence : what was asked for
-    original : tokens of an image at full size, with all that its family puts between them
-
-    """
-
-    members: tuple[int, ...]
-    features: Tensor
-    cls: Tensor | None
-    grid: Grid
-    evidence: dict[Evidence, Tensor]
-    original: int
-
-    def shown_as(self, shown: Sequence[int]) -> VisionTokens:
-        """Repeat images: entry n is image number `shown[n]`; entries of other groups are left out."""
-        row = {member: n for n, member in enumerate(self.members)}
-        entries = [n for n, image in enumerate(shown) if image in row]
-        rows = send(torch.tensor([row[shown[n]] for n in entries]), self.features.device)
-        cls = None if self.cls is None else self.cls[rows]
-        evidence = {need: value[rows] for need, value in self.evidence.items()}
-        return VisionTokens(tuple(entries), self.features[rows], cls, self.grid, evidence, self.original)
 
 
 class Family(ABC):
@@ -119,9 +85,20 @@ class Family(ABC):
     def decoder(self) -> nn.Module:
         """The text model, with `layers` and `rotary_emb`."""
 
+    @property
+    def tower_layers(self) -> Sequence[nn.Module]:
+        """Layers of the vision tower that tokens can leave; none unless a family has such."""
+        return ()
+
     @abstractmethod
-    def encode(self, images: Sequence[Image], needs: frozenset[Evidence], target: Target | None = None) -> list[VisionTokens]:
-        """Step 1: run the vision tower; images are grouped by geometry. `target` is asked for each full-size grid."""
+    def encode(self, images: Sequence[Image], request: Request) -> list[VisionTokens]:
+        """Step 1: run the vision tower; images are grouped by geometry."""
+
+    def blank(self, members: tuple[int, ...], grid: Grid, original: int) -> VisionTokens:
+        """Stand for images of which nothing is wanted, without running the tower."""
+        features = torch.empty(len(members), 0, self.shape.vision_width, dtype=self.model.dtype, device=self.device)
+        index = torch.empty(len(members), 0, dtype=torch.int64, device=self.device)
+        return VisionTokens(members, features, index, None, grid, {}, original, ())
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
@@ -164,8 +141,7 @@ class Family(ABC):
         """
         n, features = tokens.original, tokens.features
         cuts = pruner.cuts(n if budget is None else budget, n, self.shape)
-        index, doubt = torch.arange(tokens.grid.n, device=features.device).expand(len(tokens.members), -1), None
-        counts = [tokens.grid.n] * len(tokens.members)
+        index, doubt, counts = tokens.index, tokens.doubt, [features.shape[1]] * len(tokens.members)
         if cuts and cuts[0].at == 0:
             names = tuple(keys[m] for m in tokens.members)
             asked = tuple(questions[m] for m in tokens.members) if questions else ()
@@ -183,8 +159,10 @@ class Family(ABC):
             )
             keep = self.choose(view, pruner)
             verify_shape(keep, view, pruner)
-            doubt, index = misplaced(keep, view.n), within_reach(keep, view.n)
-            features = take(features, index) if keep.features is None else keep.features.to(features.dtype)
+            wrong, chosen = misplaced(keep, view.n), within_reach(keep, view.n)
+            doubt = wrong if doubt is None else wrong | doubt
+            features = take(features, chosen) if keep.features is None else keep.features.to(features.dtype)
+            index = origins(index, chosen)
             counts = [keep.k] * len(tokens.members)
             if keep.valid is not None:  # how many tokens are left is known to the device alone: one wait for many images
                 order = rank(keep.valid)  # stable: what is real comes first, in the order that it has
@@ -192,7 +170,7 @@ class Family(ABC):
         found = {}
         for row, (member, count) in enumerate(zip(tokens.members, counts, strict=True)):
             kept = features[row, :count], index[row, :count]
-            found[member] = self.pack(ImageTokens(keys[member], *kept, n, tokens.grid, cuts, doubt))
+            found[member] = self.pack(ImageTokens(keys[member], *kept, n, tokens.grid, cuts, tokens.tower, doubt))
         return found
 
     def choose(self, view: TokenView, pruner: Pruner) -> Keep:

@@ -13,9 +13,12 @@ from PIL import Image as Pillow
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from vtpbench.harness.models.family import PIXELS_AT_ONCE, Family, Target, VisionTokens
+from vtpbench.harness.models.batch import VisionTokens
+from vtpbench.harness.models.family import PIXELS_AT_ONCE, Family
 from vtpbench.harness.models.pretrained import load_pretrained
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.template import chat_template
+from vtpbench.harness.models.thinning import Plan, thinned
 from vtpbench.harness.models.tower import tower_evidence, watching
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
@@ -48,6 +51,38 @@ class Pictures:
     pixels: Tensor
     grid: Grid
     tokens: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tiles behind the tower.
+
+    Attributes
+    ----------
+    features : (tiles, 1 + n, width), CLS first
+    index : (tiles, n) place of each token in its tile, -1 for one that has none
+    evidence : over the n tokens
+    tower, doubt : see `VisionTokens`
+
+    """
+
+    features: Tensor
+    index: Tensor
+    evidence: dict[Evidence, Tensor]
+    tower: tuple[int, ...]
+    doubt: Tensor | None
+
+    @classmethod
+    def join(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Put tiles of several passes one behind the other."""
+        doubts = [part.doubt for part in parts if part.doubt is not None]
+        return cls(
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.index for part in parts]),
+            {need: torch.cat([part.evidence[need] for part in parts]) for need in parts[0].evidence},
+            parts[0].tower,
+            torch.stack(doubts).any() if doubts else None,
+        )
 
 
 class Llava(Family):
@@ -87,6 +122,7 @@ class Llava(Family):
             feature_layer=vision.num_hidden_layers + layer,
             has_cls=True,
             full_attention=tuple(range(vision.num_hidden_layers)),
+            tiles=1,
         )
         return shape, tile_side(config) ** 2
 
@@ -114,6 +150,11 @@ class Llava(Family):
         """The Llama."""
         return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
 
+    @property
+    def tower_layers(self) -> Sequence[nn.Module]:
+        """Those of the CLIP tower."""
+        return self.model.model.vision_tower.encoder.layers  # type: ignore[no-any-return]  # found by attribute
+
     def pictures(self, images: Sequence[Image]) -> list[Pictures]:
         """Preprocess: `pad` to a square of the mean colour as the original LLaVA does, or `crop` as the checkpoint says."""
         ready = [image.convert("RGB") for image in images]
@@ -124,45 +165,50 @@ class Llava(Family):
         return [Pictures(tuple(range(len(ready))), pixels, Grid(1, self.side, self.side), self.side**2)]
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Image], needs: frozenset[Evidence], target: Target | None = None) -> list[VisionTokens]:
+    def encode(self, images: Sequence[Image], request: Request) -> list[VisionTokens]:
         """Run the tower over the tiles of all images."""
-        found = []
-        for group in self.pictures(images):
-            size, grid, pixels = target(group.grid) if target else None, group.grid, group.pixels
-            if size is not None:
-                patch = self.model.config.vision_config.patch_size
-                shrunk = [patch * tokens for tokens in size]
-                pixels = nn.functional.interpolate(pixels, shrunk, mode="bicubic", antialias=True)
-                grid = replace(grid, height=size[0], width=size[1])
-            features, evidence = self._run_tower(pixels, needs, off_size=size is not None)
-            whole = partial(_join_tiles, tiles=grid.tiles)
-            joined = {need: whole(value) for need, value in evidence.items()}
-            cls = features[:, :1].float()
-            found.append(VisionTokens(group.members, whole(features[:, 1:]), whole(cls), grid, joined, group.tokens))
-        return found
+        return [self._encode(pictures, request) for pictures in self.pictures(images)]
 
-    def _run_tower(
-        self, pixels: Tensor, needs: frozenset[Evidence], off_size: bool
-    ) -> tuple[Tensor, dict[Evidence, Tensor]]:
-        """Features of each picture, CLS first, `(pictures, 1 + n, width)`, and evidence over its n patches.
+    def _encode(self, pictures: Pictures, request: Request) -> VisionTokens:
+        """Run the tower over the tiles of images with the same geometry."""
+        grid, pixels, n = pictures.grid, pictures.pixels, pictures.tokens
+        if request.wants_nothing(n, self.shape):
+            return self.blank(pictures.members, grid, n)
+        size = request.size(grid, self.shape)
+        if size is not None:
+            shrunk = [self.model.config.vision_config.patch_size * tokens for tokens in size]
+            pixels = nn.functional.interpolate(pixels, shrunk, mode="bicubic", antialias=True)
+            grid = replace(grid, height=size[0], width=size[1])
+        cuts, needs = request.tower_cuts(n, grid, self.shape), request.pruner.needs(self.shape)
+        plan = Plan(request.pruner, cuts, needs, Grid(1, grid.height, grid.width), self.shape)
+        seen = Encoded.join([self._run_tower(chunk, plan, size is not None) for chunk in pixels.split(PIXELS_AT_ONCE)])
+        whole = partial(_join_tiles, tiles=grid.tiles)
+        place = torch.arange(len(pixels), device=seen.index.device)[:, None] % grid.tiles * plan.grid.n
+        return VisionTokens(
+            members=pictures.members,
+            features=whole(seen.features[:, 1:]),
+            index=whole(torch.where(seen.index < 0, -1, seen.index + place)),
+            cls=whole(seen.features[:, :1].float()),
+            grid=grid,
+            evidence={need: whole(value) for need, value in seen.evidence.items()},
+            original=n,
+            tower=seen.tower,
+            doubt=seen.doubt,
+        )
 
-        Pictures that are `off_size` get interpolated position embeddings.
-        """
-        tower = self.model.model.vision_tower
-        layers = tower.encoder.layers
-        outputs = {self.shape.feature_layer, *(n.layer % len(layers) for n in needs if n.kind == "hidden")}
-        attended = {n.layer % len(layers) for n in needs if n.kind in ATTENTION_KINDS}
-        parts = []
-        for chunk in pixels.split(PIXELS_AT_ONCE):
-            with watching(layers, outputs, attended) as seen:
-                tower(pixel_values=chunk.to(self.device, self.model.dtype), interpolate_pos_encoding=off_size)
-                evidence = tower_evidence(layers, seen, needs)
-            features = seen.outputs[self.shape.feature_layer]
-            for need in needs:
-                if need.kind == "projected":
-                    evidence[need] = self.project(features[:, 1:]).float()
-            parts.append((features, evidence))
-        return torch.cat([f for f, _ in parts]), {need: torch.cat([e[need] for _, e in parts]) for need in parts[0][1]}
+    def _run_tower(self, pixels: Tensor, plan: Plan, off_size: bool) -> Encoded:
+        """Run it over tiles; those that are `off_size` get interpolated position embeddings."""
+        tower, layers, needs = self.model.model.vision_tower, self.tower_layers, plan.left()
+        outputs = {self.shape.feature_layer, *(plan.layer(n.layer) for n in needs if n.kind == "hidden")}
+        attended = {plan.layer(n.layer) for n in plan.needs if n.kind in ATTENTION_KINDS}
+        with watching(layers, outputs, attended) as seen, thinned(layers, plan, seen) as thin:
+            tower(pixel_values=pixels.to(self.device, self.model.dtype), interpolate_pos_encoding=off_size)
+            evidence = tower_evidence(layers, seen, needs)
+        features = seen.outputs[self.shape.feature_layer]
+        for need in needs:
+            if need.kind == "projected":
+                evidence[need] = self.project(features[:, 1:]).float()
+        return Encoded(features, thin.places(len(pixels), features.device), evidence, thin.per_layer, thin.doubt)
 
     def project(self, features: Tensor) -> Tensor:
         """Apply the two-layer MLP."""

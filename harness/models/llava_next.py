@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vtpbench.harness.models.anyres import NEWLINE, AnyRes
-from vtpbench.harness.models.batch import ImageTokens
-from vtpbench.harness.models.family import Target, VisionTokens
+from vtpbench.harness.models.batch import ImageTokens, VisionTokens
 from vtpbench.harness.models.llava import Llava, Pictures, tile_side
-from vtpbench.pruners.base import Cut, Evidence, Grid, Keep, ModelShape, Pruner, TokenView
+from vtpbench.harness.models.request import Request
+from vtpbench.pruners.base import Cut, Keep, ModelShape, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.sending import send
 
@@ -42,7 +42,9 @@ class LlavaNext(Llava):
     def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
         """Shape of a model with this configuration, and the vision tokens of an image where that is fixed."""
         shape, tile = super().describe(config, preprocessing)
-        return shape, None if tile is None or preprocessing == "native" else 5 * tile
+        if tile is None or preprocessing == "native":
+            return replace(shape, tiles=None), None
+        return replace(shape, tiles=5), 5 * tile
 
     @staticmethod
     def model_class() -> Any:
@@ -72,16 +74,14 @@ class LlavaNext(Llava):
             for grid, members in groups.items()
         ]
 
-    def encode(self, images: Sequence[Image], needs: frozenset[Evidence], target: Target | None = None) -> list[VisionTokens]:
-        """Run the tower over the tiles of all images."""
-        if target is None or self.preprocessing == "fixed672":
-            return super().encode(images, needs, target)
-
-        def refuse(grid: Grid) -> None:
-            if target(grid) is not None:
+    def _encode(self, pictures: Pictures, request: Request) -> VisionTokens:
+        """Run the tower over the tiles of images with the same geometry."""
+        if self.preprocessing == "native":
+            if request.size(pictures.grid, self.shape) is not None:
                 raise Unsupported("an image cannot be shrunk under preprocessing 'native'; use 'fixed672'")
-
-        return super().encode(images, needs, refuse)
+            if request.acts_inside(pictures.tokens, pictures.grid, self.shape):
+                raise Unsupported("tokens cannot leave inside the vision tower under preprocessing 'native'; use 'fixed672'")
+        return super()._encode(pictures, request)
 
     def choose(self, view: TokenView, pruner: Pruner) -> Keep:
         """Let the pruner choose at depth 0; under `native` so many that with newlines the budget is met."""

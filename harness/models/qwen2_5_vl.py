@@ -10,10 +10,11 @@ import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
-from vtpbench.harness.models.batch import ImageTokens
-from vtpbench.harness.models.family import Family, Target, VisionTokens
+from vtpbench.harness.models.batch import ImageTokens, VisionTokens
+from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.layout import Layout, Part
 from vtpbench.harness.models.pretrained import load_pretrained
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.tower import watching
 from vtpbench.harness.models.windows import block_evidence, window_order
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape
@@ -59,6 +60,7 @@ class Qwen25VL(Family):
             feature_layer=vision.depth - 1,
             has_cls=False,
             full_attention=tuple(vision.fullatt_block_indexes),
+            tiles=1,
             multi_axis_positions=True,
         )
         return shape, None
@@ -83,21 +85,29 @@ class Qwen25VL(Family):
         return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Image], needs: frozenset[Evidence], target: Target | None = None) -> list[VisionTokens]:
+    def encode(self, images: Sequence[Image], request: Request) -> list[VisionTokens]:
         """Run the tower; images of the same size go together."""
+        needs = request.pruner.needs(self.shape)
         groups: dict[tuple[Grid, Grid], list[int]] = {}
         for member, image in enumerate(images):
             full = self._grid(image)
-            size = target(full) if target else None
+            size = request.size(full, self.shape)
             groups.setdefault((full, full if size is None else Grid(1, *size)), []).append(member)
         found = []
         for (full, grid), members in groups.items():
+            if request.wants_nothing(full.n, self.shape):
+                found.append(self.blank(tuple(members), full, full.n))
+                continue
+            if request.acts_inside(full.n, grid, self.shape):
+                raise Unsupported("no token can leave inside the tower of Qwen2.5-VL: its windows and its merger need them all")
             at_once = max(1, PATCHES_AT_ONCE // (4 * grid.n))
             chunks = [members[start : start + at_once] for start in range(0, len(members), at_once)]
             parts = [self._run_tower([images[m] for m in chunk], grid, grid is not full, needs) for chunk in chunks]
             features = torch.cat([features for features, _ in parts])
             evidence = {need: torch.cat([e[need] for _, e in parts]) for need in parts[0][1]}
-            found.append(VisionTokens(tuple(members), features, None, grid, evidence, full.n))
+            index = torch.arange(grid.n, device=self.device).expand(len(members), -1)
+            tower = (grid.n,) * self.shape.vision_layers
+            found.append(VisionTokens(tuple(members), features, index, None, grid, evidence, full.n, tower))
         return found
 
     def _grid(self, image: Image) -> Grid:
@@ -124,7 +134,7 @@ class Qwen25VL(Family):
         outputs = {n.layer % depth for n in needs if n.kind == "hidden"}
         attended = {n.layer % depth for n in needs if n.kind in ATTENTION_KINDS}
         pixels, sizes = inputs["pixel_values"].to(self.device, self.model.dtype), inputs["image_grid_thw"].to(self.device)
-        with watching(blocks, outputs, attended, attention="attn") as seen:
+        with watching(blocks, outputs, attended, attention="attn", projections=("qkv",)) as seen:
             merged = tower(pixels, grid_thw=sizes).pooler_output
         features = merged.unflatten(0, (len(images), grid.n))
         evidence: dict[Evidence, Tensor] = {}

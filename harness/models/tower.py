@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,19 +17,33 @@ _CHUNK = 8  # pictures at a time whose full attention is held in float32
 
 @dataclass
 class Seen:
-    """What the hooks saw in one pass: outputs of layers, inputs of attention modules and their rotary tables, by module index."""
+    """What the hooks saw in one pass, by module index of the layer.
 
-    outputs: dict[int, Tensor]
-    attended: dict[int, Tensor]
-    rotary: dict[int, tuple[Tensor, Tensor]]
+    Attributes
+    ----------
+    outputs : of layers
+    projected : of the linear maps inside attention modules, by layer and name
+    masks : what was added to attention logits, or None
+    rotary : tables that attention modules got
+
+    """
+
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    projected: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    masks: dict[int, Tensor | None] = field(default_factory=dict)
+    rotary: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @contextmanager
 def watching(
-    layers: nn.ModuleList, outputs: Iterable[int], attended: Iterable[int], attention: str = "self_attn"
+    layers: Sequence[nn.Module],
+    outputs: Iterable[int],
+    attended: Iterable[int],
+    attention: str = "self_attn",
+    projections: Sequence[str] = ("q_proj", "k_proj"),
 ) -> Iterator[Seen]:
-    """Record the output of some layers and what enters the attention of others; hooks are removed on the way out."""
-    seen = Seen({}, {}, {})
+    """Record the output of some layers, and queries and keys of others as they are computed; hooks are removed afterwards."""
+    seen = Seen()
 
     def keep_output(number: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -37,9 +51,15 @@ def watching(
 
         return hook
 
-    def keep_input(number: int) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.attended[number] = args[0] if args else kwargs["hidden_states"]
+    def keep_projected(number: int, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            seen.projected[number, name] = output
+
+        return hook
+
+    def keep_call(number: int) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            seen.masks[number] = kwargs.get("attention_mask")
             if "position_embeddings" in kwargs:
                 seen.rotary[number] = kwargs["position_embeddings"]
 
@@ -50,23 +70,26 @@ def watching(
             stack.callback(layers[number].register_forward_hook(keep_output(number)).remove)
         for number in set(attended):
             module: Any = getattr(layers[number], attention)
-            stack.callback(module.register_forward_pre_hook(keep_input(number), with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(keep_call(number), with_kwargs=True).remove)
+            for name in projections:
+                stack.callback(getattr(module, name).register_forward_hook(keep_projected(number, name)).remove)
         yield seen
 
 
-def tower_evidence(layers: nn.ModuleList, seen: Seen, needs: Iterable[Evidence]) -> dict[Evidence, Tensor]:
+def tower_evidence(layers: Sequence[nn.Module], seen: Seen, needs: Iterable[Evidence]) -> dict[Evidence, Tensor]:
     """Evidence per picture over its patches, CLS (token 0) left out; see `Evidence` for the kinds."""
     found: dict[Evidence, Tensor] = {}
     for need in needs:
+        number = need.layer % len(layers)
         if need.kind == "hidden":
-            found[need] = seen.outputs[need.layer % len(layers)][:, 1:].float()
+            found[need] = seen.outputs[number][:, 1:].float()
         elif need.kind in ATTENTION_KINDS:
-            attention: Any = layers[need.layer % len(layers)].self_attn
-            hidden = seen.attended[need.layer % len(layers)]
+            attention: Any = layers[number].self_attn
+            query, key = (_heads(seen.projected[number, name], attention) for name in ("q_proj", "k_proj"))
             if need.kind == "keys":
-                found[need] = _heads(attention.k_proj(hidden), attention).mean(1)[:, 1:].float()
+                found[need] = key.mean(1)[:, 1:].float()
             else:
-                found[need] = torch.cat([_attention(attention, part, need.kind) for part in hidden.split(_CHUNK)])
+                found[need] = _attention(query, key, seen.masks[number], attention.scale, need.kind)
     return found
 
 
@@ -75,10 +98,15 @@ def _heads(x: Tensor, attention: Any) -> Tensor:
     return heads.transpose(1, 2)
 
 
-def _attention(attention: Any, hidden: Tensor, kind: str) -> Tensor:
+def _attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float, kind: str) -> Tensor:
     """Mean over heads of the attention on each patch: from CLS, or from all tokens, `(pictures, patches)`."""
-    query, key = _heads(attention.q_proj(hidden), attention).float(), _heads(attention.k_proj(hidden), attention).float()
     if kind == "cls":
         query = query[:, :, :1]
-    probability: Tensor = (query @ key.transpose(-1, -2) * attention.scale).softmax(-1)
-    return probability.mean((1, 2))[:, 1:]
+    found = []
+    for start in range(0, len(query), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        logits = query[part].float() @ key[part].float().mT * scale
+        if mask is not None:
+            logits = logits + mask[part].float()
+        found.append(logits.softmax(-1).mean((1, 2))[:, 1:])
+    return torch.cat(found)

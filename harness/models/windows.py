@@ -69,7 +69,7 @@ def block_evidence(
 
 def _rotated(block: Any, seen: Seen, number: int) -> tuple[Tensor, Tensor]:
     """Compute queries and keys of a block after the rotary embedding, each `(patches, heads, head dim)` float32."""
-    query, key, _ = block.attn.qkv(seen.attended[number]).unflatten(-1, (3, block.attn.num_heads, -1)).unbind(1)
+    query, key, _ = seen.projected[number, "qkv"].unflatten(-1, (3, block.attn.num_heads, -1)).unbind(1)
     cosine, sine = (table.float().unsqueeze(1) for table in seen.rotary[number])
 
     def rotate(x: Tensor) -> Tensor:

@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vtpbench.harness.models.family import Family, VisionTokens
+from vtpbench.harness.models.batch import VisionTokens
+from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.harness.models.request import seeing
 from vtpbench.pruners.base import Evidence, Pruner
 from vtpbench.pruners.hiprune import HiPrune
 from vtpbench.pruners.oc_vtp import OCVTP
@@ -77,7 +79,7 @@ def held_out(family: Family, needs: frozenset[Evidence], n: int) -> Scenes:
     """Paint and encode scenes that nothing was trained on."""
     scenes = [sample_scene((SPLITS["heldout"], 0, i)) for i in range(n)]
     painted = [render(scene) for scene in scenes]
-    (tokens,) = family.encode([image for image, _ in painted], needs)
+    (tokens,) = family.encode([image for image, _ in painted], seeing(*needs))
     owners = np.stack([owner.flatten() for _, owner in painted])
     return Scenes(tokens, tuple(f"heldout:{i}" for i in range(n)), owners, [scene.things for scene in scenes])
 

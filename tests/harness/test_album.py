@@ -11,6 +11,7 @@ from PIL import Image
 from vtpbench.harness.album import LONGEST, Album, picture_path
 from vtpbench.harness.answering import image_name
 from vtpbench.harness.files import StorageError
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
 from vtpbench.harness.token_boxes import token_boxes
 from vtpbench.pruners.base import Grid
@@ -42,7 +43,7 @@ FAMILIES = {
 def test_tiles_say_where_every_token_lies(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     family: Any = FAMILIES[name]()
     image = picture(*size)
-    (encoded,) = family.encode([image], frozenset())
+    (encoded,) = family.encode([image], Request())
     board = add(Album(tmp_path, 1), image, family, encoded.grid)
     canvas, boxes = token_boxes(family, image, encoded.grid)
     small = Image.open(tmp_path / "pictures" / f"{board.picture}.jpg")

@@ -110,9 +110,9 @@ class Watched(Llava):
     encoded = 0
     room = 2
 
-    def encode(self, images, needs, *more):
+    def encode(self, images, request):
         self.encoded += len(images)
-        return super().encode(images, needs, *more)
+        return super().encode(images, request)
 
     def generate(self, batch: Batch, pruner: Pruner, max_new_tokens: int):
         if len(batch.layout.rows) > self.room:

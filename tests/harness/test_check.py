@@ -30,6 +30,7 @@ CANNOT = {
     "pyramiddrop": {},
     "hiprune": {},
     "divprune": {},
+    "tome": MERGES,
     "grid": {},
     "pool": MERGES,
     "downsample": {"keep-all": "n/a", "indices": "n/a", "masking": "n/a"},
@@ -41,9 +42,11 @@ CANNOT_HERE = {
     ("visionzip", "llava_next"): {**MERGES, "keep-all": "n/a"},
     ("sparsevlm", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # positions on several axes are not renumbered
     ("pyramiddrop", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
+    ("tome", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # its tower has windows
 }
-KEEP = {"positions": "keep"}
-DOCUMENTED = [(name, KEEP, family, cannot) for name, cannot in (("pyramiddrop", {}), ("sparsevlm", MERGES)) for family in TINY]
+KEEP, POST = {"positions": "keep"}, {"stage": "post"}
+ALSO = (("pyramiddrop", KEEP, {}), ("sparsevlm", KEEP, MERGES), ("tome", POST, MERGES))
+DOCUMENTED = [(name, options, family, cannot) for name, options, cannot in ALSO for family in TINY]
 VARIANTS = [
     *DOCUMENTED,
     ("oc-vtp", {"pad": "none"}, "llava", {"keep-all": "n/a"}),
@@ -94,8 +97,8 @@ def test_documented_matrix_is_the_one_tested():
 
     defaults = [judged(name, {}, {family: expected(name, family) for family in TINY}) for name in CANNOT]
     kept = [
-        judged(name, KEEP, {family: cannot for n, _, family, cannot in DOCUMENTED if n == name})
-        for name in dict.fromkeys(name for name, *_ in DOCUMENTED)
+        judged(name, options, {family: cannot for n, _, family, cannot in DOCUMENTED if n == name})
+        for name, options, _ in ALSO
     ]
     assert matrix(sorted([*defaults, *kept], key=lambda report: report.pruner)) in DOCS.read_text()
 

@@ -9,10 +9,11 @@ import torch
 from transformers import LlamaConfig
 
 from vtpbench.harness.efficiency.flops import Workload, count
-from vtpbench.harness.efficiency.pruner_flops import counted, measure, prefill
+from vtpbench.harness.efficiency.pruner_flops import Leading, counted, measure, prefill
 from vtpbench.harness.efficiency.shape import Decoder, Dimensions, Tower
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.pruners.base import Grid
 from vtpbench.pruners.errors import UserError
@@ -88,7 +89,7 @@ def dimensions(family: Family) -> Dimensions:
 @pytest.mark.parametrize("name", TINY)
 def test_vision_and_projector_agree_with_torchs_counter(tiny, name: str) -> None:
     family = tiny(name)
-    (tokens,), vision = counted(lambda: family.encode([noise_picture(40, 40)], frozenset()))
+    (tokens,), vision = counted(lambda: family.encode([noise_picture(40, 40)], Request()))
     _, projector = counted(lambda: family.project(tokens.features[0]))
     work = Workload(tokens.grid, (tokens.grid.n,) * family.shape.decoder_layers, 0)
     flops = count(dimensions(family), work)
@@ -102,7 +103,7 @@ def test_prefill_and_decode_agree_with_torchs_counter(tiny, name: str, pruner: s
     family, method = tiny(name), build(pruner, {})
     picture, question = noise_picture(40, 40), "What is it?"
     needs = method.needs(family.shape)
-    (tokens,) = family.encode([picture], needs)
+    (tokens,) = family.encode([picture], Request(method))
     budget = None if pruner == "vanilla" else tokens.original // 2
     cost = measure(family, method, budget, picture, question)
     batch = family.assemble([question], [[family.select(tokens, ["0"], method, budget)[0]]])
@@ -131,9 +132,31 @@ def test_fastv_costs_one_query_and_its_row_of_attention(tiny) -> None:
 
 
 def test_visionzip_costs_evidence_in_the_tower(tiny) -> None:
+    """The attention of CLS alone: queries and keys are those that the layer computes anyway."""
     cost = measure(tiny("llava"), build("visionzip", {}), 8, noise_picture(40, 40), "Why?")
-    assert cost.evidence > 0
+    assert cost.evidence == 2 * 32 * 17
     assert cost.decoder == 0
+
+
+def test_a_tower_that_tokens_leave_takes_less(tiny) -> None:
+    family, method, picture = tiny("llava"), build("tome", {}), noise_picture(40, 40)
+    (tokens,), vision = counted(lambda: family.encode([picture], Request(Leading(method), lambda n: 6)))
+    work = Workload(tokens.grid, (6.0,) * family.shape.decoder_layers, 0, tower=tokens.tower)
+    assert tokens.tower == (12, 9, 6, 6)
+    assert count(dimensions(family), work).vision == pytest.approx(vision, rel=0.001)
+    assert vision < 0.7 * count(dimensions(family), replace(work, tower=None)).vision
+    cost = measure(family, method, 6, picture, "Why?")
+    layers = ((8, 8, 4), (6, 6, 3), (5, 4, 3))  # even and odd rows of each, how many merge; keys of 8, features of 32
+    assert cost.evidence == sum(2 * even * odd * 8 + 2 * even * merging * (8 + 32) for even, odd, merging in layers)
+    assert (cost.choice, cost.decoder) == (0, 0)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_no_tower_no_operations(tiny, name: str) -> None:
+    family = tiny(name)
+    (tokens,), vision = counted(lambda: family.encode([noise_picture(40, 40)], Request(build("text-only", {}), lambda n: 5)))
+    work = Workload(tokens.grid, (0.0,) * family.shape.decoder_layers, 9, tower=tokens.tower)
+    assert count(dimensions(family), work).vision == vision == 0
 
 
 def test_a_smaller_picture_takes_a_smaller_tower() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,17 @@ def test_where_the_count_varies_the_schedule_is_that_of_an_example(folder: Path)
     cells = plan(suite(folder, text), lambda spec: describe(spec, None), VERSIONS)
     assert set(schedules(cells, {"m": SHAPE}).values()) == {
         "1000 in layers 0-1, 500 in layers 2-7; average 625.0 (an image of 1000 tokens)"
+    }
+
+
+def test_schedules_show_what_happens_in_the_vision_tower(folder: Path) -> None:
+    cells = cells_of(folder, SUITE.replace("[random]", "[random, tome]").replace("[8, 25%]", "[7, 20]").replace("[0, 1]", "[0]"))
+    shape = replace(SHAPE, vision_layers=4, full_attention=(0, 1, 2, 3), tiles=1)
+    assert set(schedules(cells, {"m": shape}).values()) == {
+        "20 in layers 0-7; average 20.0; in the vision tower 49 behind layer 0, 34 behind layer 1, 20 behind layer 2"
+    }
+    assert {cell.budget.label: reason for cell in cells if (reason := obstacles([cell], {"m": shape}).get(cell.id))} == {
+        "7": "infeasible: tome cannot merge 64 tokens into 7 in 3 layers; use at least 8 a tile"
     }
 
 

@@ -110,6 +110,20 @@ def test_stages_come_in_order_and_hooks_are_removed(
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in family.model.modules())
 
 
+@pytest.mark.parametrize(
+    ("pruner", "vision"), [("tome", ["vision", "pruner"] * 3 + ["vision", "pruner"]), ("text-only", ["pruner"])]
+)
+def test_what_is_done_inside_the_tower_is_the_pruners_and_no_tower_takes_no_time(
+    families: dict[str, Family], pruner: str, vision: list[str]
+) -> None:
+    marks: list[str] = []
+    subject = Subject(families["llava"], build(pruner, {}), BudgetInfo(tokens=6))
+    run(subject, Prompts([noise_picture(48, 48)], "Why?", 3), marks.append)
+    runs = [stage for n, stage in enumerate(marks) if n == 0 or marks[n - 1] != stage]
+    assert runs == ["preprocess", *vision, "projector", "prefill", "decode"]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in subject.family.model.modules())
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_every_family_shows_its_cache_and_its_text(families: dict[str, Family], name: str) -> None:
     family = families[name]

@@ -33,6 +33,7 @@ from vtpbench.pruners.oc_vtp.decoder import DecoderDims, Reconstructor
 from vtpbench.pruners.oc_vtp.network import Dims
 from vtpbench.pruners.pool import Pool
 from vtpbench.pruners.random import Random, private_generator
+from vtpbench.pruners.registry import build
 from vtpbench.pruners.sparsevlm import SparseVLM
 from vtpbench.pruners.sparsevlm.counts import split
 from vtpbench.pruners.text_only import TextOnly
@@ -113,6 +114,18 @@ def test_padding_has_no_area() -> None:
     _, boxes = token_boxes(tiny_llava(), picture(64, 32), Grid(1, 4, 4))
     heights = (boxes[:, 3] - boxes[:, 1]).reshape(4, 4)
     assert heights.tolist() == [[0] * 4, [0.5] * 4, [0.5] * 4, [0] * 4]
+
+
+@pytest.mark.parametrize(("name", "budget", "tile"), [("pad", 6, 16), ("fixed672", 30, 16)])
+def test_what_was_merged_inside_the_tower_is_shown_as_groups(name: str, budget: int, tile: int) -> None:
+    (stop,) = seen(build("tome", {}), FAMILIES[name](), budget).stops
+    assert stop.segments is not None
+    assert stop.segments.min() >= 0
+    groups = [np.flatnonzero(stop.segments == row) for row in np.unique(stop.segments)]
+    assert sorted(int(group[0]) for group in groups) == sorted(stop.kept.tolist())  # a row stands at the first of its tokens
+    assert all(len(set(group // tile)) == 1 for group in groups)
+    assert max(map(len, groups)) > 2  # tokens that were merged in one layer were merged again in another
+    assert not stop.members
 
 
 def test_a_cut_before_the_language_model() -> None:

@@ -21,6 +21,7 @@ from vtpbench.harness.answering import image_name
 from vtpbench.harness.cli_train import train_app
 from vtpbench.harness.job import Choices, Job, make_job
 from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.phases import Phases
 from vtpbench.harness.pictures import Pictures, read_exclusion
@@ -132,7 +133,7 @@ def test_the_command_writes_weights_that_the_pruner_finds(model: Path, images: P
     family = open_model(describe_model("tiny", str(model)), torch.device("cpu"))
     assert describe_model("tiny", str(model)).info == before.info  # weights beside the model are not the model's
     pruner = OCVTP()
-    (tokens,) = family.encode([picture(0), picture(1)], pruner.needs(family.shape))
+    (tokens,) = family.encode([picture(0), picture(1)], Request(pruner))
     kept = family.select(tokens, ["a", "b"], pruner, 6)
     assert [len(kept[n].index) for n in range(2)] == [6, 6]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.surgery import Trace, pruned
 from vtpbench.pruners.base import Pruner
@@ -40,13 +41,9 @@ def prepare(family: Family, pruner: Pruner, budget: float | None, asked: Sequenc
     def count(tokens: int) -> int | None:
         return None if budget is None else max(1, round(budget * tokens / 5)) * 5 if tokens % 5 == 0 else round(budget * tokens)
 
-    def target(grid: Any) -> Any:
-        wanted = count(grid.n)
-        return None if wanted is None else pruner.target_grid(wanted, grid, family.shape)
-
     found = {}
     if images:
-        for group in family.encode(images, pruner.needs(family.shape), target):
+        for group in family.encode(images, Request(pruner, count)):
             found.update(family.select(group, keys, pruner, count(group.original)))
     numbers = iter(range(len(images)))
     return family.assemble([text for text, _ in asked], [[found[next(numbers)] for _ in own] for _, own in asked])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vtpbench.harness.models.choice import misplaced, verify_shape
+from vtpbench.harness.models.request import Request
 from vtpbench.pruners.base import Cut, Grid, Keep, Pruner, TokenView
 from vtpbench.pruners.errors import UserError
 
@@ -111,6 +112,6 @@ def test_filling_leaves_and_the_order_stays(tiny, tools) -> None:
     family = tiny("llava")
     batch = tools.prepare(family, Scattered(), 0.5, tools.MIXED)
     assert [image.index.tolist() for image in batch.images] == [[0, 2, 4, 6]] * 4
-    (whole,) = family.encode([tools.picture(40, 30)], frozenset())
+    (whole,) = family.encode([tools.picture(40, 30)], Request())
     assert torch.equal(batch.images[0].features, whole.features[0, :8:2])
     tools.forward(family, Scattered(), batch)

@@ -16,6 +16,7 @@ from vtpbench.harness.models.dummy import (
     refuse_dummy,
 )
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.request import Request
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
@@ -122,8 +123,7 @@ def test_weights_follow_the_seed_and_leave_the_global_generator_alone(shrunk) ->
 @pytest.mark.parametrize(("pruner", "entered"), [("random", [12] * 4), ("fastv", [16, 16, 8, 8]), ("visionzip", [12] * 4)])
 def test_a_pruned_dummy_prefills_and_decodes(shrunk, name: str, pruner: str, entered: list[int]) -> None:
     family, method = small(shrunk(name)), build(pruner, {})
-    needs = method.needs(family.shape)
-    (tokens,) = family.encode([noise_picture(112, 112)], needs)
+    (tokens,) = family.encode([noise_picture(112, 112)], Request(method))
     tiles = tokens.original // 16
     chosen = family.select(tokens, ["0"], method, 12 * tiles)
     batch = family.assemble([filler(family, 32)], [[chosen[0]]])

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from transformers import LlavaImageProcessorPil
 
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.request import seeing
 from vtpbench.pruners.base import Evidence
 from vtpbench.pruners.registry import build
 
@@ -20,6 +21,7 @@ PRUNERS = {
     "grid": 0.5,
     "pool": 0.5,
     "divprune": 0.5,
+    "tome": 0.5,
     "downsample": 0.5,
     "text-only": 0.5,
 }
@@ -29,9 +31,9 @@ IN_DECODER = ("vanilla", "random", "fastv", "pyramiddrop", "sparsevlm")
 
 
 def make(name: str, family: str):
-    """Build a pruner, with positions kept where they have several axes."""
-    kept = family == "qwen2_5_vl" and name in ("pyramiddrop", "sparsevlm")
-    return build(name, {"positions": "keep"} if kept else {})
+    """Build a pruner, with positions kept where they have several axes, and behind the tower where this has windows."""
+    options = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
+    return build(name, options.get(name, {}) if family == "qwen2_5_vl" else {})
 
 
 def expanded(family: Family, question: str, counts: list[int]) -> Tensor:
@@ -97,7 +99,7 @@ def test_the_model_is_as_before_afterwards_also_after_an_exception(name, tiny, t
     family, pruner = tiny(name), make("fastv", name)
     before, there = stock_logits(name, family, tools), hooks(family)
     kinds = ("hidden", "received", "keys", "projected")
-    list(family.encode([tools.picture(40, 30)], frozenset(Evidence(kind, -1) for kind in kinds)))
+    family.encode([tools.picture(40, 30)], seeing(*(Evidence(kind, -1) for kind in kinds)))
     batch = tools.prepare(family, pruner, 0.5, tools.MIXED)
     tools.forward(family, pruner, batch)
     assert hooks(family) == there
@@ -147,7 +149,7 @@ def test_kernels_agree(name, pruner, tiny, tools) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_observed_counts_average_to_the_budget(name, tiny, tools) -> None:
-    for pruner in ("random", "fastv", "pyramiddrop", "sparsevlm", "visionzip", "hiprune", "grid", "pool", "divprune"):
+    for pruner in ("random", "fastv", "pyramiddrop", "sparsevlm", "visionzip", "hiprune", "grid", "pool", "divprune", "tome"):
         family, chosen = tiny(name), make(pruner, name)
         batch = tools.prepare(family, chosen, 0.5, tools.MIXED[:1])
         _, trace = tools.forward(family, chosen, batch)

@@ -1,14 +1,26 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch.nn.functional import interpolate
 from transformers import LlavaConfig
 
 from vtpbench.harness.models.llava import Llava
-from vtpbench.pruners.base import Evidence
+from vtpbench.harness.models.request import Request, seeing
+from vtpbench.pruners.base import Evidence, Pruner
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
 
 ALL = frozenset(Evidence(kind, layer) for kind in ("hidden", "received", "cls", "keys") for layer in (0, 2))
+
+
+@dataclass(frozen=True)
+class Shrinking(Pruner):
+    def needs(self, shape):
+        return frozenset({Evidence("received", 2)})
+
+    def target_grid(self, budget, grid, shape):
+        return 2, 3
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +31,7 @@ def family(tiny) -> Llava:
 @torch.inference_mode()
 def test_evidence_is_what_an_eager_tower_shows(family, tiny, tools) -> None:
     image = tools.picture(40, 30)
-    (found,) = family.encode([image], ALL)
+    (found,) = family.encode([image], seeing(*ALL))
     eager = tiny("llava", attention="eager")
     pixels = eager.pictures([image])[0].pixels
     seen = eager.model.model.vision_tower(pixels, output_hidden_states=True, output_attentions=True)
@@ -51,7 +63,7 @@ def test_pad_shows_the_whole_image_and_crop_its_middle(family, tools) -> None:
 
 def test_downsampling_shrinks_what_the_tower_sees(family, tools) -> None:
     image = tools.picture(40, 30)
-    (found,) = family.encode([image], frozenset({Evidence("received", 2)}), lambda grid: (2, 3))
+    (found,) = family.encode([image], Request(Shrinking(), lambda n: n))
     assert (found.grid.height, found.grid.width, found.original) == (2, 3, 16)
     assert found.evidence[Evidence("received", 2)].shape == (1, 6)
     tower = family.model.model.vision_tower

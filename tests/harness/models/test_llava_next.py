@@ -5,7 +5,9 @@ import torch
 
 from vtpbench.harness.models.anyres import NEWLINE
 from vtpbench.harness.models.llava_next import LlavaNext, native_grid
-from vtpbench.pruners.base import Evidence
+from vtpbench.harness.models.request import Observer, Request, seeing
+from vtpbench.harness.models.thinning import Plan
+from vtpbench.pruners.base import Evidence, Grid
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
 
@@ -29,14 +31,15 @@ def test_shape_says_how_many_tokens_only_where_that_is_fixed(fixed) -> None:
 
 def test_evidence_of_an_image_is_that_of_its_tiles(fixed, tools) -> None:
     needs = frozenset({Evidence("received", 2), Evidence("hidden", 1), Evidence("keys", 2)})
-    (found,) = fixed.encode([tools.picture(40, 30), tools.picture(30, 40, 1)], needs)
-    features, evidence = fixed._run_tower(fixed.pictures([tools.picture(30, 40, 1)])[0].pixels, needs, off_size=False)
+    (found,) = fixed.encode([tools.picture(40, 30), tools.picture(30, 40, 1)], seeing(*needs))
+    plan = Plan(Observer(), (), needs, Grid(1, 4, 4), fixed.shape)
+    tiles = fixed._run_tower(fixed.pictures([tools.picture(30, 40, 1)])[0].pixels, plan, off_size=False)
     assert found.cls.shape == (2, 5, 32)
     for tile in range(5):
         part = slice(16 * tile, 16 * (tile + 1))
-        torch.testing.assert_close(found.features[1, part], features[tile, 1:], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.features[1, part], tiles.features[tile, 1:], rtol=0, atol=1e-5)
         for need in needs:
-            torch.testing.assert_close(found.evidence[need][1, part], evidence[need][tile], rtol=0, atol=1e-5)
+            torch.testing.assert_close(found.evidence[need][1, part], tiles.evidence[need][tile], rtol=0, atol=1e-5)
 
 
 def test_kept_tokens_enter_base_first_then_by_rows_of_the_picture(fixed, tools) -> None:
@@ -46,7 +49,7 @@ def test_kept_tokens_enter_base_first_then_by_rows_of_the_picture(fixed, tools) 
         places = image.grid.place[image.index].tolist()
         assert places == sorted(places)
         assert len(set(places)) == 40
-        (found,) = fixed.encode([tools.MIXED[0][1][0]], frozenset())
+        (found,) = fixed.encode([tools.MIXED[0][1][0]], Request())
     torch.testing.assert_close(batch.images[0].features, found.features[0, batch.images[0].index], rtol=0, atol=1e-5)
 
 
@@ -80,7 +83,7 @@ def test_native_is_the_stock_model_bit_by_bit(shape, native, tools) -> None:
 
 def whole(family, pruner, budget, image):
     chosen = build(pruner, {})
-    (group,) = family.encode([image], chosen.needs(family.shape))
+    (group,) = family.encode([image], Request(chosen))
     count = None if budget is None else group.original
     return family.assemble(["What is it?"], [[family.select(group, ["key"], chosen, count)[0]]])
 
@@ -89,7 +92,7 @@ def whole(family, pruner, budget, image):
 def test_native_counts_newlines_in_the_budget(pruner, native, tools) -> None:
     chosen = build(pruner, {})
     for shape in SHAPES:
-        (group,) = native.encode([tools.picture(*shape)], chosen.needs(native.shape))
+        (group,) = native.encode([tools.picture(*shape)], Request(chosen))
         budget = group.original // 2
         batch = native.assemble(["What?"], [[native.select(group, ["key"], chosen, budget)[0]]])
         _, trace = tools.forward(native, chosen, batch)
@@ -99,7 +102,7 @@ def test_native_counts_newlines_in_the_budget(pruner, native, tools) -> None:
 
 def test_native_newlines_follow_the_rows_that_are_left(native, tools) -> None:
     chosen = build("random", {})
-    (group,) = native.encode([tools.picture(90, 20)], frozenset())
+    (group,) = native.encode([tools.picture(90, 20)], Request())
     image = native.select(group, ["key"], chosen, 14)[0]
     batch = native.assemble(["What?"], [[image]])
     start, grid = batch.layout.places[0].start, image.grid

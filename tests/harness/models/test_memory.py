@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vtpbench.harness.models.dummy import noise_picture
+from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.tiny import tiny_llava_next
 from vtpbench.pruners.registry import build
 
@@ -48,7 +49,7 @@ class Peak(TorchDispatchMode):
 def prefill_peak(name: str, budget: int | None, attention: str = "sdpa") -> int:
     """Measure one prompt's prefill."""
     family, pruner = tiny_llava_next(attention, side=SIDE), build(name, {})
-    (encoded,) = family.encode([noise_picture(SIDE * 8, SIDE * 8)], pruner.needs(family.shape), lambda grid: None)
+    (encoded,) = family.encode([noise_picture(SIDE * 8, SIDE * 8)], Request(pruner))
     assert encoded.original == TOKENS
     tokens = family.select(encoded, ["key"], pruner, budget)[0]
     batch = family.assemble(["Why?"], [[tokens]])

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
+from vtpbench.harness.models.request import Request, seeing
 from vtpbench.harness.models.windows import window_order
 from vtpbench.pruners.base import Evidence, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
@@ -46,7 +47,7 @@ def test_a_score_that_is_the_raster_id_comes_back_sorted(family, tools) -> None:
         return ids[:, None].expand_as(output).clone()
 
     handle = family.model.model.visual.blocks[2].register_forward_hook(number)
-    (found,) = family.encode([image], frozenset({Evidence("hidden", 2)}))
+    (found,) = family.encode([image], seeing(Evidence("hidden", 2)))
     handle.remove()
     assert found.evidence[Evidence("hidden", 2)].mean(-1).tolist() == [list(range(20))]
     kept = family.select(found, ["key"], ByWhereItIs(), 6)[0]
@@ -55,7 +56,7 @@ def test_a_score_that_is_the_raster_id_comes_back_sorted(family, tools) -> None:
 
 def test_features_are_those_of_the_merger_in_raster_order(family, tools) -> None:
     images = [tools.picture(40, 30), tools.picture(20, 48, 1), tools.picture(40, 30, 2)]
-    groups = family.encode(images, frozenset({Evidence("projected")}))
+    groups = family.encode(images, seeing(Evidence("projected")))
     assert [g.members for g in groups] == [(0, 2), (1,)]
     inputs = family.image_processor(images, return_tensors="pt")
     with torch.inference_mode():
@@ -71,8 +72,8 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as source
 
     images, seen = [tools.picture(40, 30), tools.picture(40, 30, 3)], {}
-    needs = frozenset({Evidence("received", -1), Evidence("received", 1), Evidence("keys", -1)})
-    (found,) = family.encode(images, needs)
+    needs = Evidence("received", -1), Evidence("received", 1), Evidence("keys", -1)
+    (found,) = family.encode(images, seeing(*needs))
     eager = source.eager_attention_forward
 
     def spy(module, query, key, *rest, **kwargs):
@@ -85,7 +86,7 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
     spied = {block.attn: n for n, block in enumerate(visual.blocks)}
     monkeypatch.setattr(source, "eager_attention_forward", spy)
     visual.set_attn_implementation("eager")
-    family.encode(images, frozenset())
+    family.encode(images, Request())
     visual.set_attn_implementation("sdpa")
     raster = window_order(4, 5, 2, CPU).argsort()
     for n in range(2):
@@ -99,9 +100,9 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
 
 def test_attention_within_windows_is_refused(family, tools) -> None:
     with pytest.raises(Unsupported, match="windows; full attention: 1, 3"):
-        family.encode([tools.picture(40, 30)], frozenset({Evidence("received", 2)}))
+        family.encode([tools.picture(40, 30)], seeing(Evidence("received", 2)))
     with pytest.raises(Unsupported, match="no CLS"):
-        family.encode([tools.picture(40, 30)], frozenset({Evidence("cls", 3)}))
+        family.encode([tools.picture(40, 30)], seeing(Evidence("cls", 3)))
 
 
 def test_positions_are_those_of_the_full_prompt_gathered(family, tools) -> None:
@@ -149,7 +150,7 @@ def test_images_without_tokens_take_their_wrappers_with_them(family, tools) -> N
 
 def test_downsampling_makes_the_processor_the_identity(family, tools) -> None:
     image = tools.picture(40, 30)
-    (found,) = family.encode([image], frozenset(), lambda grid: (2, 4))
+    (found,) = family.encode([image], Request(build("downsample", {}), lambda n: 8))
     assert (found.grid.height, found.grid.width, found.original) == (2, 4, 20)
-    (expected,) = family.encode([image.resize((32, 16), 3)], frozenset())
+    (expected,) = family.encode([image.resize((32, 16), 3)], Request())
     assert torch.equal(found.features, expected.features)

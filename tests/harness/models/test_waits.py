@@ -69,6 +69,7 @@ PASSING: list[Callable[[], object]] = [
     lambda: (2 * torch.tensor([3, 4]) + 1)[torch.tensor([True, False])].tolist(),
     lambda: X[torch.tensor([1, 2]).to(DEVICE, non_blocking=True)],
     lambda: send(torch.zeros(2), DEVICE) + X[:2],
+    lambda: send(torch.zeros(LARGE), DEVICE),
     lambda: torch.zeros(0).to(DEVICE),
     lambda: Layout(((Part(3), Part(2, 0)), (Part(4),))).valid(DEVICE) & X[:5].bool(),
 ]
@@ -105,7 +106,7 @@ def test_nothing_is_found_after_the_context() -> None:
 
 
 OPTIONS = {"oc-vtp": {"checkpoint": "dummy"}}
-QWEN = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}}
+QWEN = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
 FAMILIES = {"llava": 10, "llava_next": 40, "qwen2_5_vl": 18}
 """Each with a budget."""
 

@@ -18,7 +18,8 @@ import torch
 from vtpbench.harness.benchmarks import Benchmark, describe
 from vtpbench.harness.cell import Answer, Cell
 from vtpbench.harness.engine import Engine
-from vtpbench.harness.models.family import Family, VisionTokens
+from vtpbench.harness.models.batch import VisionTokens
+from vtpbench.harness.models.family import Family
 from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo
 from vtpbench.harness.sample_scores import sample_score
@@ -47,8 +48,9 @@ class ScriptedFamily(Family):
         self.script = script
         self.longest: set[int] = set()
 
-    def encode(self, images, needs, target=None):
-        return [VisionTokens(tuple(range(len(images))), torch.zeros(len(images), GRID.n, 2), None, GRID, {}, GRID.n)]
+    def encode(self, images, request):
+        index = torch.arange(GRID.n).expand(len(images), -1)
+        return [VisionTokens(tuple(range(len(images))), torch.zeros(*index.shape, 2), index, None, GRID, {}, GRID.n, ())]
 
     def assemble(self, questions, images):
         return Asked(questions, tuple(image for row in images for image in row))

@@ -1,0 +1,189 @@
+"""What only a GPU can show: that pruning is that of the CPU, waits for nothing, is timed and survives a lack of memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from vtpbench.harness.answering import Answerer, Question
+from vtpbench.harness.efficiency.batch_size import LARGEST
+from vtpbench.harness.efficiency.order import contestants
+from vtpbench.harness.efficiency.profile import Protocol, profile
+from vtpbench.harness.efficiency.stages import Prompts, Subject, run
+from vtpbench.harness.efficiency.timers import DeviceTimer
+from vtpbench.harness.job import open_device
+from vtpbench.harness.models.dummy import describe_dummy, open_dummy
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.specs import PrunerSpec
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import build, entries
+from vtpbench.pruners.sending import STAGED_BYTES, send
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+GPU = torch.device("cuda:0")
+OPTIONS: dict[str, dict[str, Any]] = {"oc-vtp": {"checkpoint": "dummy"}}
+QWEN_OPTIONS = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
+BUDGETS = {"llava": 10, "llava_next": 40, "qwen2_5_vl": 18}
+NAMES = sorted(name for name, entry in entries().items() if entry.distribution == "vtpbench")
+
+
+@pytest.fixture(scope="module")
+def moved() -> Callable[[str], Family]:
+    """Tiny models on the GPU, each made once; not those of other tests, which stay where they are."""
+
+    @cache
+    def make(name: str) -> Family:
+        family = TINY[name]()
+        family.model.to(GPU)
+        return family
+
+    return make
+
+
+def subject(family: Family, name: str, model: str) -> Subject:
+    options = {**OPTIONS.get(name, {}), **(QWEN_OPTIONS.get(name, {}) if model == "qwen2_5_vl" else {})}
+    return Subject(family, build(name, options), BudgetInfo() if name == "vanilla" else BudgetInfo(tokens=BUDGETS[model]))
+
+
+def busy() -> torch.Tensor:
+    """Give the device some work, tens of milliseconds at least."""
+    x = torch.ones(4096, 4096, device=GPU)
+    for _ in range(30):
+        x = x @ x / 4096
+    return x
+
+
+@contextmanager
+def no_wait() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("model", BUDGETS)
+def test_what_stays_is_that_of_the_cpu_and_the_same_every_time(model: str, name: str, moved, tiny, tools) -> None:
+    prompts = Prompts([tools.picture(48, 48, seed) for seed in range(2)], "Why?", 2)
+    seen = []
+    for family in (tiny(model), moved(model), moved(model)):
+        images, batch, trace = run(subject(family, name, model), prompts, lambda stage: None)
+        kept = [{at: left.tolist() for at, left in image.kept(trace.kept[n]).items()} for n, image in enumerate(batch.images)]
+        seen.append((kept, trace.per_layer, [len(image.index) for image in images], batch.embeds.cpu()))
+    assert seen[0][:3] == seen[1][:3] == seen[2][:3]
+    torch.testing.assert_close(seen[1][3], seen[0][3], atol=1e-3, rtol=1e-3)
+    assert torch.equal(seen[1][3], seen[2][3])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("model", BUDGETS)
+def test_no_pruner_waits_between_tower_and_decoder(model: str, name: str, moved, tools) -> None:
+    asked = subject(moved(model), name, model)
+    (tokens,) = asked.family.encode([tools.picture(48, 48, seed) for seed in range(2)], asked.request)
+
+    def choose() -> None:
+        names, questions, budget = ["0", "1"], ["Why?"] * 2, asked.tokens(tokens.original)
+        chosen = asked.family.select(tokens, names, asked.pruner, budget, questions)
+        asked.family.assemble(questions, [[chosen[0]], [chosen[1]]])
+
+    choose()  # tables that are made once may be waited for
+    with no_wait():
+        choose()
+
+
+def test_a_copy_is_sent_while_the_device_works_and_arrives_whole() -> None:
+    values = [torch.full((STAGED_BYTES,), n) for n in range(8)] + [torch.full((100,), n) for n in range(8)]
+    for _ in range(2):  # the second time pinned memory is at hand
+        work, start = busy(), time.perf_counter()
+        with no_wait():
+            sent = [send(value.clone(), GPU) for value in values]
+        handed_over = time.perf_counter() - start
+        torch.cuda.synchronize()
+        done = time.perf_counter() - start
+        assert all(torch.equal(found.cpu(), value) for found, value in zip(sent, values, strict=True))
+        del work
+    assert handed_over < done / 2
+
+
+def test_a_stage_has_the_time_that_the_device_took_and_the_host_kept_it_waiting() -> None:
+    busy()  # loads what is needed
+    timer = DeviceTimer(GPU)
+    work = busy()
+    timer.mark("device")
+    timer.mark("nothing")
+    torch.cuda.synchronize()
+    time.sleep(0.05)
+    timer.mark("host")
+    device, nothing, host = timer.laps()
+    assert (device.stage, nothing.stage, host.stage) == ("device", "nothing", "host")
+    assert device.ms > 10 > 1 > nothing.ms >= 0
+    assert 49 < host.ms < 49 + device.ms + 50
+    del work
+
+
+def test_a_device_is_opened_with_its_number_and_made_the_current_one() -> None:
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    try:
+        assert open_device(str(last)) == last
+        assert torch.cuda.current_device() == last.index
+    finally:
+        assert open_device(None) == GPU == open_device("cuda:0")
+    with pytest.raises(UserError, match="no device 'cuda:99' here"):
+        open_device("cuda:99")
+
+
+def test_where_memory_lacks_the_batch_is_halved_and_nothing_of_it_is_kept(moved, tools) -> None:
+    family, held = moved("llava"), []
+    torch.cuda.empty_cache()
+    before, room = torch.cuda.memory_allocated(GPU), int(0.4 * torch.cuda.mem_get_info(GPU)[0])
+
+    def greedy(module: Any, args: Any, kwargs: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        held.append(len(hidden))
+        torch.empty(len(hidden) * room, dtype=torch.uint8, device=GPU)
+
+    questions = [Question(str(n), str(n), "Why?", lambda n=n: [tools.picture(30, 30, n)], 2) for n in range(6)]
+    answerer = Answerer(family, build("fastv", {}), lambda n: 10, 4)
+    hook = family.decoder.layers[4].register_forward_pre_hook(greedy, with_kwargs=True)
+    try:
+        answers = [answer.sample for batch in answerer.answer(questions) for answer in batch]
+    finally:
+        hook.remove()
+    assert sorted(answers) == [question.sample for question in questions]
+    assert (max(held), answerer.smallest) == (4, 2)
+    assert torch.cuda.memory_allocated(GPU) - before < 1 << 20
+
+
+def test_the_largest_batch_is_found_and_profiled(moved) -> None:
+    rows = contestants([(PrunerSpec(name="fastv", label="FastV"), BudgetInfo(tokens=10))])
+    protocol = Protocol("Why?", batch=None, picture=(16, 16), new_tokens=2, warmup=1, repeats=2)
+    record = profile(moved("llava"), describe_dummy("llava-1.5-7b").info, rows, protocol, "tiny", lambda *_: None)
+    assert record.load.batch == LARGEST  # of so small a model any GPU holds more
+    assert record.machine.driver
+    for row in record.rows:
+        assert row.status == "ok"
+        assert row.peak_bytes is not None
+        assert row.peak_bytes > row.kv_bytes > 0
+        assert all(0 < ms < 60_000 for ms in row.summed_ms())
+
+
+def test_a_model_of_full_size_is_made_on_the_device_and_not_on_the_host() -> None:
+    torch.cuda.empty_cache()
+    if torch.cuda.mem_get_info(GPU)[0] < 16 << 30:
+        pytest.skip("needs 16 GiB of free GPU memory")
+    before, on_host = torch.cuda.memory_allocated(GPU), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    family = open_dummy(describe_dummy("llava-1.5-7b", dtype="bfloat16"), GPU)
+    expected = sum(2 * weight.numel() for weight in family.model.parameters())
+    assert expected == pytest.approx(torch.cuda.memory_allocated(GPU) - before, rel=0.01)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - on_host < 2 << 20  # KiB: the model has 13 GiB

@@ -1,0 +1,258 @@
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from vtpbench.harness.models.llava import Llava
+from vtpbench.harness.models.request import Observer, Request, seeing
+from vtpbench.pruners.base import Cut, Evidence, Keep, Pruner, TokenView, rank, take
+from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.pruners.registry import build
+
+
+@pytest.fixture(scope="module")
+def family(tiny) -> Llava:
+    return tiny("llava")
+
+
+@dataclass(frozen=True)
+class Dropping(Pruner):
+    """Drops the tokens that CLS looks at least, behind the attention of layers 0 and 2 of 4; asks for whatever else."""
+
+    also: frozenset[Evidence] = frozenset()
+
+    def needs(self, shape):
+        return frozenset({Evidence("cls", 0), Evidence("cls", 2)}) | self.also
+
+    def tower_cuts(self, budget, n, shape):
+        return (Cut(-4, n - 5), Cut(-2, budget))
+
+    def reduce(self, view):
+        if view.cut.at == 0:
+            return Keep(torch.arange(view.n).expand(len(view.keys), -1))
+        attention = view.evidence[Evidence("cls", view.cut.at + 4)]
+        return Keep(rank(attention)[:, : view.cut.keep].sort(dim=1).values)
+
+
+class Oracle:
+    """A CLIP tower in plain steps over one picture; `act` gets what each layer's attention gave, and what it gave it with."""
+
+    def __init__(self, family: Llava, act) -> None:
+        self.tower, self.act = family.model.model.vision_tower, act
+
+    @torch.inference_mode()
+    def run(self, pixels: Tensor, layers: int) -> Tensor:
+        hidden = self.tower.pre_layrnorm(self.tower.embeddings(pixels))[0]
+        sizes = torch.ones(len(hidden))
+        for number, layer in enumerate(self.tower.encoder.layers[:layers]):
+            attention = layer.self_attn
+            maps = (attention.q_proj, attention.k_proj, attention.v_proj)
+            normed = layer.layer_norm1(hidden)
+            query, key, value = (m(normed).unflatten(-1, (attention.num_heads, -1)).transpose(0, 1) for m in maps)
+            weights = (query @ key.mT * attention.head_dim**-0.5 + sizes.log()).softmax(-1)
+            hidden = hidden + attention.out_proj((weights @ value).transpose(0, 1).flatten(1))
+            hidden, sizes = self.act(number, hidden, sizes, key.mean(0), weights.mean(0))
+            hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
+        return hidden
+
+
+def drop(counts: dict[int, int]):
+    def act(number, hidden, sizes, keys, weights):
+        if number not in counts:
+            return hidden, sizes
+        seen = weights[0, 1:]
+        kept = sorted(sorted(range(len(seen)), key=lambda n: -seen[n])[: counts[number]])
+        return hidden[[0, *(1 + n for n in kept)]], sizes[[0, *(1 + n for n in kept)]]
+
+    return act
+
+
+def merge(counts: list[int]):
+    """Token merging with loops, over all tokens, CLS among the candidates but never taken."""
+
+    def act(number, hidden, sizes, keys, weights):
+        rows = list(range(len(hidden)))
+        candidates, others = rows[2::2], rows[1::2]
+        likeness = {a: [float(cosine_similarity(keys[a], keys[b], dim=0)) for b in others] for a in candidates}
+        best = sorted(candidates, key=lambda a: -max(likeness[a]))[: len(hidden) - 1 - counts[number]]
+        stay = [a for a in candidates if a not in best]
+        members = {b: [b] for b in others}
+        for a in best:
+            members[others[likeness[a].index(max(likeness[a]))]].append(a)
+        groups = [[0], *([a] for a in stay), *members.values()]
+        merged = [sum(hidden[m] * sizes[m] for m in group) / sum(sizes[m] for m in group) for group in groups]
+        return torch.stack(merged), torch.stack([sizes[group].sum() for group in groups])
+
+    return act
+
+
+def unordered(rows: Tensor) -> Tensor:
+    """Sort rows by a projection: merging leaves them in an order of its own."""
+    return rows[(rows @ torch.linspace(-1, 1, rows.shape[1])).argsort()]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_dropping_inside_the_tower_is_what_plain_steps_give(tiny, tools, attention: str) -> None:
+    family, images = tiny("llava", attention=attention), [tools.picture(40, 30), tools.picture(30, 40, 1)]
+    (found,) = family.encode(images, Request(Dropping(), lambda n: 6))
+    assert found.tower == (11, 11, 6, 6)
+    for n, image in enumerate(images):
+        expected = Oracle(family, drop({0: 11, 2: 6})).run(family.pictures([image])[0].pixels, 3)
+        torch.testing.assert_close(found.features[n], expected[1:], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.cls[n], expected[:1], rtol=0, atol=1e-5)
+        assert found.index[n].tolist() == sorted(set(found.index[n].tolist()))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_merging_inside_the_tower_is_what_plain_steps_give(tiny, tools, attention: str) -> None:
+    """With weights by size in the mean and in the attention of later layers."""
+    family, image = tiny("llava", attention=attention), tools.picture(40, 30)
+    (found,) = family.encode([image], Request(build("tome", {}), lambda n: 6))
+    assert found.tower == (12, 9, 6, 6)
+    expected = Oracle(family, merge([12, 9, 6])).run(family.pictures([image])[0].pixels, 3)
+    torch.testing.assert_close(unordered(found.features[0]), unordered(expected[1:]), rtol=0, atol=1e-5)
+
+
+def test_rows_come_in_the_order_of_the_image(family, tools) -> None:
+    for order, ordered in (("raster", True), ("reference", False)):
+        batch = tools.prepare(family, build("tome", {"order": order}), 0.5, tools.MIXED)
+        assert all(len(image.index) == 8 for image in batch.images)
+        assert all((image.index.tolist() == sorted(image.index.tolist())) == ordered for image in batch.images)
+
+
+def test_every_tile_gets_its_share(tiny, tools) -> None:
+    family = tiny("llava_next")
+    image = tools.picture(40, 30)
+    (found,) = family.encode([image], Request(build("tome", {}), lambda n: 30))
+    assert found.index.shape == (1, 30)
+    assert [int(n) // 16 for n in found.index[0]] == sorted([0, 1, 2, 3, 4] * 6)
+    pixels = family.pictures([image])[0].pixels
+    expected = Oracle(family, merge([12, 9, 6])).run(pixels[3:4], 3)
+    torch.testing.assert_close(unordered(found.features[0, 18:24]), unordered(expected[1:]), rtol=0, atol=1e-5)
+    with pytest.raises(Infeasible, match="31 cannot be shared equally by 5 tiles"):
+        family.encode([image], Request(build("tome", {}), lambda n: 31))
+    with pytest.raises(Unsupported, match="under preprocessing 'native'"):
+        tiny("llava_next", preprocessing="native").encode([image], Request(build("tome", {}), lambda n: 30))
+
+
+def test_evidence_is_of_what_is_left(family, tools) -> None:
+    """Of layers behind the last cut; attention of those with one is for the cut, earlier layers had other tokens."""
+    later = frozenset({Evidence("hidden", 2), Evidence("cls", 3), Evidence("projected")})
+    (found,) = family.encode([tools.picture(40, 30)], Request(Dropping(later), lambda n: 6))
+    assert found.evidence.keys() == later
+    assert torch.equal(found.evidence[Evidence("hidden", 2)], found.features)
+    assert found.evidence[Evidence("cls", 3)].shape == (1, 6)
+    assert found.evidence[Evidence("projected")].shape[:2] == (1, 6)
+    for early in (Evidence("hidden", 1), Evidence("keys", 1)):
+        with pytest.raises(Unsupported, match=f"{early.kind} of vision layer 1, after which tokens leave the tower"):
+            family.encode([tools.picture(40, 30)], Request(Dropping(frozenset({early})), lambda n: 6))
+
+
+def test_attention_of_weighted_rows_is_that_of_the_tower(tiny, tools) -> None:
+    @dataclass(frozen=True)
+    class Weighing(Pruner):
+        def needs(self, shape):
+            return frozenset({Evidence("received", 3)})
+
+        def tower_cuts(self, budget, n, shape):
+            return (Cut(-4, n),)
+
+        def reduce(self, view):
+            size = torch.arange(1.0, view.n + 1).expand(len(view.features), -1)
+            return Keep(view.index, view.features, size=size)
+
+    family, image = tiny("llava", attention="eager"), tools.picture(40, 30)
+    weights = []
+    handle = family.model.model.vision_tower.encoder.layers[3].self_attn.register_forward_hook(
+        lambda module, args, output: weights.append(output[1])
+    )
+    (found,) = family.encode([image], Request(Weighing(), lambda n: n))
+    (plain,) = family.encode([image], seeing(Evidence("received", 3)))
+    handle.remove()
+    received = weights[0].mean((1, 2))[:, 1:]
+    torch.testing.assert_close(found.evidence[Evidence("received", 3)], received, rtol=0, atol=1e-6)
+    assert not torch.allclose(received, plain.evidence[Evidence("received", 3)], atol=1e-3)
+
+
+def test_a_row_of_two_is_attended_as_two_equal_rows(family, tools) -> None:
+    """What proportional attention means: repeating tokens and weighing them twice give the same."""
+
+    @dataclass(frozen=True)
+    class Repeating(Pruner):
+        twice: bool
+
+        def tower_cuts(self, budget, n, shape):
+            return (Cut(-4, 8 * (1 + self.twice)),)
+
+        def reduce(self, view):
+            chosen = torch.arange(8).repeat(1 + self.twice).expand(len(view.features), -1)
+            size = None if self.twice else torch.full(chosen.shape, 2.0)
+            return Keep(chosen, take(view.features, chosen), size=size)
+
+    image = tools.picture(40, 30)
+    (weighed,) = family.encode([image], Request(Repeating(twice=False), lambda n: 8))
+    (repeated,) = family.encode([image], Request(Repeating(twice=True), lambda n: 16))
+    torch.testing.assert_close(weighed.features, repeated.features[:, :8], rtol=0, atol=1e-5)
+    torch.testing.assert_close(weighed.cls, repeated.cls, rtol=0, atol=1e-5)
+
+
+def test_flash_attention_cannot_weigh(family, tools, monkeypatch) -> None:
+    config = family.model.model.vision_tower.encoder.layers[0].self_attn.config
+
+    @dataclass(frozen=True)
+    class Weighing(Pruner):
+        def tower_cuts(self, budget, n, shape):
+            return (Cut(-4, n),)
+
+        def reduce(self, view):
+            monkeypatch.setattr(config, "_attn_implementation_internal", "flash_attention_2")  # from the next layer on
+            return Keep(view.index, view.features, size=torch.ones_like(view.features[..., 0]))
+
+    with pytest.raises(Unsupported, match="use attention: sdpa"):
+        family.encode([tools.picture(40, 30)], Request(Weighing(), lambda n: 8))
+
+
+@dataclass(frozen=True)
+class Wrong(Dropping):
+    """Breaks one rule of choosing inside the tower."""
+
+    way: str = ""
+
+    def reduce(self, view: TokenView) -> Keep:
+        keep = super().reduce(view)
+        if self.way == "count":
+            return Keep(keep.index[:, 1:])
+        if self.way == "order":
+            return Keep(keep.index.flip(1))
+        if self.way == "adaptive":
+            return replace(keep, valid=torch.ones_like(keep.index, dtype=torch.bool))
+        return keep
+
+
+@pytest.mark.parametrize(("way", "message"), [("count", "kept 10 tokens at layer -4, 11 were due"), ("adaptive", "depth 0 only")])
+def test_a_wrong_choice_is_refused(family, tools, way: str, message: str) -> None:
+    with pytest.raises((UserError, Unsupported), match=message):
+        family.encode([tools.picture(40, 30)], Request(Wrong(way=way), lambda n: 6))
+
+
+def test_a_misplaced_choice_is_refused_after_the_answer(family, tools) -> None:
+    batch = tools.prepare(family, Wrong(way="order"), 0.5, tools.MIXED[:1])
+    with pytest.raises(UserError, match="not ascending and unique"):
+        tools.forward(family, Wrong(way="order"), batch)
+
+
+def test_no_tower_runs_where_nothing_is_to_remain(tiny, tools) -> None:
+    for name in ("llava", "llava_next", "qwen2_5_vl"):
+        family, ran = tiny(name), []
+        handle = family.model.get_encoder(modality="image").register_forward_pre_hook(lambda *_, ran=ran: ran.append(1))
+        batch = tools.prepare(family, build("text-only", {}), 0.5, tools.MIXED)
+        logits, _ = tools.forward(family, build("text-only", {}), batch)
+        assert not ran
+        (seen,) = family.encode([tools.picture(40, 30)], Request(Observer(frozenset({Evidence("hidden", 1)})), lambda n: 0))
+        handle.remove()
+        assert ran
+        assert seen.evidence[Evidence("hidden", 1)].shape[1] == seen.grid.n
+        assert batch.images == ()
+        assert logits.shape[1] == batch.layout.width
