@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from vtpbench.harness.models.choice import misplaced, origins, verify_shape, within_reach
 from vtpbench.harness.models.tower import Seen, tower_evidence
 from vtpbench.pruners.base import ATTENTION_KINDS, Cut, Evidence, Grid, ModelShape, Pruner, TokenView, take
-from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.errors import Unsupported, UserError
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,16 @@ class Plan:
     needs: frozenset[Evidence]
     grid: Grid
     shape: ModelShape
+
+    def __post_init__(self) -> None:
+        """Refuse cuts that are not in layers which the features pass, or not one after the other."""
+        first, last = -self.shape.vision_layers, self.shape.feature_layer - self.shape.vision_layers
+        layers, counts = [cut.at for cut in self.cuts], [self.grid.n, *(cut.keep for cut in self.cuts)]
+        name = type(self.pruner).__name__
+        if any(not first <= at <= last for at in layers):
+            raise UserError(f"{name} cuts in vision layers {layers}; the features pass layers {first} to {last}, from the end")
+        if any(a >= b for a, b in pairwise(layers)) or any(a < b for a, b in pairwise(counts)) or counts[-1] < 1:
+            raise UserError(f"{name} plans {counts} tokens, cut in vision layers {layers}; layers must ascend, counts descend to 1")
 
     def layer(self, number: int) -> int:
         """Count a layer, a module index or one from the end, from the beginning."""
@@ -132,7 +143,7 @@ class Thinning:
             index=index,
             grid=plan.grid,
             keys=(),
-            evidence=tower_evidence(self.layers, self.seen, plan.due(cut)),
+            evidence=self._attention(cut),
             cls=cls.float(),
             shape=plan.shape,
             size=self._size,
@@ -149,9 +160,17 @@ class Thinning:
             self._size = keep.size
         elif self._size is not None:
             self._size = take(self._size, chosen.clamp(min=0))
-        self._counts[cut.at % len(self.layers)] = keep.k
+        self._counts[plan.layer(cut.at)] = keep.k
         self._rows = torch.cat([cls, rows], dim=1)
         return (self._rows,)
+
+    def _attention(self, cut: Cut) -> dict[Evidence, Tensor]:
+        """Collect what is wanted of this layer's attention, and let go of what it was made of: a tower has many layers."""
+        found = tower_evidence(self.layers, self.seen, self.plan.due(cut))
+        number = self.plan.layer(cut.at)
+        for key in [key for key in self.seen.projected if key[0] == number]:
+            del self.seen.projected[key]
+        return found
 
     def hold(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         """Keep back what the MLP gives: the layer would add it to all rows."""

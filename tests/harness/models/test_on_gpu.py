@@ -78,7 +78,8 @@ def test_what_stays_is_that_of_the_cpu_and_the_same_every_time(model: str, name:
     prompts = Prompts([tools.picture(48, 48, seed) for seed in range(2)], "Why?", 2)
     seen = []
     for family in (tiny(model), moved(model), moved(model)):
-        images, batch, trace = run(subject(family, name, model), prompts, lambda stage: None)
+        with torch.backends.cudnn.flags(enabled=False):  # its convolutions round float32
+            images, batch, trace = run(subject(family, name, model), prompts, lambda stage: None)
         kept = [{at: left.tolist() for at, left in image.kept(trace.kept[n]).items()} for n, image in enumerate(batch.images)]
         seen.append((kept, trace.per_layer, [len(image.index) for image in images], batch.embeds.cpu()))
     assert seen[0][:3] == seen[1][:3] == seen[2][:3]
@@ -144,24 +145,29 @@ def test_a_device_is_opened_with_its_number_and_made_the_current_one() -> None:
 
 
 def test_where_memory_lacks_the_batch_is_halved_and_nothing_of_it_is_kept(moved, tools) -> None:
-    family, held = moved("llava"), []
+    family, rows = moved("llava"), []
+    questions = [Question(str(n), str(n), "Why?", lambda n=n: [tools.picture(30, 30, n)], 2) for n in range(6)]
+
+    def answered() -> Answerer:
+        answerer = Answerer(family, build("fastv", {}), lambda n: 10, 4)
+        answers = [answer.sample for batch in answerer.answer(questions) for answer in batch]
+        assert sorted(answers) == [question.sample for question in questions]
+        return answerer
+
+    assert answered().smallest == 4  # and what libraries take once, they have
     torch.cuda.empty_cache()
     before, room = torch.cuda.memory_allocated(GPU), int(0.4 * torch.cuda.mem_get_info(GPU)[0])
 
     def greedy(module: Any, args: Any, kwargs: Any) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        held.append(len(hidden))
-        torch.empty(len(hidden) * room, dtype=torch.uint8, device=GPU)
+        rows.append(len(args[0] if args else kwargs["hidden_states"]))
+        torch.empty(rows[-1] * room, dtype=torch.uint8, device=GPU)
 
-    questions = [Question(str(n), str(n), "Why?", lambda n=n: [tools.picture(30, 30, n)], 2) for n in range(6)]
-    answerer = Answerer(family, build("fastv", {}), lambda n: 10, 4)
     hook = family.decoder.layers[4].register_forward_pre_hook(greedy, with_kwargs=True)
     try:
-        answers = [answer.sample for batch in answerer.answer(questions) for answer in batch]
+        assert answered().smallest == 2
     finally:
         hook.remove()
-    assert sorted(answers) == [question.sample for question in questions]
-    assert (max(held), answerer.smallest) == (4, 2)
+    assert max(rows) == 4
     assert torch.cuda.memory_allocated(GPU) - before < 1 << 20
 
 
@@ -186,4 +192,4 @@ def test_a_model_of_full_size_is_made_on_the_device_and_not_on_the_host() -> Non
     family = open_dummy(describe_dummy("llava-1.5-7b", dtype="bfloat16"), GPU)
     expected = sum(2 * weight.numel() for weight in family.model.parameters())
     assert expected == pytest.approx(torch.cuda.memory_allocated(GPU) - before, rel=0.01)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - on_host < 2 << 20  # KiB: the model has 13 GiB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - on_host < 5 << 20  # KiB: the model has 13 GiB

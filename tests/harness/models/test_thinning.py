@@ -237,6 +237,29 @@ def test_a_wrong_choice_is_refused(family, tools, way: str, message: str) -> Non
         family.encode([tools.picture(40, 30)], Request(Wrong(way=way), lambda n: 6))
 
 
+@pytest.mark.parametrize(
+    ("cuts", "message"),
+    [
+        ((Cut(-1, 8),), r"vision layers \[-1\]; the features pass layers -4 to -2"),
+        ((Cut(-5, 8),), r"\[-5\]"),
+        ((Cut(0, 8),), r"\[0\]"),
+        ((Cut(-3, 8), Cut(-3, 6)), "layers must ascend"),
+        ((Cut(-2, 8), Cut(-3, 6)), "layers must ascend"),
+        ((Cut(-3, 6), Cut(-2, 8)), "counts descend"),
+        ((Cut(-3, 17),), "counts descend"),
+        ((Cut(-3, 0),), "counts descend to 1"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(family, tools, cuts, message: str) -> None:
+    @dataclass(frozen=True)
+    class Planning(Pruner):
+        def tower_cuts(self, budget, n, shape):
+            return cuts
+
+    with pytest.raises(UserError, match=message):
+        family.encode([tools.picture(40, 30)], Request(Planning(), lambda n: 8))
+
+
 def test_a_misplaced_choice_is_refused_after_the_answer(family, tools) -> None:
     batch = tools.prepare(family, Wrong(way="order"), 0.5, tools.MIXED[:1])
     with pytest.raises(UserError, match="not ascending and unique"):
