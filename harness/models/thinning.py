@@ -51,7 +51,8 @@ class Plan:
         if any(not first <= at <= last for at in layers):
             raise UserError(f"{name} cuts in vision layers {layers}; the features pass layers {first} to {last}, from the end")
         if any(a >= b for a, b in pairwise(layers)) or any(a < b for a, b in pairwise(counts)) or counts[-1] < 1:
-            raise UserError(f"{name} plans {counts} tokens, cut in vision layers {layers}; layers must ascend, counts descend to 1")
+            where = f"in vision layers {layers}"
+            raise UserError(f"{name} plans {counts} tokens {where}; layers must ascend, counts descend to 1 or more")
 
     def layer(self, number: int) -> int:
         """Count a layer, a module index or one from the end, from the beginning."""
