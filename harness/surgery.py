@@ -93,6 +93,7 @@ class Surgeon:
         self.trace = Trace()
         self.stages: list[Stage] = []
         self.arrived: Tensor | None = None
+        self.step: dict[str, Any] = {}
         self.doubts = [image.doubt for image in batch.images if image.doubt is not None]
 
     def before_layer(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
@@ -256,17 +257,23 @@ class Surgeon:
         stage = next(s for s in reversed(self.stages) if s.at <= number)
         if stage.at == 0:
             return None
-        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        if number == stage.at:  # once for all layers behind the cut
+            hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+            self.step = self._step(stage, hidden, kwargs)
+        return args, {**kwargs, **self.step}
+
+    def _step(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Make the tables of one decoding step for the layers that see `stage`, of which the first is about to run."""
         positions, rotary = kwargs["position_ids"], kwargs["position_embeddings"]
         if stage.shift is not None:
             positions = positions - stage.shift
             rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
         mask = None
         if stage.layout.padded:
-            new = kwargs["past_key_values"].get_seq_length(number) + hidden.shape[1] - stage.layout.width
+            new = kwargs["past_key_values"].get_seq_length(stage.at) + hidden.shape[1] - stage.layout.width
             valid = nn.functional.pad(stage.layout.valid(hidden.device), (0, new), value=True)
             mask = valid if self.flash else _like(valid, kwargs.get("attention_mask"), hidden.dtype)
-        return args, {**kwargs, **self._tables(positions, rotary, mask)}
+        return self._tables(positions, rotary, mask)
 
     @staticmethod
     def _tables(positions: Tensor | None, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> dict[str, Any]:

@@ -89,3 +89,17 @@ def test_every_layer_has_the_positions_and_the_cache_of_its_own_sequence(
 def rotary(model: Family, positions: torch.Tensor) -> torch.Tensor:
     table: torch.Tensor = model.decoder.rotary_emb(torch.zeros(1), position_ids=positions)[0]  # type: ignore[operator]  # as above
     return table
+
+
+@pytest.mark.parametrize(("positions", "cuts"), [("reference", 3), ("keep", 0)])
+def test_a_decoding_step_makes_the_tables_behind_a_cut_once(positions: str, cuts: int, tools: Any) -> None:
+    """Not once for each layer: on a GPU that is a launch of several kernels more, for every token."""
+    model, pruner, steps = TINY["llava"](), build("pyramiddrop", {"positions": positions}), []
+    batch = tools.prepare(model, pruner, 0.5, tools.MIXED)
+    first = model.decoder.register_forward_pre_hook(lambda module, args: steps.append(0))
+    made = model.decoder.rotary_emb.register_forward_hook(lambda module, args, output: steps.append(steps.pop() + 1))
+    model.generate(batch, pruner, STEPS)
+    first.remove()
+    made.remove()
+    assert len(steps) >= 3
+    assert steps == [1 + cuts] * len(steps)
