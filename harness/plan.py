@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Fingerprint: TypeAlias = "Callable[[Pruner, ModelInfo], str]"
 _VANILLA = PrunerSpec(name="vanilla", label="vanilla")
+_RANDOM = PrunerSpec(name="random", label="random")
 
 
 def plan(
@@ -30,6 +31,8 @@ def plan(
     fingerprint: Fingerprint = lambda pruner, model: "",
 ) -> tuple[Cell, ...]:
     """List the cells of a suite: model x pruner x budget x benchmark x seed, each denominator before what it divides.
+
+    Every matrix gets `vanilla`, and every one that prunes gets `random`: a method is ranked above it or not at all.
 
     Parameters
     ----------
@@ -49,13 +52,14 @@ def plan(
         for label, benchmark in suite.benchmarks.items()
     }
     cells: dict[str, Cell] = {}
+    floor = next((spec for matrix in suite.matrix for spec in matrix.pruners if spec.name == "random"), _RANDOM)
     for spec in suite.models:
         model = describe(spec)
         for m, matrix in enumerate(suite.matrix):
             if matrix.models is not None and spec.label not in matrix.models:
                 continue
             _refuse_large_budgets(suite, m, model)
-            rows = _rows(matrix, model, fingerprint)
+            rows = _rows(matrix, model, fingerprint, floor)
             for label in [benchmark.label for benchmark in matrix.benchmarks]:
                 for pruner, budget, seed in rows:
                     _add(cells, Cell(model, pruner, budget, benchmarks[label], seed, suite.batch_size, versions))
@@ -110,15 +114,19 @@ def _add(cells: dict[str, Cell], cell: Cell) -> None:
         raise UserError(f"'{twin}' and '{cell}' are the same measurement under two names; remove one from the suite")
 
 
-def _rows(matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
-    """Pruner, budget and seed of every row, vanilla first."""
+def _rows(
+    matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint, floor: PrunerSpec
+) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
+    """Pruner, budget and seed of every row, vanilla first; `floor` is the suite's random pruner."""
     vanilla = next((spec for spec in matrix.pruners if spec.name == "vanilla"), _VANILLA)
+    pruners = [spec for spec in matrix.pruners if spec.name != "vanilla"]
+    if pruners and all(spec.name != "random" for spec in pruners):
+        pruners.insert(0, floor)
     rows = [(_describe(vanilla, model, fingerprint), BudgetInfo(), 0)]
-    for spec in matrix.pruners:
-        if spec.name != "vanilla":
-            info = _describe(spec, model, fingerprint)
-            seeds = matrix.seeds if is_seeded(spec.name) else (0,)
-            rows += [(info, budget, seed) for budget in matrix.budgets for seed in seeds]
+    for spec in pruners:
+        info = _describe(spec, model, fingerprint)
+        seeds = matrix.seeds if is_seeded(spec.name) else (0,)
+        rows += [(info, budget, seed) for budget in matrix.budgets for seed in seeds]
     return rows
 
 

@@ -220,6 +220,24 @@ def test_only_that_leaves_nothing_is_a_mistake(folder: Path) -> None:
         narrow(cells_of(folder), ["pruner=vanilla", "budget=8"])
 
 
+def test_what_prunes_is_never_without_random(folder: Path) -> None:
+    def rows(matrix: str) -> list[tuple[str, str, int]]:
+        text = SUITE[: SUITE.index("matrix:")] + matrix
+        cells = plan(suite(folder, text), describe, VERSIONS)
+        assert len({cell.id for cell in cells}) == len(cells)
+        return [(cell.pruner.label, cell.budget.label, cell.seed) for cell in cells if cell.benchmark.label == "one"]
+
+    common = "benchmarks: [{label: one, task: one, folder: tasks, metric: hits}], seeds: [0, 1]"
+    floor = [("vanilla", "all", 0), ("random", "8", 0), ("random", "8", 1)]
+    assert rows(f"matrix: {{pruners: [grid], budgets: [8], {common}}}") == [*floor, ("grid", "8", 0)]
+    assert rows(f"matrix: {{pruners: [vanilla], budgets: [8], {common}}}") == floor[:1]
+    named = f"{{pruners: [{{label: floor, name: random}}], budgets: [8], {common}}}"
+    other = f"{{pruners: [grid], budgets: [8, 4], {common}}}"  # a matrix of its own takes the suite's random row, by its name
+    found = rows(f"matrix: [{named}, {other}]")
+    assert found.count(("floor", "8", 0)) == found.count(("floor", "4", 1)) == 1
+    assert not [row for row in found if row[0] == "random"]
+
+
 def test_the_printed_plan(folder: Path) -> None:
     late = f"{{label: late, name: '{folder}/late.py:Late', options: {{layer: 4}}}}"
     clipped = f"{{label: cls, name: '{folder}/late.py:Late', options: {{cls: true}}}}"
@@ -305,7 +323,7 @@ def test_a_record_names_files_as_the_suite_does_and_the_pruner_opens_them_where_
     (folder / "own").mkdir()
     (folder / "own" / "weights.bin").write_bytes(b"trained")
     text = SUITE.replace("[random]", f"[{{'{folder}/late.py:Late': {{weights: own/weights.bin}}}}]")
-    _, cell, *_ = plan(suite(folder, text), describe, VERSIONS)
+    cell = plan(suite(folder, text), describe, VERSIONS)[-1]
     assert cell.pruner.model_dump()["options"]["weights"] == "own/weights.bin"
     assert str(folder) not in str(cell.pruner.model_dump()["options"])
     assert vars(build_pruner(cell))["weights"] == str(folder / "own" / "weights.bin")
