@@ -33,12 +33,15 @@ from vtpbench.harness.record import BudgetInfo
 from vtpbench.harness.specs import ModelSpec
 from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.registry import BUILT_IN, build
+from vtpbench.pruners.sending import STAGED_BYTES
 
 MODELS = {"cuda": f"{PREFIX}llava-1.5-7b", "cpu": DEMO}
 BUDGETS = {"cuda": 64, "cpu": 48}
 OPTIONS: dict[str, dict[str, Any]] = {"oc-vtp": {"checkpoint": "dummy"}}
 """On a model with random weights."""
-SYNCHRONISING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+SYNCHRONISING = re.compile(r"cuda(Stream|Device|Event)Synchronize|cu(Stream|Ctx|Event)Synchronize|cudaMemcpy")
+"""Calls of the runtime, or of the driver, that wait; a version may follow the name, as in `cudaMemcpy_v3020`."""
+VERSION = re.compile(r"(_ptds|_ptsz)?(_v\d+)?")
 LINE = re.compile(r"(?P<file>.*\.py)\((?P<line>\d+)\): (?P<function>.*)")
 """How the profiler names a frame of Python."""
 Waits = Counter[tuple[str, str]]
@@ -83,8 +86,25 @@ def synchronisations(events: list[dict[str, Any]]) -> Waits:
     spans = [event for event in events if event.get("ph") == "X"]
     begin, end = (max(e["ts"] for e in spans if e["name"] == f"end of {stage}") for stage in ("vision", "prefill"))
     frames = [event for event in spans if event.get("cat") == "python_function" and LINE.match(event["name"])]
-    found = [event for event in spans if begin <= event["ts"] <= end and event["name"] in SYNCHRONISING]
-    return Counter((event["name"], _place(event, frames)) for event in found)
+    staged = {_details(event).get("correlation") for event in spans if _is_staged(event)}
+    calls = [event for event in spans if begin <= event["ts"] <= end and event["name"].startswith("cu")]
+    waiting = [call for call in calls if _synchronises(call["name"]) or _details(call).get("correlation") in staged]
+    return Counter((call["name"], _place(call, frames)) for call in waiting)
+
+
+def _synchronises(name: str) -> bool:
+    found = SYNCHRONISING.match(name)
+    return found is not None and VERSION.fullmatch(name, found.end()) is not None
+
+
+def _is_staged(event: dict[str, Any]) -> bool:
+    """Whether an event of the device is a copy that the driver had to stage, for which an asynchronous call waits, too."""
+    copied = event.get("cat") == "gpu_memcpy" and "Pageable -> Device" in event["name"]
+    return copied and int(_details(event).get("bytes", 0)) > STAGED_BYTES
+
+
+def _details(event: dict[str, Any]) -> dict[str, Any]:
+    return event.get("args") or {}
 
 
 def _place(call: dict[str, Any], frames: list[dict[str, Any]]) -> str:

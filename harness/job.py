@@ -97,14 +97,15 @@ def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
 
 
 def open_device(name: str | None) -> torch.device:
-    """Find a device as torch names it; by default the first GPU, else the CPU."""
+    """Find a device as torch names it, with its number; by default the first GPU, else the CPU."""
     import torch
 
     try:
-        device = torch.device(name or ("cuda:0" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
+        device = torch.empty(0, device=name or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
     except (RuntimeError, AssertionError) as e:  # a CPU build asserts
         raise UserError(f"no device '{name}' here ({str(e).splitlines()[0]}); `vtpbench doctor` lists the devices") from e
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # pinned memory belongs to the current one: eight runs would all take some of the first
     return device
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vtpbench.harness.album import Album
 from vtpbench.harness.cell import Cell, Journal
+from vtpbench.harness.device import refuse_lost
 from vtpbench.harness.files import StorageError
 from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.progress import Progress, duration, headline
@@ -186,6 +187,7 @@ def _attempt(work: Callable[[], T], fatal: type[UserError]) -> T | Outcome:
     except UserError as e:
         return Outcome("failed", str(e))
     except Exception as e:
+        refuse_lost(e)
         reason = f"{traceback.format_exception_only(e)[0].strip()}\n\n{traceback.format_exc()}"
         return Outcome("failed", reason.encode(errors="replace").decode())  # file names may hold what UTF-8 cannot
 

@@ -110,10 +110,11 @@ class Surgeon:
         stage = self.stages[-1]
         self._count(number, hidden, stage)
         self.arrived = hidden if number + 1 in self.boundaries else None
-        if stage.at == 0:
+        if stage.at == 0 and not self.flash:
             return None
-        # A model with positions on several axes gives its layers rotary tables alone; a kernel would misread such positions.
-        positions = None if kwargs.get("position_ids") is None else stage.positions
+        # A kernel would misread positions on several axes, and FlashAttention takes gaps for the ends of packed prompts: it
+        # would ask the device in every layer, and run another kernel than vanilla's. Both get rotary tables alone.
+        positions = None if self.flash or kwargs.get("position_ids") is None else stage.positions
         return (hidden, *args[1:]), {**kwargs, **self._tables(positions, stage.rotary, stage.mask)}
 
     def _enter(self, kwargs: dict[str, Any]) -> None:

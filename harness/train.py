@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 import transformers
 from accelerate import PartialState  # type: ignore[import-untyped]  # it has no annotations
 from pydantic import ConfigDict
@@ -39,7 +40,6 @@ from vtpbench.pruners.oc_vtp.tower import tower_hash
 from vtpbench.pruners.oc_vtp.train import Place, Result, train
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
     from torch import Tensor
 
@@ -148,9 +148,10 @@ def train_oc_vtp(order: Order, display: Phases) -> Trained | None:
 
     """
     config = read_config(order.config)
-    device = open_device(order.device)
-    state = PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
-    place = Place(state.device if state.num_processes > 1 else device, state.process_index, state.num_processes)
+    cpu = order.device == "cpu" or (order.device is None and not torch.cuda.is_available())
+    state = PartialState(cpu=cpu, timeout=LONGEST_WAIT)  # before any device is opened: it knows whose this process has
+    device = state.device if state.num_processes > 1 else open_device(order.device)
+    place = Place(device, state.process_index, state.num_processes)
     if place.rank > 0:
         display = Phases(Console(quiet=True))
     dtype = "float32" if place.device.type == "cpu" else "float16"

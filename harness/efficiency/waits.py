@@ -181,6 +181,8 @@ def _reason(name: str, args: Sequence[Any], options: dict[str, Any], tensors: li
     if name == "copy_" and any(map(_on_host, tensors)):
         blocks = _on_host(args[0]) or _blocks(args[1], bool(args[2]) if len(args) > 2 else bool(options.get("non_blocking")))
         return "a copy" if blocks else None
+    if name == "where" and any(map(_on_host, tensors)):  # also without a dimension, which others take as a number
+        return "a copy to the device"
     if any(_on_host(tensor) and tensor.dim() for tensor in tensors):
         return "a tensor of the host among those of the device"
     return None

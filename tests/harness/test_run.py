@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from vtpbench.harness.device import DeviceLost
 from vtpbench.harness.files import StorageError
 from vtpbench.harness.progress import LiveProgress, Pace
 from vtpbench.harness.run import run
@@ -158,6 +159,15 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(tmp_path: Pat
 
     assert run([scripted.make_cell(seed=seed) for seed in (0, 1)], scripted.make_setting(tmp_path)).exit_code == 0
     assert sum(asked(tmp_path).values()) <= 2 * scripted.QUESTIONS + scripted.BATCH
+
+
+def test_a_device_that_failed_stops_the_run_and_blames_no_cell(tmp_path: Path):
+    cells, setting = [scripted.make_cell(name) for name in ("random", "lost", "grid")], scripted.make_setting(tmp_path)
+    message = r"the device failed \(CUDA error: device-side assert triggered\); what is finished is kept, run the same command"
+    with pytest.raises(DeviceLost, match=message):
+        run(cells, setting)
+    assert [record.pruner.name for record in setting.store.records()] == ["random"]
+    assert setting.store.journal(cells[1]).known()
 
 
 def test_a_folder_that_cannot_be_written_stops_the_run_at_once(tmp_path: Path):

@@ -53,11 +53,13 @@ WAITING: list[tuple[Callable[[], object], str]] = [
     (lambda: torch.zeros(2).to(DEVICE), UP),
     (lambda: torch.zeros(LARGE).to(DEVICE, non_blocking=True), UP),
     (lambda: X + torch.zeros(6).to(DEVICE, torch.float64), UP),
+    (lambda: torch.where(X > 2, torch.tensor(1.0), X), UP),
 ]
 PASSING: list[Callable[[], object]] = [
     lambda: (X.sort().values.cumsum(0) + 2).softmax(0).argmax(),
     lambda: torch.arange(6, device=DEVICE)[X.long()],
     lambda: torch.where(X > 2, X, 0.0).masked_fill(X > 1, -1),
+    lambda: torch.where(X > 2, 1.0, 0.0) * torch.tensor(2.0),
     lambda: X.clone().masked_scatter_(X > 2, X),
     lambda: X.clone().__setitem__(X > 2, 0.0),
     lambda: X.repeat_interleave(2),
