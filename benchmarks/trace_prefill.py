@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
+from vtpbench.harness.device import open_device
 from vtpbench.harness.efficiency.order import PREFIX, TEXT_TOKENS, describe, open_for_speed
 from vtpbench.harness.efficiency.stages import Prompts, Subject, run
 from vtpbench.harness.efficiency.waits import waits_before_first_token
-from vtpbench.harness.job import open_device
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.options import DEMO, NEUTRAL, default_dtype, model_path

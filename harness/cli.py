@@ -19,6 +19,9 @@ from vtpbench.harness.console import console, print_grid, say, warn
 from vtpbench.pruners.errors import UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
+KEPT = "what is finished is kept; run the same command again to go on"
+KEPT_BY = {"profile": "models that were finished have their records; of the one being measured nothing is kept"}
+"""What an interruption leaves of the commands that cannot go on where they were."""
 
 
 class Group(TyperGroup):
@@ -32,7 +35,7 @@ class Group(TyperGroup):
             say("error", str(e), "red")
             raise typer.Exit(USER_ERROR) from e
         except KeyboardInterrupt as e:
-            say("stopped", "what is finished is kept; run the same command again to go on", "yellow")
+            say("stopped", KEPT_BY.get(ctx.invoked_subcommand or "", KEPT), "yellow")
             raise typer.Exit(INTERRUPTED) from e
 
 

@@ -23,7 +23,8 @@ def profile_command(
         typer.Option(help="As in a suite: a name, path/to/file.py:Class, or 'name: {option: value}'; may be repeated."),
     ] = None,
     budget: Annotated[
-        list[str] | None, typer.Option(help="Average vision tokens per decoder layer: 64, or 11.1%; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Average vision tokens per decoder layer, 64 or 11.1%; instead of a suite's own; may be repeated."),
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N|max", help="Prompts at once; max: as many as fit the GPU.")] = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each row, turn by turn.")] = 10,
@@ -34,7 +35,7 @@ def profile_command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda:1 ...; by default the first GPU, else the CPU.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for results; records go to efficiency/ inside.")] = Path("results"),
 ) -> None:
-    """Measure FLOPs, latency and memory of every stage, pruner by pruner."""
+    """Measure FLOPs, latency and memory of every stage, pruner by pruner; exit code 1 if a pruner failed."""
     from rich.console import Console
 
     from vtpbench.harness.efficiency.order import Order, profile_order, read_protocol
@@ -47,11 +48,12 @@ def profile_command(
     order = Order(suite, model, pruner or (), budget or (), dtype, device, out, protocol)
     with make_phases(Console(file=sys.stderr)) as display:
         files = profile_order(order, display.advance)
-    console = Console()
-    for file in files:
-        tables = build([load_efficiency(file)])
+    console, records = Console(), [load_efficiency(file) for file in files]
+    for file, record in zip(files, records, strict=True):
+        tables = build([record])
         if console.is_terminal:
             console.print(EfficiencyTerminal(tables))
         else:
             typer.echo(render(tables, "markdown"), nl=False)
         typer.echo(f"record {file}", err=True)
+    raise typer.Exit(1 if any(row.status == "failed" for record in records for row in record.rows) else 0)

@@ -61,7 +61,7 @@ def installed(version: Callable[[str], str | None]) -> Iterator[Finding]:
         if found is not None:
             yield Finding(name, "ok", found)
         elif name == "lmms-eval":
-            still = "plan, report, list and doctor work without it, run does not"
+            still = "run needs it, and so do plan and data for its own tasks; all other commands work without it"
             yield Finding(name, "broken", f"not installed; {still}", "pip install lmms-eval")
         elif name == "vtpbench":
             yield Finding(name, "broken", "runs from a source tree that is not installed", "pip install -e . in that tree")

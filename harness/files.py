@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,14 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as e:
         mend = _MENDS.get(e.errno or 0, "choose another folder with --out")
         raise StorageError(f"cannot write {path}: {e.strerror or e}; {mend}") from e
+
+
+def prepare(folder: Path) -> None:
+    """Make a folder and try it; raises `StorageError` where it cannot be written."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from vtpbench.harness.cell import Cell
+from vtpbench.harness.device import open_device
 from vtpbench.harness.doctor import refuse_launcher
 from vtpbench.harness.environment import environment, versions
 from vtpbench.harness.plan import estimator, narrow, plan, render_plan
@@ -22,7 +23,6 @@ from vtpbench.harness.suite import Suite, load
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    import torch
 
     from vtpbench.harness.models.load import Described
     from vtpbench.pruners.base import Pruner
@@ -94,19 +94,6 @@ def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
     benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
     setting = Setting(job.suite.name, job.store, open_engine, benchmarks, environment(str(device)), progress, pictures)
     return run(job.cells, setting)
-
-
-def open_device(name: str | None) -> torch.device:
-    """Find a device as torch names it, with its number; by default the first GPU, else the CPU."""
-    import torch
-
-    try:
-        device = torch.empty(0, device=name or ("cuda:0" if torch.cuda.is_available() else "cpu")).device
-    except (RuntimeError, AssertionError) as e:  # a CPU build asserts
-        raise UserError(f"no device '{name}' here ({str(e).splitlines()[0]}); `vtpbench doctor` lists the devices") from e
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # pinned memory belongs to the current one: eight runs would all take some of the first
-    return device
 
 
 def _dtype(name: str) -> Dtype:

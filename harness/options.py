@@ -33,8 +33,14 @@ def default_dtype(device: torch.device) -> str:
 def read_option(option: str, text: str, kind: Any) -> Any:
     """Read an option's YAML as a part of a suite, such as `PrunerSpec`; raises `UserError` that names the option."""
     try:
-        return TypeAdapter(kind).validate_python(yaml.safe_load(text))
+        return validate_option(option, text, yaml.safe_load(text), kind)
     except yaml.YAMLError as e:
         raise UserError(f"{option} {text}: this is not YAML; write a name, or 'name: {{option: value}}' in quotes") from e
+
+
+def validate_option(option: str, text: str, value: Any, kind: Any) -> Any:
+    """Make a part of a suite of what an option's text means; raises `UserError` that names the option."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
     except ValidationError as e:
         raise UserError(f"{option} {text}: {e.errors()[0]['msg']}") from e

@@ -15,8 +15,8 @@ from PIL.Image import Image
 
 from vtpbench.harness.answering import image_name
 from vtpbench.harness.cell import tokens_for
+from vtpbench.harness.device import open_device
 from vtpbench.harness.files import write_atomic, writing
-from vtpbench.harness.job import open_device
 from vtpbench.harness.looking import Look, Stop, look
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model

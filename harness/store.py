@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -25,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from vtpbench.harness.album import Album, picture_path
 from vtpbench.harness.cell import Cell, Sample
-from vtpbench.harness.files import write_atomic, writing
+from vtpbench.harness.files import prepare, write_atomic, writing
 from vtpbench.harness.journal import FileJournal
 from vtpbench.harness.record import Record, load_record
 from vtpbench.harness.sealed import BadRecord
@@ -54,10 +53,7 @@ class Store:
     def prepare(self) -> None:
         """Make the folders and try them; raises `StorageError` where they cannot be written."""
         for name in ("records", "samples", "journal", "locks"):
-            with writing(self.folder / name):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=self.folder / name) as probe:
-                    probe.write(b"\0")
+            prepare(self.folder / name)
 
     def read(self, cell_id: str) -> Record | None:
         """Record of a cell; None where there is none, or, after a warning, where it cannot be trusted."""

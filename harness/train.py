@@ -20,9 +20,9 @@ from pydantic import ConfigDict
 from rich.console import Console
 
 from vtpbench.harness.answering import image_name
+from vtpbench.harness.device import open_device
 from vtpbench.harness.environment import versions
 from vtpbench.harness.files import write_atomic, writing
-from vtpbench.harness.job import open_device
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.models.request import seeing
 from vtpbench.harness.phases import Phases

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from vtpbench.harness.efficiency.profile import Contestant, Progress, Protocol, profile, require_searchable
+from vtpbench.harness.device import open_device
+from vtpbench.harness.efficiency.profile import Progress, Protocol, profile, require_searchable
 from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord
-from vtpbench.harness.files import write_atomic
-from vtpbench.harness.job import open_device
+from vtpbench.harness.efficiency.rows import Contestant, blame
+from vtpbench.harness.efficiency.timers import start_timer
+from vtpbench.harness.files import prepare, write_atomic
 from vtpbench.harness.models.dummy import DUMMY, describe_dummy, filler, open_dummy
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import Described, describe_model, open_model
-from vtpbench.harness.options import DEMO, NEUTRAL, default_dtype, model_path, read_option
-from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.options import NEUTRAL, default_dtype, model_path, read_option, validate_option
+from vtpbench.harness.record import BudgetInfo, PrunerInfo
 from vtpbench.harness.specs import Budget, Dtype, ModelSpec, PrunerSpec, describe_pruner
 from vtpbench.harness.suite import load
+from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.pruners.registry import build
 
@@ -36,7 +39,7 @@ VANILLA = PrunerSpec(name="vanilla", label="vanilla")
 
 @dataclass(frozen=True)
 class Order:
-    """What the command line says; a suite, or a model with pruners and budgets."""
+    """What the command line says; a suite, perhaps with other budgets, or a model with pruners and budgets."""
 
     suite: str | None = None
     model: str | None = None
@@ -61,14 +64,18 @@ class Task:
 def profile_order(order: Order, progress: Progress) -> list[Path]:
     """Measure, model after model, and write a record for each; returns the files.
 
-    Raises `UserError` for every mistake in the order before a model is opened.
+    Before a model is opened it raises `UserError` for every mistake in the order, for files that pruners name and that are
+    not there, and for a folder that cannot be written.
     """
     if order.dtype is not None and order.dtype not in get_args(Dtype):
         raise UserError(f"--dtype {order.dtype}: {did_you_mean(order.dtype, get_args(Dtype))}")
     device = open_device(order.device)
+    start_timer(device)  # refuses what has no clock
     if order.protocol.batch is None:
         require_searchable(device)
     tasks = list(_of_suite(order) if order.suite is not None else _of_options(order, device))
+    for task in tasks:
+        prepare(_folder(task, order))
     return [_measure(task, order, device, progress) for task in tasks]
 
 
@@ -95,40 +102,84 @@ def open_for_speed(described: Described, device: torch.device) -> Family:
 
 
 def _of_suite(order: Order) -> Iterator[Task]:
-    if order.model is not None or order.pruners or order.budgets:
+    if order.model is not None or order.pruners:
         raise UserError("give either a suite, or --model with --pruner and --budget")
     assert order.suite is not None
-    suite = load(order.suite)
+    suite, budgets = load(order.suite), _budgets(order)
     for model in suite.models:
         matrices = [matrix for matrix in suite.matrix if matrix.models is None or model.label in matrix.models]
-        asked = [(spec, budget) for matrix in matrices for spec in matrix.pruners for budget in matrix.budgets]
+        asked = [(spec, budget) for matrix in matrices for spec in matrix.pruners for budget in budgets or matrix.budgets]
         described = describe(model, order.dtype or str(model.dtype), str(model.attention))
-        yield Task(suite.name, described, contestants(asked))
+        yield _task(suite.name, described, asked)
 
 
 def _of_options(order: Order, device: torch.device) -> Iterator[Task]:
     if order.model is None or not order.pruners or not order.budgets:
         raise UserError("name what to profile: a suite, or --model, --pruner and --budget, e.g. --pruner fastv --budget 64")
-    label = DEMO if order.model == DEMO else Path(order.model.removeprefix(PREFIX)).name
-    model: ModelSpec = read_option("--model", model_path(order.model), ModelSpec)
-    named = model.model_copy(update={"label": label, "path": order.model})  # where it lies is no part of a record
+    label = _label(order.model)
+    model: ModelSpec = validate_option("--model", order.model, {"path": model_path(order.model), "label": label}, ModelSpec)
+    named = model.model_copy(update={"path": order.model})  # where it lies is no part of a record
     described = describe(named, order.dtype or default_dtype(device), "sdpa")
     specs = [read_option("--pruner", text, PrunerSpec) for text in order.pruners]
-    budgets = [read_option("--budget", text, Budget) for text in order.budgets]
-    yield Task(label, described, contestants([(spec, budget) for spec in specs for budget in budgets]))
+    yield _task(label, described, [(spec, budget) for spec in specs for budget in _budgets(order)])
 
 
-def contestants(asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> tuple[Contestant, ...]:
-    """Put vanilla first, then random at every budget, then what was asked for."""
-    pruned = [(spec, budget) for spec, budget in asked if spec.name != VANILLA.name]
-    floors = [] if any(spec.name == ALWAYS.name for spec, _ in pruned) else [(ALWAYS, budget) for _, budget in pruned]
-    rows = {(spec.label, budget.label): (spec, budget) for spec, budget in [(VANILLA, BudgetInfo()), *floors, *pruned]}
-    return tuple(_contestant(spec, budget) for spec, budget in rows.values())
+def _budgets(order: Order) -> list[BudgetInfo]:
+    return [read_option("--budget", text, Budget) for text in order.budgets]
 
 
-def _contestant(spec: PrunerSpec, budget: BudgetInfo) -> Contestant:
+def _label(model: str) -> str:
+    """Name a model as the last part of its path."""
+    if model.startswith(PREFIX):
+        return Path(model.removeprefix(PREFIX)).name.removesuffix(".json") or model
+    return Path(model).absolute().name
+
+
+def _task(suite: str, described: Described, asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> Task:
+    return Task(suite, described, contestants(asked, lambda pruner: pruner.fingerprint(described.shape)))
+
+
+def contestants(
+    asked: Sequence[tuple[PrunerSpec, BudgetInfo]], fingerprint: Callable[[Pruner], str] = lambda pruner: ""
+) -> tuple[Contestant, ...]:
+    """Put vanilla first, then random at every budget that it is not asked for, then what is asked for, twins once.
+
+    `fingerprint` hashes the files beside a pruner's options. Raises `UserError` for rows that the table could not tell apart,
+    and where a file is not there.
+    """
+    vanilla, floor = (next((spec for spec, _ in asked if spec.name == default.name), default) for default in (VANILLA, ALWAYS))
+    known = {budget for spec, budget in asked if spec.name == floor.name}
+    floors = [(floor, budget) for budget in dict.fromkeys(budget for _, budget in asked) if budget not in known]
+    pruned = [(spec, budget) for spec, budget in asked if spec.name != vanilla.name]
+    rows = [_contestant(spec, budget, fingerprint) for spec, budget in [(vanilla, BudgetInfo()), *floors, *pruned]]
+    _refuse_namesakes(rows)
+    return tuple({(row.info.label, row.budget): row for row in rows}.values())
+
+
+def _contestant(spec: PrunerSpec, budget: BudgetInfo, fingerprint: Callable[[Pruner], str]) -> Contestant:
     pruner = build(spec.name, spec.placed)
-    return Contestant(describe_pruner(spec, pruner), pruner, budget)
+    try:
+        files = fingerprint(pruner)
+    except UserError:
+        raise
+    except Exception as e:  # a stranger's pruner may fail in any way
+        raise UserError(blame(spec.name, e)) from e
+    return Contestant(describe_pruner(spec, pruner, files), pruner, budget)
+
+
+def _refuse_namesakes(rows: Sequence[Contestant]) -> None:
+    pruners: dict[str, PrunerInfo] = {}
+    budgets: dict[str, BudgetInfo] = {}
+    for row in rows:
+        label, name = row.info.label, row.info.name
+        if pruners.setdefault(label, row.info) != row.info:
+            raise UserError(f"two rows are called '{label}'; give labels: '{{label: ..., name: {name}, options: {{...}}}}'")
+        if budgets.setdefault(row.budget.label, row.budget) != row.budget:
+            raise UserError(f"two budgets are called {row.budget.label}; remove one")
+
+
+def _folder(task: Task, order: Order) -> Path:
+    return order.out / PLACE / task.suite
 
 
 def _measure(task: Task, order: Order, device: torch.device, progress: Progress) -> Path:
@@ -136,7 +187,7 @@ def _measure(task: Task, order: Order, device: torch.device, progress: Progress)
     question = filler(family, TEXT_TOKENS) if info.weights == DUMMY else NEUTRAL
     protocol = dataclasses.replace(order.protocol, question=question)
     record = profile(family, info, task.contestants, protocol, task.suite, _prefixed(info.label, progress))
-    path = order.out / PLACE / task.suite / file_name(record)
+    path = _folder(task, order) / file_name(record)
     write_atomic(path, record.dump().encode())
     return path
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from PIL.Image import Image
@@ -16,26 +16,17 @@ from vtpbench.harness.efficiency.batch_size import LARGEST, largest, largest_for
 from vtpbench.harness.efficiency.flops import Convention, Workload, count
 from vtpbench.harness.efficiency.pruner_flops import measure
 from vtpbench.harness.efficiency.record import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
+from vtpbench.harness.efficiency.rows import Contestant, Row, TooLarge, turn
 from vtpbench.harness.efficiency.shape import Dimensions
-from vtpbench.harness.efficiency.stages import Prompts, Seen, Subject, observe, timed
+from vtpbench.harness.efficiency.stages import Prompts, Subject, observe, timed
 from vtpbench.harness.environment import environment
 from vtpbench.harness.models.dummy import noise_picture
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo
-from vtpbench.pruners.base import Pruner
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.harness.record import ModelInfo
+from vtpbench.pruners.errors import UserError
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase, what is done of it, and its whole."""
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One row of the table; vanilla has an empty budget."""
-
-    info: PrunerInfo
-    pruner: Pruner
-    budget: BudgetInfo
 
 
 @dataclass(frozen=True)
@@ -55,46 +46,34 @@ class Protocol:
         return Prompts(pictures, self.question, self.new_tokens)
 
 
-@dataclass
-class Row:
-    """A contestant on its way: what it showed, and its times by stage, one for each repeat."""
-
-    contestant: Contestant
-    subject: Subject
-    seen: Seen
-    flops: dict[str, FlopsInfo]
-    times: dict[str, list[float]]
-
-
 def profile(
     family: Family, model: ModelInfo, contestants: Sequence[Contestant], protocol: Protocol, suite: str, progress: Progress
 ) -> EfficiencyRecord:
     """Measure; the first contestant is vanilla.
 
-    Every repeat runs all rows once, in their order, so that a machine that slows down slows all of them. What a pruner
-    cannot do is a row that says so.
+    Every repeat runs all rows once, so that a machine that slows down slows all of them, each time in another order (`turn`),
+    so that no row always comes first or behind the same one. What a pruner cannot do, or that it broke, is a row that says so.
 
     Raises
     ------
     UserError : the batch does not fit, or the largest one was asked for on a device that cannot tell
 
     """
-    subjects = [Subject(family, contestant.pruner, contestant.budget) for contestant in contestants]
+    rows = [Row(contestant, Subject(family, contestant.pruner, contestant.budget)) for contestant in contestants]
     single = protocol.prompts(1)
-    rows: list[Row | Measured] = []
-    for n, (contestant, subject) in enumerate(zip(contestants, subjects, strict=True)):
-        progress("count", n, len(contestants))
-        rows.append(_counted(contestant, subject, single))
-    able = [row for row in rows if isinstance(row, Row)]
-    batch = _largest_batch(able, protocol) if protocol.batch is None else protocol.batch
-    prompts = protocol.prompts(batch)
+    for n, row in enumerate(rows):
+        progress("count", n, len(rows))
+        row.attempt(_count, single)
+    batch = _largest_batch(_able(rows), protocol) if protocol.batch is None else protocol.batch
+    prompts, able = protocol.prompts(batch), _able(rows)
     for n, row in enumerate(able):
         progress("warm up", n, len(able))
-        row.seen = _warm(row, prompts, protocol.warmup)
+        row.attempt(partial(_warm, protocol.warmup), prompts)
+    able = _able(rows)
     for n in range(protocol.repeats):
         progress("measure", n, protocol.repeats)
-        for row in able:
-            _time(row, prompts)
+        for row in turn(able, n):
+            row.attempt(_time, prompts)
     progress("measure", protocol.repeats, protocol.repeats)
     return EfficiencyRecord(
         suite=suite,
@@ -107,7 +86,7 @@ def profile(
             repeats=protocol.repeats,
         ),
         machine=machine(family.device),
-        rows=[_finished(row) if isinstance(row, Row) else row for row in rows],
+        rows=[row.dropped or _finished(row, protocol.new_tokens) for row in rows],
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
@@ -117,26 +96,16 @@ def machine(device: torch.device) -> Machine:
     return Machine(environment=environment(str(device)), driver=_driver(device), threads=torch.get_num_threads())
 
 
-def _counted(contestant: Contestant, subject: Subject, prompts: Prompts) -> Row | Measured:
-    """Look at one prompt and count its operations, or say why that cannot be."""
-    try:
-        seen = observe(subject, prompts)
-    except (Infeasible, Unsupported) as e:
-        status: Literal["infeasible", "unsupported"] = "infeasible" if isinstance(e, Infeasible) else "unsupported"
-        return Measured(pruner=contestant.info, budget=contestant.budget, status=status, reason=str(e))
-    family, (image, *_) = subject.family, prompts.images
-    cost = measure(family, subject.pruner, subject.tokens(int(seen.observed.original)), image, prompts.question)
-    dimensions = Dimensions.from_config(family.model.config)
-    work = Workload(
-        grid=seen.grid,
-        per_layer=tuple(seen.observed.per_layer),
-        text=seen.text,
-        new=prompts.new_tokens,
-        pruner=float(cost.total),
-        tower=seen.tower,
-    )
-    flops = {convention: _flops(dimensions, work, convention) for convention in get_args(Convention)}
-    return Row(contestant, subject, seen, flops, {stage: [] for stage in STAGES})
+def _able(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.dropped is None]
+
+
+def _count(row: Row, prompts: Prompts) -> None:
+    """Look at one prompt, and count what the pruner adds to it."""
+    subject, image = row.subject, prompts.images[0]
+    row.seen = observe(subject, prompts)
+    budget = subject.tokens(int(row.seen.observed.original))
+    row.pruner_flops = float(measure(subject.family, subject.pruner, budget, image, prompts.question).total)
 
 
 def _flops(dimensions: Dimensions, work: Workload, convention: Convention) -> FlopsInfo:
@@ -151,36 +120,49 @@ def _flops(dimensions: Dimensions, work: Workload, convention: Convention) -> Fl
     )
 
 
-def _warm(row: Row, prompts: Prompts, warmup: int) -> Seen:
+def _warm(warmup: int, row: Row, prompts: Prompts) -> None:
     """Run untimed; the last run is looked at."""
-    try:
-        for _ in range(warmup):
-            timed(row.subject, prompts)
-        return observe(row.subject, prompts)
-    except torch.OutOfMemoryError as e:
-        label = row.contestant.info.label
-        raise UserError(f"{label}: a batch of {len(prompts.images)} does not fit; use --batch max, or a smaller one") from e
+    for _ in range(warmup):
+        _run(row, prompts)
+    row.seen = observe(row.subject, prompts)
 
 
-def _time(row: Row, prompts: Prompts) -> None:
+def _run(row: Row, prompts: Prompts) -> dict[str, float]:
+    """Run once; gives milliseconds by stage."""
     sums = dict.fromkeys(STAGES, 0.0)
     for lap in timed(row.subject, prompts):
         sums[lap.stage] += lap.ms
-    for stage, ms in sums.items():
+    return sums
+
+
+def _time(row: Row, prompts: Prompts) -> None:
+    for stage, ms in _run(row, prompts).items():
         row.times[stage].append(ms)
 
 
-def _finished(row: Row) -> Measured:
+def _finished(row: Row, new_tokens: int) -> Measured:
+    """State a row; its operations are those of the tokens that its batch showed, mean over the pictures."""
+    seen = row.seen
+    assert seen is not None, "a row that nobody looked at has dropped out"
+    dimensions = Dimensions.from_config(row.subject.family.model.config)
+    work = Workload(
+        grid=seen.grid,
+        per_layer=tuple(seen.observed.per_layer),
+        text=seen.text,
+        new=new_tokens,
+        pruner=row.pruner_flops,
+        tower=seen.tower,
+    )
     return Measured(
         pruner=row.contestant.info,
         budget=row.contestant.budget,
-        observed=row.seen.observed,
-        text_tokens=row.seen.text,
+        observed=seen.observed,
+        text_tokens=seen.text,
         times_ms=row.times,
-        masked_layers=row.seen.masked,
-        kv_bytes=row.seen.kv_bytes,
-        peak_bytes=row.seen.peak_bytes,
-        flops=row.flops,
+        masked_layers=seen.masked,
+        kv_bytes=seen.kv_bytes,
+        peak_bytes=seen.peak_bytes,
+        flops={convention: _flops(dimensions, work, convention) for convention in get_args(Convention)},
     )
 
 
@@ -193,17 +175,18 @@ def require_searchable(device: torch.device) -> None:
 def _largest_batch(rows: Sequence[Row], protocol: Protocol) -> int:
     """Search with vanilla, which holds most tokens, then ask the others."""
     require_searchable(rows[0].subject.family.device)
-    fitting = [partial(_fits, row.subject, protocol) for row in rows]
+    fitting = [partial(_fits, row, protocol) for row in rows]
     found = largest_for_all(fitting[1:], largest(fitting[0], LARGEST))
     if not found:
         raise UserError("not even one prompt fits the GPU; use a smaller model or dtype")
     return found
 
 
-def _fits(subject: Subject, protocol: Protocol, batch: int) -> bool:
+def _fits(row: Row, protocol: Protocol, batch: int) -> bool:
+    """Try a batch; a row that drops out over it fits any."""
     try:
-        timed(subject, protocol.prompts(batch))
-    except torch.OutOfMemoryError:
+        row.attempt(_run, protocol.prompts(batch))
+    except TooLarge:
         return False
     finally:
         torch.cuda.empty_cache()

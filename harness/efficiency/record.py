@@ -72,7 +72,7 @@ class Measured(Frozen):
 
     pruner: PrunerInfo
     budget: BudgetInfo
-    status: Literal["ok", "infeasible", "unsupported"] = "ok"
+    status: Literal["ok", "infeasible", "unsupported", "failed"] = "ok"
     reason: str | None = None
     """Why the status is not ok; everything below is then empty."""
     observed: Observed | None = None
@@ -107,14 +107,15 @@ class EfficiencyRecord(Frozen):
 
     @property
     def id(self) -> str:
-        """Hash of what was measured and on what, not of the result: measuring the same again replaces the record."""
-        versions = self.machine.environment.versions
+        """Hash of what was measured and on what, not of the result: measuring the same again replaces the record.
+
+        It ends the file's name, and is no part of what is stored. The commit is left out: versions hold the hash of the code.
+        """
         facts = {
             "model": self.model.model_dump(mode="json"),
             "load": self.load.model_dump(mode="json"),
-            "device": self.machine.environment.device,
-            "versions": {name: versions.get(name) for name in ("torch", "transformers")},
-            "rows": [[row.pruner.label, row.pruner.options, row.budget.label] for row in self.rows],
+            "machine": self.machine.model_dump(mode="json", exclude={"environment": {"git_commit"}}),
+            "rows": [[row.pruner.model_dump(mode="json"), row.budget.model_dump(mode="json")] for row in self.rows],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -124,8 +125,22 @@ class EfficiencyRecord(Frozen):
 
 
 def load_efficiency(path: Path) -> EfficiencyRecord:
-    """Read one file; raises `BadRecord` where it is truncated, edited or of another schema."""
-    return unseal(path, EfficiencyRecord, SCHEMA_VERSION, {})
+    """Read one file; raises `BadRecord` where it is truncated, edited, of another schema, or lacks what every table needs."""
+    record = unseal(path, EfficiencyRecord, SCHEMA_VERSION, {})
+    first = next(iter(record.rows), None)
+    if first is None or first.pruner.name != "vanilla" or first.status != "ok":
+        raise BadRecord(f"{path}: the first row is not vanilla, measured; nothing can be compared with it")
+    for row in record.rows:
+        if row.status == "ok" and not _is_complete(row, record.load.repeats):
+            raise BadRecord(f"{path}: the row {row.pruner.label} @ {row.budget.label} is incomplete")
+    return record
+
+
+def _is_complete(row: Measured, repeats: int) -> bool:
+    """Whether a row has all that a table shows of it."""
+    counted = row.observed is not None and {"exact", "table4"} <= row.flops.keys()
+    timed = [len(row.times_ms.get(stage, ())) for stage in STAGES] == [max(1, repeats)] * len(STAGES)
+    return counted and timed and all(ms > 0 for ms in row.summed_ms(BEFORE_FIRST_TOKEN))
 
 
 def find_efficiency(folder: Path, warn: Callable[[str], None]) -> list[EfficiencyRecord]:

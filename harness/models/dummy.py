@@ -117,10 +117,9 @@ def _shipped() -> Path:
 def _config_file(name: str) -> Path:
     file = Path(name) if name.endswith(".json") else _shipped() / f"{name}.json"
     if not file.is_file():
-        names = dummy_names()
         raise UserError(
-            f"no configuration '{name}' to draw random weights for; {did_you_mean(name, names)} "
-            f"(there are {', '.join(names)}, or give the path of a config.json)"
+            f"no configuration '{name}' to draw random weights for, and no config.json of this path; "
+            f"{did_you_mean(name, dummy_names())}"
         )
     return file
 

@@ -100,19 +100,23 @@ def test_mistakes_in_the_command_itself_exit_with_2_too(arguments: list[str]):
     assert call(*arguments).exit_code == 2
 
 
-def test_an_interrupted_command_says_how_to_go_on():
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [("run", "run the same command again to go on"), ("profile", "of the one being measured nothing is kept\n")],
+)
+def test_an_interrupted_command_says_what_is_kept(command: str, told: str):
     interrupted = typer.Typer(cls=Group)
 
     @interrupted.callback()
     def group() -> None: ...
 
-    @interrupted.command()
+    @interrupted.command(command)
     def work() -> None:
         raise KeyboardInterrupt
 
-    result = CliRunner().invoke(interrupted, ["work"])
+    result = CliRunner().invoke(interrupted, [command])
     assert result.exit_code == 130
-    assert "run the same command again to go on" in result.stderr
+    assert told in result.stderr
 
 
 def test_a_defect_of_ours_is_not_taken_for_a_mistake_of_the_user():

@@ -21,7 +21,7 @@ def test_what_is_installed_here_is_fine():
 def test_a_missing_lmms_eval_says_what_still_works():
     (finding,) = [f for f in doctor.installed(lambda name: None if name == "lmms-eval" else "1") if f.status != "ok"]
     assert (finding.topic, finding.status, finding.mend) == ("lmms-eval", "broken", "pip install lmms-eval")
-    assert "plan, report, list and doctor work without it" in finding.detail
+    assert "run needs it, and so do plan and data for its own tasks; all other commands work without it" in finding.detail
 
 
 def test_an_old_transformers_is_found_by_our_own_requirements():

@@ -1,12 +1,16 @@
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from vtpbench.harness.device import DeviceLost
 from vtpbench.harness.efficiency.batch_size import largest, largest_for_all
 from vtpbench.harness.efficiency.flops import Workload, count
-from vtpbench.harness.efficiency.order import contestants, describe, read_protocol
+from vtpbench.harness.efficiency.order import Order, _of_suite, contestants, describe, read_protocol
 from vtpbench.harness.efficiency.profile import Protocol, profile
 from vtpbench.harness.efficiency.record import (
     BEFORE_FIRST_TOKEN,
@@ -16,6 +20,7 @@ from vtpbench.harness.efficiency.record import (
     find_efficiency,
     load_efficiency,
 )
+from vtpbench.harness.efficiency.rows import Contestant, turn
 from vtpbench.harness.efficiency.shape import Dimensions
 from vtpbench.harness.efficiency.stages import Prompts, Subject, observe, run
 from vtpbench.harness.efficiency.timers import HostTimer, start_timer
@@ -23,11 +28,11 @@ from vtpbench.harness.models.dummy import describe_dummy, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import find_checkpoint
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.record import BudgetInfo, PrunerInfo
 from vtpbench.harness.sealed import BadRecord
 from vtpbench.harness.specs import ModelSpec, PrunerSpec
 from vtpbench.harness.store import Store
-from vtpbench.pruners.base import Grid
+from vtpbench.pruners.base import Grid, Keep, Pruner, TokenView, top
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
@@ -91,6 +96,154 @@ def test_operations_are_counted_from_what_was_observed(record: EfficiencyRecord,
             assert row.flops[convention].prefill == list(expected.prefill)
             assert row.flops[convention].decode == sum(expected.decode)
     assert [row.flops["exact"].pruner > 0 for row in record.rows[:-1]] == [False, False, False, True]
+
+
+def spec(name: str, label: str = "", **options: Any) -> PrunerSpec:
+    return PrunerSpec(name=name, label=label or name, options=options)
+
+
+def test_random_is_there_at_every_budget_by_the_name_that_it_has() -> None:
+    few, many = BudgetInfo(tokens=3), BudgetInfo(tokens=10)
+    asked = [(spec("random", "Random"), many), (spec("fastv"), many), (spec("fastv"), few), (spec("vanilla", "LLaVA"), few)]
+    rows = [(row.info.label, row.budget.label) for row in contestants(asked)]
+    assert rows == [("LLaVA", "all"), ("Random", "3"), ("Random", "10"), ("fastv", "10"), ("fastv", "3")]
+    assert [row.info.label for row in contestants([(spec("vanilla"), few)])] == ["vanilla", "random"]
+
+
+def test_twins_are_one_row() -> None:
+    budget = BudgetInfo(tokens=10)
+    rows = contestants([(spec("fastv"), budget), (spec("fastv", layer=2), budget), (spec("fastv", "early", layer=1), budget)])
+    assert [row.info.label for row in rows] == ["vanilla", "random", "fastv", "early"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ([(spec("fastv", layer=1), 0.5), (spec("fastv", layer=2), 0.5)], "two rows are called 'fastv'; give labels: '{label: "),
+        ([(spec("fastv", layer=1), 0.5), (spec("fastv", layer=2), 0.2)], "two rows are called 'fastv'"),
+        ([(spec("grid", "random"), 0.5)], "two rows are called 'random'"),
+        ([(spec("grid", "vanilla"), 0.5)], "two rows are called 'vanilla'"),
+        ([(spec("grid"), 0.33333), (spec("grid"), 0.33334)], "two budgets are called 33.33%; remove one"),
+    ],
+)
+def test_rows_that_a_table_could_not_tell_apart_are_refused(asked: list[tuple[PrunerSpec, float]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        contestants([(pruner, BudgetInfo(ratio=ratio)) for pruner, ratio in asked])
+
+
+def stranger(pruner: Pruner, label: str = "theirs") -> Contestant:
+    info = PrunerInfo(name=label, label=label, options={}, code="0", distribution="theirs")
+    return Contestant(info, pruner, BudgetInfo(tokens=10))
+
+
+@dataclass(frozen=True)
+class Varying(Pruner):
+    """Keep one more of each picture than of the one before."""
+
+    @property
+    def adaptive(self) -> bool:
+        return True
+
+    def reduce(self, view: TokenView) -> Keep:
+        index = top(self.score(view), view.cut.keep)
+        return Keep(index, valid=torch.stack([torch.arange(view.cut.keep) < 3 + int(key) for key in view.keys]))
+
+    def score(self, view: TokenView) -> torch.Tensor:
+        return view.features[..., 0]
+
+
+def test_operations_are_of_the_batch_whose_tokens_stand_beside(families: dict[str, Family]) -> None:
+    rows = [*contestants([]), stranger(Varying())]
+    row = profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None).rows[1]
+    assert row.observed is not None
+    assert row.observed.per_layer == [3.5] * 6  # 3 of the first picture, 4 of the second
+    work = Workload(Grid(1, 4, 4), (3.5,) * 6, row.text_tokens, 3)
+    expected = count(Dimensions.from_config(families["llava"].model.config), work)
+    assert (row.flops["exact"].projector, row.flops["exact"].prefill) == (expected.projector, list(expected.prefill))
+
+
+@dataclass(frozen=True)
+class Breaking(Pruner):
+    """Break when it is asked for the n-th time."""
+
+    at: int
+    error: Exception
+    asked: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def score(self, view: TokenView) -> torch.Tensor:
+        if next(self.asked) == self.at:
+            raise self.error
+        return view.features[..., 0]
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])  # counting, warming up, measuring
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("no\n such"), "pruner 'theirs' broke with ValueError: no such; look into it with: vtpbench check theirs"),
+        (UserError("its file is damaged"), "its file is damaged"),
+    ],
+)
+def test_a_pruner_that_breaks_is_a_row_that_says_so(families: dict[str, Family], at: int, error: Exception, reason: str) -> None:
+    rows = [*contestants(ASKED[:1]), stranger(Breaking(at, error))]
+    record = profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None)
+    assert [row.status for row in record.rows] == ["ok", "ok", "ok", "failed"]
+    assert (record.rows[-1].reason, record.rows[-1].times_ms, record.rows[-1].observed) == (reason, {}, None)
+    assert all(len(row.times_ms["prefill"]) == PROTOCOL.repeats for row in record.rows[:-1])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in families["llava"].model.modules())
+
+
+def test_what_breaks_without_a_pruner_is_a_defect(families: dict[str, Family]) -> None:
+    rows = [stranger(Breaking(1, ValueError("a defect")), "vanilla")]
+    with pytest.raises(ValueError, match="a defect"):
+        profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"), [(1, "theirs: a batch of 1 does not fit; use a smaller model"), (3, "theirs: a batch of 2 .* --batch max")]
+)
+def test_a_batch_that_does_not_fit_ends_the_run(families: dict[str, Family], at: int, message: str) -> None:
+    rows = [*contestants([]), stranger(Breaking(at, torch.OutOfMemoryError()))]
+    with pytest.raises(UserError, match=message):
+        profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None)
+
+
+@pytest.mark.parametrize("rows", range(2, 9))
+def test_turns_are_balanced(rows: int) -> None:
+    turns = [turn(range(rows), repeat) for repeat in range(rows)]
+    for place in range(rows):
+        assert {order[place] for order in turns} == set(range(rows))
+    pairs = [pair for order in turns for pair in itertools.pairwise(order)]
+    most = max(pairs.count(pair) for pair in pairs)
+    assert all(len(set(order)) == rows for order in turns)
+    assert most == 1 + rows % 2
+
+
+@dataclass(frozen=True)
+class Noting(Pruner):
+    """Write down that it is asked."""
+
+    name: str
+    notes: list[str]
+
+    def score(self, view: TokenView) -> torch.Tensor:
+        self.notes.append(self.name)
+        return view.features[..., 0]
+
+
+def test_rows_take_turns_in_changing_order(families: dict[str, Family]) -> None:
+    notes: list[str] = []
+    names = ["a", "b", "c"]
+    rows = [*contestants([]), *(stranger(Noting(name, notes), name) for name in names)]
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if (phase, done) == ("measure", 0):
+            notes.clear()
+
+    profile(families["llava"], INFO, rows, PROTOCOL, "tiny", progress)
+    orders = [turn(["vanilla", *names], repeat) for repeat in range(PROTOCOL.repeats)]
+    assert notes == [name for order in orders for name in order if name != "vanilla"]
+    assert orders[0] != orders[1]
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -159,6 +312,27 @@ def test_a_records_name_is_that_of_what_was_measured(record: EfficiencyRecord) -
     assert record.id == again.id != other.id
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("machine", "threads"), 77),
+        (("machine", "driver"), "570.1"),
+        (("machine", "environment", "device"), "another"),
+        (("machine", "environment", "versions", "vtpbench-code"), "0"),
+        (("rows", 3, "pruner", "code"), "0"),
+        (("rows", 3, "pruner", "name"), "other"),
+        (("rows", 3, "budget", "tokens"), 11),
+    ],
+)
+def test_nothing_that_changes_a_number_replaces_a_record(record: EfficiencyRecord, place: tuple[Any, ...], value: object) -> None:
+    changed = record.model_dump(mode="json")
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    assert EfficiencyRecord.model_validate(changed).id != record.id
+
+
 def test_the_store_of_answers_does_not_see_it(record: EfficiencyRecord, tmp_path: Path) -> None:
     (tmp_path / f"tiny{SUFFIX}").write_text(record.dump())
     assert Store(tmp_path, pytest.fail).records() == []
@@ -222,3 +396,23 @@ def test_mistakes_name_the_option(options: Any, message: str) -> None:
 def test_a_device_that_cannot_be_timed() -> None:
     with pytest.raises(UserError, match="device meta cannot be timed"):
         start_timer(torch.device("meta"))
+
+
+def test_budgets_of_the_command_line_stand_in_for_those_of_a_suite(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "models: [{label: m, path: dummy:llava-1.5-7b}]\n"
+        "matrix: {pruners: [{label: Fast, name: fastv}], budgets: [192, 128], benchmarks: [pope]}\n"
+    )
+    order = Order(suite=str(tmp_path / "s.yaml"), budgets=["64", "11.1%"])
+    (task,) = _of_suite(order)
+    assert [(row.info.label, row.budget.label) for row in task.contestants] == [
+        ("vanilla", "all"), ("random", "64"), ("random", "11.1%"), ("Fast", "64"), ("Fast", "11.1%"),
+    ]  # fmt: skip
+    (own,) = _of_suite(replace(order, budgets=()))
+    assert {row.budget.label for row in own.contestants} == {"all", "192", "128"}
+
+
+def test_a_device_that_failed_blames_no_pruner(families: dict[str, Family]) -> None:
+    lost = torch.AcceleratorError("CUDA error: device-side assert triggered")
+    with pytest.raises(DeviceLost):
+        profile(families["llava"], INFO, [*contestants([]), stranger(Breaking(1, lost))], PROTOCOL, "", lambda *_: None)

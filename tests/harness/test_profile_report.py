@@ -16,6 +16,24 @@ matrix: {pruners: [grid], budgets: [4], benchmarks: [pope]}
 """
 
 
+PRUNERS = """
+from dataclasses import dataclass
+from vtpbench.pruners.base import Pruner
+
+@dataclass(frozen=True)
+class Broken(Pruner):
+    def score(self, view):
+        return view.nothing_such
+
+@dataclass(frozen=True)
+class Unhashable(Pruner):
+    def fingerprint(self, shape):
+        return {}["x"]
+"""
+DEMO = ("profile", "--model", "demo", "--budget", "16")
+QUICK = ("--warmup", 0, "--repeats", 1, "--new-tokens", 2, "--device", "cpu")
+
+
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -24,8 +42,7 @@ def call(*arguments: object) -> Result:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """File that the demo model's profile with the grid pruner has left."""
     out = tmp_path_factory.mktemp("profile")
-    options = ("--warmup", 0, "--repeats", 1, "--new-tokens", 2, "--device", "cpu", "--out", out)
-    done = call("profile", "--model", "demo", "--pruner", "grid", "--budget", 16, "--budget", "50%", *options)
+    done = call(*DEMO, "--pruner", "grid", "--budget", "50%", *QUICK, "--out", out)
     assert done.exit_code == 0, done.output
     (file,) = out.rglob("*.efficiency.json")
     return file
@@ -44,6 +61,7 @@ def results(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     place.mkdir(parents=True)
     (place / measured.name).write_bytes(measured.read_bytes())
     (tmp_path / "mine.yaml").write_text(SUITE)
+    (tmp_path / "theirs.py").write_text(PRUNERS)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "results"
 
@@ -93,6 +111,12 @@ def test_a_damaged_record_is_skipped_with_a_warning(results: Path) -> None:
         (("profile", "--model", "demo", "--pruner", "grd", "--budget", "16"), "did you mean 'grid'?"),
         (("profile", "--model", "demo", "--pruner", "grid", "--budget", "0"), "--budget 0: "),
         (("profile", "--model", "./nowhere", "--pruner", "grid", "--budget", "4"), "no checkpoint folder"),
+        (("profile", "--model", "dummy:", "--pruner", "grid", "--budget", "4"), "no configuration '' to draw random weights for"),
+        ((*DEMO, "--pruner", "fastv: {layer: 1}", "--pruner", "fastv: {layer: 2}"), "two rows are called 'fastv'; give labels"),
+        ((*DEMO, "--pruner", "grid", "--device", "meta"), "device 'meta' holds no values"),
+        ((*DEMO, "--pruner", "grid", "--out", "mine.yaml"), "cannot write mine.yaml/efficiency/demo: Not a directory"),
+        ((*DEMO, "--pruner", "oc-vtp: {checkpoint: none.safetensors}"), "no OC-VTP checkpoint at none.safetensors; train one"),
+        ((*DEMO, "--pruner", "theirs.py:Unhashable"), "broke with KeyError: 'x'; look into it with: vtpbench check theirs.py:U"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(results: Path, options: tuple[str, ...], told: str) -> None:
@@ -100,3 +124,37 @@ def test_mistakes_get_one_line_and_exit_code_2(results: Path, options: tuple[str
     assert failed.exit_code == 2
     assert told in failed.stderr
     assert len(failed.stderr.strip().splitlines()) == 1
+
+
+def test_mistakes_leave_no_folder(results: Path) -> None:
+    call(*DEMO, "--pruner", "oc-vtp: {checkpoint: none.safetensors}", "--out", "new")
+    assert not Path("new").exists()
+
+
+def test_a_pruner_that_breaks_fails_its_row_and_the_command_but_not_the_others(results: Path) -> None:
+    Path("bad.safetensors").write_text("no weights")
+    pruners = ("--pruner", "theirs.py:Broken", "--pruner", "oc-vtp: {checkpoint: bad.safetensors}", "--pruner", "grid")
+    failed = call(*DEMO, *pruners, *QUICK)
+    assert failed.exit_code == 1
+    told = "Broken @ 16: failed: pruner 'theirs.py:Broken' broke with AttributeError: 'TokenView' object has no attribute"
+    assert told in failed.stdout
+    assert "oc-vtp @ 16: failed: " in failed.stdout
+    (file,) = Path("results/efficiency/demo").iterdir()
+    assert [row["status"] for row in json.loads(file.read_text())["rows"]] == ["ok", "ok", "failed", "failed", "ok"]
+
+
+def test_a_dummy_is_called_by_its_configuration_and_says_what_it_has_no_checkpoint_for(results: Path) -> None:
+    import vtpbench.harness.models.configs
+
+    shipped = Path(str(vtpbench.harness.models.configs.__file__)).with_name("llava-1.5-7b.json")
+    config = json.loads(shipped.read_text())
+    thin = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    config["vision_config"] |= {**thin, "num_hidden_layers": 3, "image_size": 56, "projection_dim": 16}
+    config["text_config"] |= {**thin, "num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 8}
+    Path("thin.json").write_text(json.dumps(config))
+    done = call("profile", "--model", "dummy:thin.json", "--pruner", "oc-vtp", "--budget", 4, "--picture", "56x56", *QUICK)
+    assert done.exit_code == 0, done.output
+    (file,) = Path("results/efficiency/thin").iterdir()
+    record = json.loads(file.read_text())
+    assert (record["model"]["label"], record["model"]["id"]) == ("thin", "dummy:thin.json")
+    assert [row["status"] for row in record["rows"]] == ["ok", "ok", "unsupported"]

@@ -159,6 +159,9 @@ def test_a_dummy_is_refused_where_answers_are_scored() -> None:
 def test_mistakes_name_the_fix(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"did you mean 'llava-1.5-7b'\?"):
         describe_dummy("llava-1.5-7B")
+    with pytest.raises(UserError, match="no configuration 'zzz'") as far:
+        describe_dummy("zzz")
+    assert [str(far.value).count(name) for name in dummy_names()] == [1] * len(dummy_names())
     with pytest.raises(UserError, match=r"preprocessing 'fixed' is not one of this model's \(fixed672, native\)"):
         describe_dummy("llava-next-7b", preprocessing="fixed")
     other, broken = tmp_path / "other.json", tmp_path / "broken.json"

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from vtpbench.harness.answering import Answerer, Question
+from vtpbench.harness.device import open_device
 from vtpbench.harness.efficiency.batch_size import LARGEST
 from vtpbench.harness.efficiency.order import contestants
 from vtpbench.harness.efficiency.profile import Protocol, profile
 from vtpbench.harness.efficiency.stages import Prompts, Subject, run
 from vtpbench.harness.efficiency.timers import DeviceTimer
-from vtpbench.harness.job import open_device
 from vtpbench.harness.models.dummy import describe_dummy, open_dummy
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY

@@ -1,0 +1,91 @@
+"""The rows of an efficiency table on their way: in which order they take their turns, and how one drops out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import torch
+
+from vtpbench.harness.device import refuse_lost
+from vtpbench.harness.efficiency.record import STAGES, Measured
+from vtpbench.harness.efficiency.stages import Prompts, Seen, Subject
+from vtpbench.harness.record import BudgetInfo, PrunerInfo
+from vtpbench.pruners.base import Pruner
+from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row of the table; vanilla has an empty budget."""
+
+    info: PrunerInfo
+    pruner: Pruner
+    budget: BudgetInfo
+
+
+class TooLarge(UserError):
+    """A batch for which the device has not enough memory."""
+
+
+@dataclass
+class Row:
+    """A contestant with what it showed, and its times by stage, one for each repeat; or how it dropped out."""
+
+    contestant: Contestant
+    subject: Subject
+    seen: Seen | None = None
+    pruner_flops: float = 0.0
+    times: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    dropped: Measured | None = None
+
+    def attempt(self, work: Callable[[Row, Prompts], object], prompts: Prompts) -> None:
+        """Do a part of the work, unless the row dropped out; what goes wrong, but for vanilla, drops this row alone.
+
+        Raises
+        ------
+        TooLarge : the batch does not fit
+        DeviceLost : nothing more can run
+
+        """
+        if self.dropped is not None:
+            return
+        info, batch = self.contestant.info, len(prompts.images)
+        try:
+            work(self, prompts)
+        except torch.OutOfMemoryError as e:
+            mend = "use --batch max, or a smaller one" if batch > 1 else "use a smaller model or number format"
+            raise TooLarge(f"{info.label}: a batch of {batch} does not fit; {mend}") from e
+        except Infeasible as e:
+            self._drop("infeasible", str(e))
+        except Unsupported as e:
+            self._drop("unsupported", str(e))
+        except Exception as e:  # as in a run: a stranger's pruner may fail in any way
+            refuse_lost(e)
+            if info.name == "vanilla":
+                raise
+            self._drop("failed", str(e) if isinstance(e, UserError) else blame(info.name, e))
+
+    def _drop(self, status: Literal["infeasible", "unsupported", "failed"], reason: str) -> None:
+        self.dropped = Measured(pruner=self.contestant.info, budget=self.contestant.budget, status=status, reason=reason)
+
+
+def blame(name: str, error: Exception) -> str:
+    """Say in one line that a pruner broke, and how to find out why."""
+    what = " ".join(str(error).split())
+    return f"pruner '{name}' broke with {type(error).__name__}: {what}; look into it with: vtpbench check {name}"
+
+
+def turn(rows: Sequence[T], repeat: int) -> list[T]:
+    """Order rows for one repeat, so that none always comes first, nor always behind the same one.
+
+    Every repeat begins with another row. Over as many repeats as there are rows, an even number, each stands once in each
+    place and once behind each other; of an odd number, behind half of the others twice.
+
+    Source: E. J. Williams, Experimental designs balanced for the estimation of residual effects of treatments, 1949.
+    """
+    zigzag = [(step + 1) // 2 * (1 if step % 2 else -1) for step in range(len(rows))]
+    return [rows[(repeat + place) % len(rows)] for place in zigzag]
