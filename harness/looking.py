@@ -51,6 +51,7 @@ class Look:
     original : vision tokens of the image without pruning
     grid : how the tokens lie that arrive at the first cut
     shrunk : whether the image was made smaller before the tower
+    inside : whether tokens left inside the tower
     cut : whether tokens are taken out at all
     stops : the cuts; a single one that keeps everything where there is none
     answer : what the model says
@@ -60,6 +61,7 @@ class Look:
     original: int
     grid: Grid
     shrunk: bool
+    inside: bool
     cut: bool
     stops: tuple[Stop, ...]
     answer: str
@@ -101,7 +103,15 @@ def look(
     (answer,), trace = family.generate(batch, watched, longest)
     kept = tokens.kept(trace.kept[0] if batch.images else {})
     stops = [_stop(pruner, at, left, choices) for at, left in kept.items()]
-    return Look(tokens.original, tokens.grid, len(tokens.index) < tokens.original, bool(tokens.cuts), tuple(stops), answer)
+    return Look(
+        original=tokens.original,
+        grid=tokens.grid,
+        shrunk=len(tokens.index) < tokens.original,
+        inside=len(set(tokens.tower)) > 1,
+        cut=bool(tokens.cuts),
+        stops=tuple(stops),
+        answer=answer,
+    )
 
 
 def _stop(pruner: Pruner, at: int, kept: Tensor, choices: Sequence[Choice]) -> Stop:

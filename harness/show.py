@@ -149,7 +149,8 @@ class Gallery:
 
 def _panel(title: str, seen: Look, stop: Stop, board: Board, note: str) -> Panel:
     """Show a cut. Where nothing but averages stays, show what was averaged; else mark places and members."""
-    where = f"layer {stop.at}" if stop.at else "before the LLM" if seen.cut else "image made smaller" if seen.shrunk else "no cut"
+    before = "in the vision tower" if seen.inside else "before the LLM"
+    where = f"layer {stop.at}" if stop.at else before if seen.cut else "image made smaller" if seen.shrunk else "no cut"
     placed = stop.kept[stop.kept >= 0]
     padding = int((np.ptp(board.boxes[placed].reshape(-1, 2, 2), axis=1) == 0).any(axis=1).sum())
     averaged = len(stop.places) == len(placed) > 0

@@ -118,7 +118,10 @@ def test_padding_has_no_area() -> None:
 
 @pytest.mark.parametrize(("name", "budget", "tile"), [("pad", 6, 16), ("fixed672", 30, 16)])
 def test_what_was_merged_inside_the_tower_is_shown_as_groups(name: str, budget: int, tile: int) -> None:
-    (stop,) = seen(build("tome", {}), FAMILIES[name](), budget).stops
+    look = seen(build("tome", {}), FAMILIES[name](), budget)
+    (stop,) = look.stops
+    assert look.inside
+    assert not seen(build("tome", {"stage": "post"}), FAMILIES[name](), budget).inside
     assert stop.segments is not None
     assert stop.segments.min() >= 0
     groups = [np.flatnonzero(stop.segments == row) for row in np.unique(stop.segments)]
