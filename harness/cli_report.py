@@ -13,7 +13,7 @@ from vtpbench.harness.console import console, warn
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vtpbench.harness.sources import Sources
     from vtpbench.report.efficiency import EfficiencyTable
@@ -53,44 +53,70 @@ def report_command(
         typer.Option(help="hard: only the samples that plain downsampling gets wrong; category: one column per ability."),
     ] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Count the samples that a pruner breaks and mends.")] = False,
-    reference: Annotated[str, typer.Option(metavar="LABEL", help="Row that every other is tested against.")] = "random",
+    reference: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Row that every other is tested against; by default random.")
+    ] = None,
     mix: Annotated[bool, typer.Option("--mix", help="Show records that cannot be compared, in separate tables.")] = False,
 ) -> None:
     """Print the tables of what has been measured."""
     from vtpbench.harness.sources import split
     from vtpbench.report.efficiency import build
     from vtpbench.report.published import PAPER
+    from vtpbench.report.table import build as build_accuracy
 
     if sum((against is not None, columns is not None, samples)) > 1:
         raise UserError("--against, --columns and --samples are reports of their own; give one of them")
-    names, speed = split([name for name in sources or [str(RESULTS)] if name != PAPER], RESULTS, warn)
+    asked = [name for name in sources or [str(RESULTS)] if name != PAPER]
+    names, speed = split(asked, RESULTS, warn)
+    if not names:
+        of_answers = {"--against": against, "--columns": columns, "--samples": samples, "--reference": reference}
+        _require_answers(of_answers, bool(speed))
     tables, found = _tables(names, PAPER in (sources or ()), columns, reference, mix)
-    if against is not None or samples:
+    if found is not None and (against is not None or samples):
         from vtpbench.report.sheet import render_sheet
 
-        if found is None:
-            raise UserError("name a suite or a folder of results as well: published figures have no samples of their own")
         return _print(render_sheet(_compared(tables, against) if against else _flipped(found), format_ or "markdown"), out)
+    whole = tables if columns is None or found is None else build_accuracy(found.records)  # a part's scores are not the model's
     if format_ == "html":
         from vtpbench.report.html import html
 
-        page = html(tables, found.samples, found.pictures, speed) if found else html(tables, efficiency=speed)
+        page = html(tables, found.samples, found.pictures, speed, whole) if found else html(tables, efficiency=speed)
         return _print(page, out)
-    efficiency = build(speed, found.records if found else ())
+    efficiency = build(speed, whole)
     if format_ is None and out is None and (screen := console(sys.stdout)).is_terminal:
         from vtpbench.report.efficiency_text import EfficiencyTerminal
         from vtpbench.report.terminal import Terminal
 
         return screen.print(Terminal(tables), EfficiencyTerminal(efficiency), sep="")
-    _print(_written(tables, efficiency, found, format_ or "markdown"), out)
+    if format_ == "csv" and tables and efficiency:
+        _print(_written(*_one_kind(tables, efficiency, named=len(names) < len(asked)), format_), out)
+    else:
+        _print(_written(tables, efficiency, format_ or "markdown"), out)
 
 
-def _written(
-    tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], found: Sources | None, format_name: str
-) -> str | bytes:
+def _require_answers(options: Mapping[str, object], speed: bool) -> None:
+    """Refuse options that look at answers where the sources hold none; raises `UserError`."""
+    option = next((name for name, value in options.items() if value), None)
+    if option is not None:
+        why = "efficiency records hold no answers" if speed else "published figures have no samples of their own"
+        raise UserError(f"{option}: name a suite or a folder of results as well: {why}")
+
+
+def _one_kind(
+    tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], *, named: bool
+) -> tuple[Sequence[Table], Sequence[EfficiencyTable]]:
+    """Leave out what a CSV cannot hold beside the other: answers where a source with efficiency alone was `named`."""
+    if named:
+        warn("answers are left out of csv, but for the column accuracy; name their source alone to get them")
+        return (), efficiency
+    warn("efficiency records are left out of csv; name their folder beside this source to get them, accuracy included")
+    return tables, ()
+
+
+def _written(tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], format_name: str) -> str | bytes:
     """Write the tables of answers and of efficiency in a format; raises `UserError` where it has no place for either."""
-    from vtpbench.report.efficiency_text import render as render_efficiency
     from vtpbench.report.render import render
+    from vtpbench.report.together import together
 
     if format_name in ("png", "svg"):
         from vtpbench.report.efficiency_plot import plot
@@ -98,14 +124,10 @@ def _written(
         if not efficiency:
             raise UserError(f"--format {format_name} draws efficiency records; measure some first: vtpbench profile efficiency")
         return plot(efficiency, "png" if format_name == "png" else "svg")
-    if efficiency and not tables:
-        return render_efficiency(efficiency, format_name)
-    text = render(tables, format_name)
-    if format_name == "markdown":
-        return text + _without_doubtful(tables) + ("\n" + render_efficiency(efficiency, "markdown") if efficiency else "")
-    if efficiency:
-        warn(f"efficiency records are left out of {format_name}; name their folder alone to get them")
-    return text
+    if format_name != "markdown" or not tables:
+        return together(tables, efficiency, format_name)
+    text = render(tables, format_name) + _without_doubtful(tables)
+    return f"{text}\n{together((), efficiency, format_name)}" if efficiency else text
 
 
 def _compared(tables: Sequence[Table], against: str) -> Sheet:
@@ -136,7 +158,7 @@ def _without_doubtful(tables: Sequence[Table]) -> str:
 
 
 def _tables(
-    names: list[str], with_paper: bool, columns: Columns | None, reference: str, mix: bool
+    names: list[str], with_paper: bool, columns: Columns | None, reference: str | None, mix: bool
 ) -> tuple[tuple[Table, ...], Sources | None]:
     """Build the tables of the paper, and of what was found in suites and folders."""
     from vtpbench.harness.sources import gather
@@ -144,6 +166,7 @@ def _tables(
     from vtpbench.report.published import published
     from vtpbench.report.reprint import published_tables
     from vtpbench.report.settings import require_comparable
+    from vtpbench.report.stats import REFERENCE
     from vtpbench.report.table import build
 
     tables = published_tables(published()) if with_paper else ()
@@ -153,10 +176,10 @@ def _tables(
     if not mix:
         require_comparable(found.records)
     if columns is None:
-        measured = build(found.records, found.benchmarks, found.pruners, found.samples, reference)
+        measured = build(found.records, found.benchmarks, found.pruners, found.samples, reference or REFERENCE)
     else:
         parts = (hard if columns is Columns.hard else by_category)(found.records, found.samples)
-        measured = part_tables(parts, found.benchmarks, found.pruners, reference)
+        measured = part_tables(parts, found.benchmarks, found.pruners, reference or REFERENCE)
     return (*tables, *measured), found
 
 

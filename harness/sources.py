@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord, find_efficiency
+from vtpbench.harness.models.dummy import DUMMY
 from vtpbench.harness.record import Record
 from vtpbench.harness.store import Store
 from vtpbench.harness.suite import Suite, load
@@ -52,6 +53,8 @@ def split(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> t
 def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> Sources:
     """Read the records that `names` stand for: folders of results, or suites, whose folder lies in `results`.
 
+    Those of models with random weights are skipped with a warning: however they came about, no table may hold them.
+
     Raises
     ------
     UserError : a name that is neither, or no record at all
@@ -66,12 +69,13 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
             suites.append(load(name))
             folders.append(results / suites[-1].name)
     stores_by_cell: dict[tuple[str, str], list[Store]] = {}
-    records: list[Record] = []
     found = [Store(folder, warn) for folder in dict.fromkeys(folders)]
-    for store in found:
-        for record in store.records():
-            records.append(record)
-            stores_by_cell.setdefault((record.suite, record.cell_id), []).append(store)
+    held = [(record, store) for store in found for record in store.records()]
+    records = [record for record, _ in held if record.model.weights != DUMMY]
+    for record, store in held:
+        stores_by_cell.setdefault((record.suite, record.cell_id), []).append(store)
+    if skipped := len(held) - len(records):
+        warn(f"records of models with random weights are skipped, {skipped} in number: their scores mean nothing")
     if not records:
         raise UserError(f"no records in {', '.join(map(str, folders or names))}; measure something first: vtpbench run demo")
 

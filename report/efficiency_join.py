@@ -1,35 +1,133 @@
-"""What answers well and what was measured find each other by the labels of model, pruner and budget."""
+"""What answers well and what was measured find each other: the same model, but for weights, the same pruner, the same budget."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 
 from vtpbench.harness.efficiency.record import EfficiencyRecord, Measured
+from vtpbench.harness.record import ModelInfo, PrunerInfo, Record
 from vtpbench.report.settings import is_vanilla
 from vtpbench.report.table import Row, Table
 
-Key = tuple[str, str, str]
-"""Labels of model, pruner and budget; the last two are empty for vanilla, which a suite may call otherwise than a profile."""
+DUMMY = "dummy"
+"""Weights that were drawn, of a model or of a pruner's network: they stand for any others, as far as speed is meant."""
+ARCHITECTURE = ("family", "vision_tokens", "preprocessing")
+"""What models must share beside their label; the number of decoder layers, which tells 7B from 13B, is compared, too."""
 
 
-def key_of_answers(row: Row) -> Key | None:
-    """Name a row of an accuracy table; None where nothing was measured here, as in a published table."""
-    first = next((record for entry in row.entries for record in entry.records), None)
-    if first is None:
+@dataclass(frozen=True)
+class Joined:
+    """Accuracy beside the rows of an efficiency record."""
+
+    values: tuple[float | None, ...]
+    """Average relative accuracy of each row, per cent."""
+    notes: tuple[str, ...] = ()
+    """Why some are not shown although there are answers."""
+    fact: str = ""
+    """What was answered, where anything is shown."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An accuracy table that knows the model; `rows` has those that fit each measured row."""
+
+    suite: str
+    model: str
+    limits: Mapping[str, float]
+    """Samples asked of each benchmark of vanilla's average; infinity = all."""
+    rows: tuple[tuple[Row, ...], ...]
+
+    @property
+    def benchmarks(self) -> str:
+        """What the averages are over."""
+        return ", ".join(name if limit == inf else f"{name} (limit {limit:g})" for name, limit in self.limits.items())
+
+    def is_trial_of(self, other: _Source) -> bool:
+        """Whether the other table asks more samples of the same benchmarks."""
+        shared = self.suite == other.suite and set(self.limits) <= set(other.limits)
+        return shared and _less(self.limits, other.limits)
+
+
+def fits(record: EfficiencyRecord, measured: Measured, row: Row) -> bool:
+    """Whether a row of an accuracy table is about what was measured."""
+    answered = _first(row)
+    return answered is not None and _same_row(measured, answered) and _same_model(record.model, measured, answered)
+
+
+def join(record: EfficiencyRecord, tables: Sequence[Table]) -> Joined:
+    """Find the accuracy of each measured row: none where results that fit differ, or are not over vanilla's benchmarks."""
+    found = [source for table in tables if (source := _source(record, table)) is not None]
+    found = [source for source in found if not any(source.is_trial_of(other) for other in found)]
+    nothing = Joined((None,) * len(record.rows))
+    if not found:
+        return nothing
+    if len({frozenset(source.limits.items()) for source in found}) > 1:
+        each = "; ".join(f"suite {source.suite}: {source.benchmarks}" for source in found)
+        return Joined(nothing.values, (f"accuracy is not shown: averages over different benchmarks fit ({each})",))
+    values: list[float | None] = [100.0]  # vanilla itself
+    notes = []
+    for number, measured in enumerate(record.rows[1:], 1):
+        rows = [row for source in found for row in source.rows[number]]
+        complete = sorted({row.average for row in rows if row.average is not None and _benchmarks(row) == {*found[0].limits}})
+        values.append(complete[0] if len(complete) == 1 else None)
+        name = f"{measured.pruner.label} @ {measured.budget.label}"
+        if len(complete) > 1:
+            notes.append(f"{name}: no accuracy: results that fit differ ({', '.join(f'{v:.2f}' for v in complete)} %)")
+        elif rows and not complete:
+            notes.append(f"{name}: no accuracy: benchmarks of vanilla's average are missing")
+    suites = ", ".join(dict.fromkeys(source.suite for source in found))
+    fact = f"of {found[0].model}, suite {suites}: mean over {found[0].benchmarks}; measured on real weights"
+    known = any(value is not None for value in values[1:])
+    return Joined(tuple(values), tuple(notes), fact) if known else Joined(nothing.values, tuple(notes))
+
+
+def _source(record: EfficiencyRecord, table: Table) -> _Source | None:
+    """Look for the measured rows in a table; None where it lacks vanilla or all others."""
+    rows = tuple(tuple(row for row in _rows(table) if fits(record, measured, row)) for measured in record.rows)
+    if not rows[0] or not any(rows[1:]):
         return None
-    return (first.model.label, "", "") if is_vanilla(first) else (first.model.label, first.pruner.label, first.budget.label)
+    answers = [entry.records[0] for row in rows[0] for entry in row.entries if entry.relative is not None]
+    limits = {record.benchmark.label: record.benchmark.limit or inf for record in answers}
+    return _Source(answers[0].suite, answers[0].model.label, limits, rows) if answers else None
 
 
-def key_of_measured(record: EfficiencyRecord, row: Measured) -> Key:
-    """Name a row of an efficiency record, of which the first is vanilla."""
-    return (record.model.label, "", "") if row is record.rows[0] else (record.model.label, row.pruner.label, row.budget.label)
+def _rows(table: Table) -> Iterator[Row]:
+    return (row for block in table.blocks for row in block.rows if row.average is not None)
 
 
-def accuracies(tables: Iterable[Table]) -> dict[Key, float]:
-    """Average relative accuracy of each row, per cent; of tables that share a row the first counts."""
-    known: dict[Key, float] = {}
-    for row in (row for table in tables for block in table.blocks for row in block.rows):
-        key = key_of_answers(row)
-        if key is not None and row.average is not None:
-            known.setdefault(key, row.average)
-    return known
+def _benchmarks(row: Row) -> set[str]:
+    return {entry.records[0].benchmark.label for entry in row.entries if entry.relative is not None}
+
+
+def _less(limits: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    pairs = [(limit, others[name]) for name, limit in limits.items()]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def _first(row: Row) -> Record | None:
+    """Give a record of a row, if it can be one with a result; a published row has none at all."""
+    records = [record for entry in row.entries for record in entry.records]
+    return next((record for record in records if record.observed is not None), records[0] if records else None)
+
+
+def _same_model(model: ModelInfo, measured: Measured, answered: Record) -> bool:
+    other = answered.model
+    called = model.label.casefold() == other.label.casefold()
+    built = all(getattr(model, name) == getattr(other, name) for name in ARCHITECTURE)
+    layers = {len(seen.per_layer) for seen in (measured.observed, answered.observed) if seen is not None}
+    trained = other.weights != DUMMY and model.weights in (DUMMY, other.weights)  # speed does not depend on the weights
+    return called and built and len(layers) < 2 and trained
+
+
+def _same_row(measured: Measured, answered: Record) -> bool:
+    if measured.pruner.name != answered.pruner.name or is_vanilla(answered):
+        return measured.pruner.name == answered.pruner.name
+    return measured.budget == answered.budget and _same_options(measured.pruner, answered.pruner)
+
+
+def _same_options(measured: PrunerInfo, answered: PrunerInfo) -> bool:
+    """Compare all options; a network with random weights stands for any other, too."""
+    drawn = {name for name, value in measured.options.items() if value == DUMMY} & answered.options.keys()
+    return {**measured.options, **{name: answered.options[name] for name in drawn}} == answered.options

@@ -11,12 +11,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable
+from vtpbench.report.names import styles
 
 SIZE = (10.0, 4.4)
 """Inches."""
-MARKERS = "osD^vPX*<>hp"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Told apart also with colour-blind eyes; markers differ as well (Okabe and Ito)."""
+MARKERS: tuple[Any, ...] = (*"os^Dv", "P", "p", "X", "*", "<", ">", "h", "d", (4, 1, 0), (3, 1, 0))
+COLOURS = (
+    *("#76808a", "#0072b2", "#c04a00", "#379251", "#7742ef", "#910739", "#8f8f0b", "#995d66"),
+    *("#4e3004", "#025032", "#640b41", "#232fa0", "#4c7044", "#490184", "#303260"),
+)
+"""The first of both is random's. The others are as far apart as 14 can be for eyes of any kind; the page has the same ones."""
 
 
 def plot(tables: Sequence[EfficiencyTable], format_name: Literal["png", "svg"] = "png") -> bytes:
@@ -34,8 +38,7 @@ def plot(tables: Sequence[EfficiencyTable], format_name: Literal["png", "svg"] =
 def _draw(figure: SubFigure, table: EfficiencyTable) -> None:
     left, right = figure.subplots(1, 2)
     vanilla, *pruned = [row for row in table.rows if row.status == "ok"]
-    labels = dict.fromkeys(row.pruner for row in pruned)
-    for number, label in enumerate(labels):
+    for label, number in styles((row.pruner, row.name) for row in pruned).items():
         own = sorted((row for row in pruned if row.pruner == label), key=lambda row: row.tokens or 0)
         _line(left, right, label, own, number)
     assert vanilla.ttft_ms is not None
@@ -46,22 +49,22 @@ def _draw(figure: SubFigure, table: EfficiencyTable) -> None:
             "vanilla", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4", fontsize=8
         )
         axes.set_xlabel("vision tokens per decoder layer, observed")
-        axes.set_xlim(-0.05 * most, 1.1 * most)  # from no token on: a single budget is a place, not an axis of its own
+        axes.set_xlim(-0.05 * most, 1.2 * most)  # from no token on; at the right is room for the name of vanilla's line
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
     left.set_ylabel("time to first token, ms (median, quartiles)")
     left.set_ylim(bottom=0)
     right.set_ylabel("speed-up of the first token over vanilla")
-    figure.suptitle(table.title, fontsize=11)
+    figure.suptitle(f"{table.title}\n{table.conditions['device']}, {table.conditions['dtype']}", fontsize=11)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
 
 
 def _line(left: Axes, right: Axes, label: str, rows: Sequence[EfficiencyRow], number: int) -> None:
     style: dict[str, Any] = {
         "label": label,
-        "color": COLOURS[number % len(COLOURS)],
+        "color": COLOURS[number and (number - 1) % (len(COLOURS) - 1) + 1],
         "marker": MARKERS[number % len(MARKERS)],
-        "markersize": 5,
+        "markersize": 6,
         "linewidth": 1.3,
     }
     tokens = [row.tokens or 0.0 for row in rows]

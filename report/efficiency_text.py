@@ -1,4 +1,4 @@
-"""Efficiency tables as Markdown, CSV, JSON, and for a terminal."""
+"""Efficiency tables as Markdown, CSV, JSON, and for a terminal; LaTeX has a file of its own."""
 
 from __future__ import annotations
 
@@ -14,66 +14,30 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as Grid
 from rich.text import Text
 
+from vtpbench.harness.efficiency.record import STAGES
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, milliseconds
-from vtpbench.report.layout import NONE, clean, share
+from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread
+from vtpbench.report.efficiency_columns import amounts, columns, facts
+from vtpbench.report.efficiency_latex import latex
+from vtpbench.report.layout import clean, share
 from vtpbench.report.markdown import escape
+from vtpbench.report.render import OTHERS
 
 NAMES = 2
 """Columns that say which row it is; a narrow terminal shows them beside every group of others."""
 GAP = 2
 """Between columns on a terminal."""
-COLUMNS: dict[str, Callable[[EfficiencyRow], str]] = {
-    "Pruner": lambda row: row.pruner,
-    "Budget": lambda row: row.budget,
-    "Tokens": lambda row: _number(row.tokens, 1),
-    "TFLOPs": lambda row: _significant(row.exact_tflops),
-    "TFLOPs (Table 4)": lambda row: _significant(row.table4_tflops),
-    "pruner GFLOPs": lambda row: _significant(row.pruner_gflops),
-    "vision ms": lambda row: _stage(row, "vision"),
-    "pruner ms": lambda row: _stage(row, "pruner"),
-    "prefill ms": lambda row: _stage(row, "prefill"),
-    "TTFT ms": lambda row: _timing(row.ttft_ms),
-    "TTFT x": lambda row: _number(row.ttft_speedup, 2),
-    "TPOT ms": lambda row: _timing(row.tpot_ms),
-    "end to end ms": lambda row: _timing(row.total_ms),
-    "end to end x": lambda row: _number(row.total_speedup, 2),
-    "KV MiB": lambda row: _number(row.kv_mib, 1),
-    "peak MiB": lambda row: "not measured" if row.status == "ok" and row.peak_mib is None else _number(row.peak_mib, 0),
-    "accuracy %": lambda row: _number(row.accuracy, 1),
-}
+SPREADS = ("ttft_ms", "tpot_ms", "total_ms")
+"""Fields of a row that hold repeated values, beside the stages."""
 
 
 def grid(table: EfficiencyTable) -> list[list[str]]:
-    """Write a table as lines of text, names first; accuracy is left out where none is known."""
-    shown = [name for name in COLUMNS if name != "accuracy %" or any(row.accuracy is not None for row in table.rows)]
-    return [shown, *([_cell(row, name) for name in shown] for row in table.rows)]
-
-
-def facts(table: EfficiencyTable) -> tuple[tuple[str, str], ...]:
-    """Say what stands below a table."""
-    even = ", ".join(f"{pruner} {budget}" for pruner, budget in table.break_even.items())
-    return (("break-even budget", f"largest with a TTFT below vanilla's: {even}"),) * bool(even) + table.footer
-
-
-def _cell(row: EfficiencyRow, name: str) -> str:
-    return row.status if row.status != "ok" and name == "Tokens" else COLUMNS[name](row)
-
-
-def _stage(row: EfficiencyRow, stage: str) -> str:
-    return _timing(None if row.stages_ms is None else row.stages_ms[stage])
-
-
-def _timing(value: Spread | None) -> str:
-    return NONE if value is None else f"{milliseconds(value.median)} ({milliseconds(value.iqr)})"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
-
-
-def _significant(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4g}"
+    """Write a table as lines of text, names first."""
+    shown = columns(table)
+    lines = [["Pruner", "Budget", *(f"{column.name} {column.unit}".strip() for column in shown)]]
+    for row in table.rows:
+        lines.append([row.pruner, row.budget, *(f"{at.text} {at.below}".strip() for at in amounts(row, shown))])
+    return lines
 
 
 def _markdown(tables: Sequence[EfficiencyTable]) -> str:
@@ -90,46 +54,61 @@ def _markdown(tables: Sequence[EfficiencyTable]) -> str:
 
 
 def as_dict(row: EfficiencyRow) -> dict[str, Any]:
-    """Flatten a row for machines: a spread becomes three values."""
+    """Flatten a row for machines: a spread becomes three values; every row has the same fields."""
     flat: dict[str, Any] = {}
     for name, value in vars(row).items():
-        for key, item in (value or {}).items() if name == "stages_ms" else [(name, value)]:
-            long = f"{key}_ms" if name == "stages_ms" else key
-            spreads = {"median": item.median, "iqr": item.iqr, "outliers": item.outliers} if isinstance(item, Spread) else None
-            flat |= {long: item} if spreads is None else {f"{long}_{part}": each for part, each in spreads.items()}
+        if name == "stages_ms":
+            for stage in STAGES:
+                flat |= _flat(f"{stage}_ms", None if value is None else value[stage])
+        else:
+            flat |= _flat(name, value) if name in SPREADS else {name: value}
     return flat
 
 
+def _flat(name: str, value: Spread | None) -> dict[str, float | None]:
+    return {f"{name}_{part}": None if value is None else getattr(value, part) for part in ("median", "iqr", "outliers")}
+
+
 def _csv(tables: Sequence[EfficiencyTable]) -> str:
-    lines = [{"table": table.title, **as_dict(row)} for table in tables for row in table.rows]
+    lines = [{"table": table.title, **table.conditions, **as_dict(row)} for table in tables for row in table.rows]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer = csv.DictWriter(stream, list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return stream.getvalue()
 
 
-def _json(tables: Sequence[EfficiencyTable]) -> str:
-    found = [
+def as_objects(tables: Sequence[EfficiencyTable]) -> list[dict[str, Any]]:
+    """Lay tables out for JSON; numbers are not rounded, what is not known is null."""
+    return [
         {
             "title": table.title,
+            "conditions": dict(table.conditions),
             "rows": [as_dict(row) for row in table.rows],
-            "break_even": dict(table.break_even),
+            "break_even": {pruner: vars(even) for pruner, even in table.break_even.items()},
             "notes": list(table.notes),
             "footer": dict(table.footer),
         }
         for table in tables
     ]
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
-FORMATS: dict[str, Callable[[Sequence[EfficiencyTable]], str]] = {"markdown": _markdown, "csv": _csv, "json": _json}
+def _json(tables: Sequence[EfficiencyTable]) -> str:
+    return json.dumps(as_objects(tables), indent=1, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[EfficiencyTable]], str]] = {
+    "markdown": _markdown,
+    "latex": latex,
+    "csv": _csv,
+    "json": _json,
+}
 
 
 def render(tables: Sequence[EfficiencyTable], format_name: str) -> str:
     """Print tables as text that ends with a newline; raises `UserError` for an unknown format."""
     if format_name not in FORMATS:
-        raise UserError(f"unknown format '{format_name}'; {did_you_mean(format_name, FORMATS)}")
+        raise UserError(f"unknown format '{format_name}'; {did_you_mean(format_name, [*FORMATS, *OTHERS])}")
     return FORMATS[format_name](tables)
 
 

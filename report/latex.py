@@ -3,6 +3,7 @@ r"""LaTeX: tables for a paper; they need booktabs and, where a table is wider th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from vtpbench.report.layout import Place, clean, header, places
 from vtpbench.report.table import Row, Table
@@ -31,10 +32,20 @@ _SPECIAL = str.maketrans(
 )
 
 
-def latex(tables: Sequence[Table]) -> str:
-    """Print all tables."""
-    packages = "booktabs,graphicx" if any(_width_pt(table) > LINE_PT for table in tables) else "booktabs"
-    return f"% \\usepackage{{{packages}}}\n" + "\n".join(_table(table) for table in tables)
+@dataclass(frozen=True)
+class Part:
+    """One table, to be put into a document."""
+
+    text: str
+    wide: bool
+    """Whether it is shrunk to the width of the page."""
+
+
+def latex(tables: Sequence[Table], more: Sequence[Part] = ()) -> str:
+    """Print all tables, and behind them those of another kind."""
+    parts = [*map(_part, tables), *more]
+    packages = "booktabs,graphicx" if any(part.wide for part in parts) else "booktabs"
+    return f"% \\usepackage{{{packages}}}\n" + "\n".join(part.text for part in parts)
 
 
 def escape(text: str) -> str:
@@ -42,42 +53,58 @@ def escape(text: str) -> str:
     return clean(text).translate(_SPECIAL)
 
 
-def _table(table: Table) -> str:
+def part_of(
+    title: str, head: Sequence[str], body: Sequence[str], below: Sequence[str], widths: Sequence[int], names: int = 1
+) -> Part:
+    """Lay out one table.
+
+    Parameters
+    ----------
+    title : caption, not escaped yet
+    head, body, below : finished lines: headings, rows and rules, paragraphs below the table
+    widths : characters of each column
+    names : columns from the left that hold text
+
+    """
+    wide = sum(CHARACTER_PT * width + 2 * GAP_PT for width in widths) > LINE_PT
+    lines = [
+        r"\begin{table*}",
+        r"\centering\small",
+        rf"\setlength{{\tabcolsep}}{{{GAP_PT:g}pt}}",
+        rf"\caption{{{escape(title)}}}",
+        *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
+        rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(widths) - names)}}}",
+        r"\toprule",
+        *head,
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}" + "}" * wide,
+        *([r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright", *below, r"\end{minipage}"] if below else []),
+        r"\end{table*}",
+        "",
+    ]
+    return Part("\n".join(lines), wide)
+
+
+def line(cells: Sequence[str]) -> str:
+    """Join finished cells into a line."""
+    return " & ".join(cells) + r" \\"
+
+
+def fact_lines(facts: Sequence[tuple[str, str]]) -> list[str]:
+    """Print names and texts as paragraphs."""
+    return [rf"\textbf{{{escape(name)}:}} {escape(fact)}\par" for name, fact in facts]
+
+
+def _part(table: Table) -> Part:
     names = header(table)
     body: list[str] = []
     for block in table.blocks:
         body += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{c}}{{\textit{{{escape(block.title)}}}}} \\", r"\midrule"]
-        body += [line for row in block.rows for line in _row(row)]
+        body += [text for row in block.rows for text in _row(row)]
     notes = [rf"\textsuperscript{{{i}}} {escape(note)}\par" for i, note in enumerate(table.notes, 1)]
-    facts = [rf"\textbf{{{escape(name)}:}} {escape(fact)}\par" for name, fact in table.footer]
-    wide = _width_pt(table) > LINE_PT
-    return "\n".join(
-        [
-            r"\begin{table*}",
-            r"\centering\small",
-            rf"\setlength{{\tabcolsep}}{{{GAP_PT:g}pt}}",
-            rf"\caption{{{escape(table.title)}}}",
-            *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
-            rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
-            r"\toprule",
-            " & ".join(map(escape, names)) + r" \\",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}" + "}" * wide,
-            r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright",
-            *notes,
-            *facts,
-            r"\end{minipage}",
-            r"\end{table*}",
-            "",
-        ]
-    )
-
-
-def _width_pt(table: Table) -> float:
-    """Estimate how wide a table is before it is shrunk."""
-    columns = zip(*_texts(table), strict=True)
-    return sum(CHARACTER_PT * max(map(len, texts)) + 2 * GAP_PT for texts in columns)
+    widths = [max(map(len, texts)) for texts in zip(*_texts(table), strict=True)]
+    return part_of(table.title, [line([*map(escape, names)])], body, [*notes, *fact_lines(table.footer)], widths)
 
 
 def _texts(table: Table) -> Iterator[tuple[str, ...]]:
@@ -92,8 +119,7 @@ def _texts(table: Table) -> Iterator[tuple[str, ...]]:
 def _row(row: Row) -> list[str]:
     """Two lines: scores, and below them relative accuracies."""
     cells = places(row)
-    above = " & ".join(map(_above, cells)) + r" \\"
-    below = " & ".join(_number(place.below) for place in cells) + r" \\"
+    above, below = line([*map(_above, cells)]), line([_number(place.below) for place in cells])
     return [above, below] if any(place.below for place in cells) else [above]
 
 

@@ -1,12 +1,15 @@
-"""Names of budgets, blocks and rows."""
+"""Names of budgets, blocks and rows, and numbers that stand for colours and shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from vtpbench.harness.record import PrunerInfo, Record
 from vtpbench.report.rounding import half_up, paper
 from vtpbench.report.settings import groups, identity, is_vanilla
+
+RANDOM = "random"
+"""Pruner that every other has to beat."""
 
 
 def row_labels(records: Iterable[Record]) -> dict[str, str]:
@@ -25,6 +28,23 @@ def row_labels(records: Iterable[Record]) -> dict[str, str]:
 def _pruner_facts(info: PrunerInfo) -> dict[str, str]:
     options = {f"option {name}": f"{name}={value}" for name, value in sorted(info.options.items())}
     return {"name": info.name, **options, "code": f"code {info.code[:8]}", "distribution": f"from {info.distribution}"}
+
+
+def styles(pruners: Iterable[tuple[str, str]], taken: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Give each label a number, for its colour and shape: random gets 0, the others count from 1 as they appear.
+
+    Parameters
+    ----------
+    pruners : label and name of each
+    taken : numbers that labels have already; negative ones are none of ours
+
+    """
+    numbers = dict(taken or {})
+    for label, name in pruners:
+        if label not in numbers:
+            is_floor = name == RANDOM and 0 not in numbers.values()
+            numbers[label] = 0 if is_floor else max([0, *numbers.values()]) + 1
+    return numbers
 
 
 def block_title(record: Record, observed: float | None, original: float | None) -> str:

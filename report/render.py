@@ -13,6 +13,10 @@ from vtpbench.report.table import Table
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {"markdown": markdown, "latex": latex, "csv": as_csv, "json": as_json}
 
 
+OTHERS = ("html", "png", "svg")
+"""What other parts of the program write."""
+
+
 def render(tables: Sequence[Table], format_name: str) -> str:
     """Print tables as text that ends with a newline.
 
@@ -23,5 +27,5 @@ def render(tables: Sequence[Table], format_name: str) -> str:
 
     """
     if format_name not in FORMATS:
-        raise UserError(f"unknown format '{format_name}'; {did_you_mean(format_name, [*FORMATS, 'html', 'png', 'svg'])}")
+        raise UserError(f"unknown format '{format_name}'; {did_you_mean(format_name, [*FORMATS, *OTHERS])}")
     return FORMATS[format_name](tables)

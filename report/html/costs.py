@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vtpbench.harness.efficiency.record import EfficiencyRecord
-from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, milliseconds, ordered, table_of
-from vtpbench.report.efficiency_join import accuracies, key_of_answers, key_of_measured
+from vtpbench.report.amounts import Operations, milliseconds, significant
+from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, ordered, table_of
+from vtpbench.report.efficiency_columns import DIGITS
+from vtpbench.report.efficiency_join import DUMMY, fits
 from vtpbench.report.layout import clean
 from vtpbench.report.rounding import half_up
 from vtpbench.report.settings import is_vanilla
@@ -37,20 +39,6 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Operations:
-    """A unit of floating point operations."""
-
-    name: str
-    of_tera: float
-    """How many make 10^12 operations."""
-
-
-TERA, GIGA = Operations("TFLOPs", 1), Operations("GFLOPs", 1000)
-SMALL = 0.1
-"""TFLOPs of an unpruned model below which the page counts in GFLOPs."""
-
-
-@dataclass(frozen=True)
 class Profile:
     """One efficiency record and its table, with the accuracies of the page's tables."""
 
@@ -60,13 +48,8 @@ class Profile:
     @property
     def conditions(self) -> str:
         """What the times depend on."""
-        weights = ["random weights"] if self.record.model.weights == "dummy" else []
+        weights = ["random weights"] if self.record.model.weights == DUMMY else []
         return ", ".join([f"batch {self.record.load.batch}", *weights, clean(self.record.machine.environment.device)])
-
-    @property
-    def operations(self) -> Operations:
-        """Unit for all of its rows."""
-        return GIGA if (self.table.rows[0].exact_tflops or 0) < SMALL else TERA
 
     def budget_tokens(self, number: int) -> float:
         """Vision tokens that the budget of row `number` means, also where it was not reached."""
@@ -75,14 +58,13 @@ class Profile:
 
     def row(self, row: Row) -> EfficiencyRow | None:
         """Find what was measured of a row of an accuracy table."""
-        key, rows = key_of_answers(row), zip(self.record.rows, self.table.rows, strict=True)
-        return next((shown for measured, shown in rows if key_of_measured(self.record, measured) == key), None)
+        rows = zip(self.record.rows, self.table.rows, strict=True)
+        return next((shown for measured, shown in rows if fits(self.record, measured, row)), None)
 
 
 def profiles(records: Sequence[EfficiencyRecord], tables: Sequence[Table]) -> list[Profile]:
-    """Make the table of each record; accuracies are those of the first of `tables` that has the row."""
-    known = accuracies(tables)
-    return [Profile(record, table_of(record, known)) for record in ordered(records)]
+    """Make the table of each record, with what `tables` know of accuracy."""
+    return [Profile(record, table_of(record, tables)) for record in ordered(records)]
 
 
 def axes(rows: Sequence[Row], found: Sequence[Profile]) -> list[Axis]:
@@ -103,7 +85,8 @@ def _tokens(row: Row) -> Cost | None:
 def _time(value: Spread | None) -> Cost | None:
     if value is None:
         return None
-    return Cost(value.median, f"{milliseconds(value.median)} ms (interquartile range {milliseconds(value.iqr)})")
+    spread = "" if value.iqr is None else f" (interquartile range {milliseconds(value.iqr)})"
+    return Cost(value.median, f"{milliseconds(value.median)} ms{spread}")
 
 
 _NAME = "Observed vision tokens per layer"
@@ -119,7 +102,7 @@ def _measures(unit: Operations) -> dict[str, tuple[str, Callable[[EfficiencyRow]
     """Label and cost of each axis that efficiency records give, by its key."""
 
     def operations(value: float | None) -> Cost | None:
-        return None if value is None else Cost(unit.of_tera * value, f"{unit.of_tera * value:.4g} {unit.name}")
+        return None if value is None else Cost(unit.of_tera * value, f"{significant(unit.of_tera * value, DIGITS)} {unit.name}")
 
     return {
         "exact": (f"{unit.name} to the first token", lambda row: operations(row.exact_tflops)),
@@ -129,7 +112,7 @@ def _measures(unit: Operations) -> dict[str, tuple[str, Callable[[EfficiencyRow]
 
 def _profiled(profile: Profile, key: str, more: str) -> Iterator[Axis]:
     source = f"{clean(profile.record.model.label)}, {profile.conditions}"
-    for name, (title, of) in _measures(profile.operations).items():
+    for name, (title, of) in _measures(profile.table.operations).items():
 
         def cost(row: Row, of: Callable[[EfficiencyRow], Cost | None] = of) -> Cost | None:
             measured = profile.row(row)

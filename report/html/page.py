@@ -33,6 +33,7 @@ def html(
     samples: Samples = lambda record: None,
     pictures: Pictures = lambda name: None,
     efficiency: Sequence[EfficiencyRecord] = (),
+    accuracy: Sequence[Table] | None = None,
 ) -> str:
     """Write the page.
 
@@ -42,10 +43,11 @@ def html(
     samples : gives the per-sample table of a record, or None where there is none
     pictures : gives a picture that such a table names, or None where there is none
     efficiency : what was profiled, of the same models or of others
+    accuracy : tables whose averages stand beside it; None = `tables`
 
     """
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
-    measured, gallery = profiles(efficiency, tables), Gallery(pictures)
+    measured, gallery = profiles(efficiency, tables if accuracy is None else accuracy), Gallery(pictures)
     sections = [section(table, f"t{number}", measured) for number, table in enumerate(tables, 1)]
     limit = per_cell(tables)
     embedded = [embed(_data(part, browser(part, samples, limit, gallery))) for part in sections]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vtpbench.report.efficiency import EfficiencyRow, Spread, milliseconds
+from vtpbench.report.amounts import milliseconds
+from vtpbench.report.efficiency import EfficiencyRow, Spread
 from vtpbench.report.html.costs import TIMES
 from vtpbench.report.layout import clean
 from vtpbench.report.rounding import half_up
@@ -49,6 +50,9 @@ def _reading(value: Spread | float | None) -> dict[str, Any] | None:
     if value is None:
         return None
     if isinstance(value, Spread):
-        text = f"{milliseconds(value.median)} ms (quartiles {milliseconds(value.low)} to {milliseconds(value.high)})"
+        text = f"{milliseconds(value.median)} ms"
+        if value.iqr is None:
+            return {"value": value.median, "text": text, "interval": None}
+        text += f" (quartiles {milliseconds(value.low)} to {milliseconds(value.high)})"
         return {"value": value.median, "text": text, "interval": (value.low, value.high)}
     return {"value": value, "text": f"{value:.2f} times as fast as vanilla", "interval": None}

@@ -8,6 +8,7 @@ from typing import Any
 
 from vtpbench.report.html.costs import Axis, Profile, axes, is_denominator
 from vtpbench.report.layout import Place, clean, header, places
+from vtpbench.report.names import styles
 from vtpbench.report.rounding import paper
 from vtpbench.report.table import Block, Interval, Row, Table
 
@@ -28,7 +29,7 @@ class Line:
     id: str
     row: Row
     pruner: int
-    """Number of the row's label, in the order of appearance: its colour and shape; -1 = vanilla."""
+    """Number of the row's label: its colour and shape; -1 = vanilla, 0 = random."""
     shown: tuple[Shown, ...]
 
 
@@ -59,8 +60,8 @@ class Section:
 def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Section:
     """Prepare a table; `name` starts all of its ids, `profiles` may know what its rows cost."""
     rows = [row for block in table.blocks for row in block.rows]
-    labels = list(dict.fromkeys(row.label for row in rows if not is_denominator(row)))
-    numbers = {row.label: -1 for row in rows if is_denominator(row)} | {label: i for i, label in enumerate(labels)}
+    vanilla = {row.label: -1 for row in rows if is_denominator(row)}
+    numbers = styles(((row.label, _name(row)) for row in rows), vanilla)
     groups = tuple(_group(block, f"{name}-{i}", numbers) for i, block in enumerate(table.blocks))
     known = axes([row for row in rows if row.average is not None], profiles)
     return Section(
@@ -74,6 +75,11 @@ def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Sectio
         axes=[{"key": a.key, "label": a.label, "title": a.title, "log": a.logarithmic, "source": a.source} for a in known],
         points=[_point(group, line, known) for group in groups for line in group.lines if line.row.average is not None],
     )
+
+
+def _name(row: Row) -> str:
+    """Name of the pruner; a published row has a label alone."""
+    return next((record.pruner.name for entry in row.entries for record in entry.records), row.label.casefold())
 
 
 def _group(block: Block, name: str, numbers: dict[str, int]) -> Group:

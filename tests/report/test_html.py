@@ -115,7 +115,7 @@ def test_without_vanilla_or_without_samples_there_is_still_a_page(record: MakeRe
 def test_points_and_axes_are_those_with_data(matrix: list[Record], record: MakeRecord) -> None:
     (data,) = embedded(html(build(matrix)))
     assert [axis["key"] for axis in data["axes"]] == ["tokens"]
-    assert {(p["label"], p["pruner"]) for p in data["points"]} == {("vanilla", -1), ("FastV", 0), ("random", 1)}
+    assert {(p["label"], p["pruner"]) for p in data["points"]} == {("vanilla", -1), ("FastV", 1), ("random", 0)}
     assert [p["partial"] for p in data["points"] if p["label"] == "FastV"] == ["1 of 3"]
     (nothing,) = embedded(html(build([record("vanilla", status="failed", reason="x")])))
     assert (nothing["axes"], nothing["points"]) == ([], [])
@@ -220,6 +220,32 @@ def test_of_several_tables_the_first_gives_the_accuracy_and_vanilla_is_known_by_
     (speed,) = re.findall('class="part speed".*', page, re.DOTALL)
     before_tokens = r'<td data-key=[^>]*>([^<]*)</td>\n<td data-key="(?:144|16)\.0">'
     assert re.findall(before_tokens, speed) == ["100.0", "75.0"]
+
+
+def test_beside_speed_stands_the_accuracy_of_the_whole_where_the_page_shows_parts(
+    record: MakeRecord, profiled: Callable[..., EfficiencyRecord]
+) -> None:
+    whole = build([record("vanilla", score=80.0), record("random", score=60.0)])
+    part = build([record("vanilla", score=80.0), record("random", score=20.0)])
+    page = html(part, efficiency=[profiled(random=(16,))], accuracy=whole)
+    (speed,) = re.findall('class="part speed".*', page, re.DOTALL)
+    assert '<td data-key="75.0">75.0</td>' in speed
+    assert '<td data-key="25.0">25.0</td>' not in speed
+
+
+def test_random_has_the_first_style_by_any_label_and_others_keep_theirs(
+    record: MakeRecord, profiled: Callable[..., EfficiencyRecord]
+) -> None:
+    records = [record("vanilla", score=80.0), record("grid", label="Grid"), record("random", label="Floor"), record("pool")]
+    data, speed = embedded(html(build(records), efficiency=[profiled(pool=(16,), random=(16,), mine=(16,))]))
+    assert {p["label"]: p["pruner"] for p in data["points"]} == {"vanilla": -1, "Floor": 0, "Grid": 1, "pool": 2}
+    assert {p["label"]: p["pruner"] for p in speed["points"]} == {"vanilla": -1, "random": 0, "pool": 2, "mine": 3}
+
+
+def test_what_is_infeasible_says_so_among_the_tokens(record: MakeRecord, profiled: Callable[..., EfficiencyRecord]) -> None:
+    records = [record("vanilla", score=80.0), record("random", score=60.0)]
+    page = html(build(records), efficiency=[profiled(random=(16,), fastv=())])
+    assert '<td data-key="" class="none">-</td>\n<td data-key="" class="none">infeasible</td>' in page
 
 
 def test_footer_and_notes_of_the_table_are_on_the_page(matrix: list[Record]) -> None:

@@ -202,7 +202,7 @@ def test_enter_and_space_sort_across_budgets_and_missing_numbers_stay_last(page:
 
 def test_filters_act_on_table_and_chart_and_can_be_undone(page: Browser) -> None:
     rows, points = len(page.texts("tr.row")), page.js("return document.querySelectorAll('.point').length")
-    page.click("input[data-pruner='0']")
+    page.click("input[data-pruner='1']")
     assert page.texts(".pruners bdi")[1] not in column(page, 0)
     assert page.texts(".count") == [f"{len(page.texts('tr.row'))} of {rows} rows shown"]
     assert page.js("return document.querySelectorAll('.point').length") < points
