@@ -106,7 +106,7 @@ def look(
     return Look(
         original=tokens.original,
         grid=tokens.grid,
-        shrunk=len(tokens.index) < tokens.original,
+        shrunk=not tokens.cuts and len(tokens.index) < tokens.original,
         inside=len(set(tokens.tower)) > 1,
         cut=bool(tokens.cuts),
         stops=tuple(stops),
@@ -136,7 +136,7 @@ def _through_tower(choices: Sequence[Choice]) -> Tensor | None:
     """Row of those behind the tower in which each original token arrives, `(n,)`; None unless it was merged inside."""
     rows, count = None, 0
     for keep in (choice.keep for choice in choices if choice.view.cut.at < 0):
-        if keep.segments is None:
+        if keep.segments is None or not 0 <= int(keep.segments.min()) <= int(keep.segments.max()) < keep.k:
             return None
         rows, count = keep.segments if rows is None else keep.segments.gather(1, rows), keep.k
     if rows is None:

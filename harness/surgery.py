@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vtpbench.harness.evidence import Arrival, decoder_evidence
 from vtpbench.harness.models.batch import Batch
-from vtpbench.harness.models.choice import misplaced, origins, refuse_misplaced, verify_shape, within_reach
+from vtpbench.harness.models.choice import origins, refuse_misplaced, verified
 from vtpbench.harness.models.layout import Layout
 from vtpbench.pruners.base import DECODER_KINDS, Cut, Evidence, Keep, Pruner, TokenView, take
 from vtpbench.pruners.errors import Unsupported
@@ -141,12 +141,8 @@ class Surgeon:
         keeps: dict[int, tuple[Keep, int]] = {}
         for images, cut, stage_number in self._groups(number):
             view = self._view(images, cut, stage_number, arrival, before)
-            keep = self.pruner.apply(view)
-            if keep.valid is not None:
-                raise Unsupported(f"{type(self.pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
-            verify_shape(keep, view, self.pruner)
-            self.doubts.append(misplaced(keep, view.n))
-            keep = replace(keep, index=within_reach(keep, view.n))
+            keep, doubt = verified(self.pruner.apply(view), view, self.pruner)
+            self.doubts.append(doubt)
             for n, image in enumerate(images):
                 keeps[image] = (keep, n)
         layout = before.layout.shortened({i: keep.k for i, (keep, _) in keeps.items()})

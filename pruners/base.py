@@ -122,7 +122,7 @@ class TokenView:
     stage : its number, from 0
     features : (images, n, dim) float32; the tokens that arrive (tower features at depth 0, hidden states inside the tower
         and the language model)
-    index : (images, n) int64; each token's place among the image's original tokens, -1 for one that has none
+    index : (images, n) int64; each token's place among the original tokens that `grid` lays out, -1 for one that has none
     grid : how the original tokens lie
     keys : a stable name per image, for seeded draws; empty inside the tower, which all questions about an image share
     evidence : what `needs` asked for
@@ -159,8 +159,9 @@ class TokenView:
         return self.features.shape[1]
 
     def by_tile(self) -> TokenView:
-        """Make every tile an image of its own; only at depth 0, where all tokens are present."""
+        """Make every tile an image of its own; only at depth 0, where tiles have equally many tokens. `index` is the tile's."""
         tiles = self.grid.tiles
+        first = torch.arange(tiles, device=self.index.device).repeat(len(self.index))[:, None] * (self.grid.n // tiles)
 
         def split(x: Tensor) -> Tensor:
             return x.reshape(x.shape[0] * tiles, x.shape[1] // tiles, *x.shape[2:])
@@ -171,7 +172,7 @@ class TokenView:
             self,
             cut=Cut(self.cut.at, self.cut.keep // tiles),
             features=split(self.features),
-            index=split(self.index),
+            index=torch.where(split(self.index) < 0, -1, split(self.index) - first),
             grid=replace(self.grid, tiles=1),
             keys=tuple(f"{key}/{t}" for key in self.keys for t in range(tiles)),
             questions=tuple(question for question in self.questions for _ in range(tiles)),
@@ -190,7 +191,8 @@ class Keep:
         features are given. A merged row names the token whose place it takes, or -1 where it has none (CLS).
     features : (images, k, dim) or None; the outgoing rows where they are not simply the chosen tokens
     valid : (images, k) bool or None; False marks filling, for pruners whose count adapts to the image
-    segments : (images, n) int64 or None; the group of each arriving token, for pictures only (slots, clusters)
+    segments : (images, n) int64 or None; the group of each arriving token, for pictures only (slots, clusters); inside the
+        vision tower, the outgoing row
     size : (images, k) float32 or None; inside the vision tower, how many tokens each row stands for: later layers attend to
         it as to so many (proportional attention)
 

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from vtpbench.harness.models.batch import Batch, ImageTokens, VisionTokens
-from vtpbench.harness.models.choice import misplaced, origins, verify_shape, within_reach
+from vtpbench.harness.models.choice import kept_rows, origins, verified
 from vtpbench.harness.models.layout import Layout, Part
 from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.template import chat_template
@@ -24,8 +24,6 @@ from vtpbench.pruners.base import Grid, Keep, ModelShape, Pruner, TokenView, ran
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.sending import send
 
-PIXELS_AT_ONCE = 32
-"""Pictures that go through the vision tower together."""
 IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""
 
@@ -42,6 +40,8 @@ class Family(ABC):
     chat_template: str
     preprocessings: ClassVar[tuple[str, ...]]
     """What the family can do to pictures; the first is the default."""
+    pictures_at_once: int = 32
+    """Pictures, tiles each on its own, that go through the vision tower together where it has a fixed size."""
 
     @classmethod
     def read_config(cls, folder: Path) -> Any:
@@ -157,12 +157,9 @@ class Family(ABC):
                 shape=self.shape,
                 questions=asked,
             )
-            keep = self.choose(view, pruner)
-            verify_shape(keep, view, pruner)
-            wrong, chosen = misplaced(keep, view.n), within_reach(keep, view.n)
+            keep, wrong = verified(self.choose(view, pruner), view, pruner)
             doubt = wrong if doubt is None else wrong | doubt
-            features = take(features, chosen) if keep.features is None else keep.features.to(features.dtype)
-            index = origins(index, chosen)
+            features, index = kept_rows(features, keep), origins(index, keep.index)
             counts = [keep.k] * len(tokens.members)
             if keep.valid is not None:  # how many tokens are left is known to the device alone: one wait for many images
                 order = rank(keep.valid)  # stable: what is real comes first, in the order that it has

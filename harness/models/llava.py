@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from vtpbench.harness.models.batch import VisionTokens
-from vtpbench.harness.models.family import PIXELS_AT_ONCE, Family
+from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.pretrained import load_pretrained
 from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.template import chat_template
@@ -181,7 +181,7 @@ class Llava(Family):
             grid = replace(grid, height=size[0], width=size[1])
         cuts, needs = request.tower_cuts(n, grid, self.shape), request.pruner.needs(self.shape)
         plan = Plan(request.pruner, cuts, needs, Grid(1, grid.height, grid.width), self.shape)
-        seen = Encoded.join([self._run_tower(chunk, plan, size is not None) for chunk in pixels.split(PIXELS_AT_ONCE)])
+        seen = Encoded.join([self._run_tower(chunk, plan, size is not None) for chunk in pixels.split(self.pictures_at_once)])
         whole = partial(_join_tiles, tiles=grid.tiles)
         place = torch.arange(len(pixels), device=seen.index.device)[:, None] % grid.tiles * plan.grid.n
         return VisionTokens(

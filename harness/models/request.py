@@ -50,11 +50,10 @@ class Request:
         Raises `Infeasible` where the tiles cannot share the budget equally.
         """
         tokens, tiles = self.budget(n), grid.tiles
-        if tokens is None or not self.acts_inside(n, grid, shape):
-            return ()
-        if tokens % tiles:
+        cuts = () if tokens is None else self.pruner.tower_cuts(tokens // tiles, grid.n // tiles, shape)
+        if cuts and tokens is not None and tokens % tiles:
             raise Infeasible(f"a budget of {tokens} cannot be shared equally by {tiles} tiles; use a multiple of {tiles}")
-        return self.pruner.tower_cuts(tokens // tiles, grid.n // tiles, shape)
+        return cuts
 
     def wants_nothing(self, n: int, shape: ModelShape) -> bool:
         """Whether no token of an image of `n` is to remain and nothing is to be seen: then the tower need not run."""

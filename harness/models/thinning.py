@@ -17,10 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtpbench.harness.models.choice import misplaced, origins, verify_shape, within_reach
+from vtpbench.harness.models.choice import kept_rows, origins, verified
 from vtpbench.harness.models.tower import Seen, tower_evidence
 from vtpbench.pruners.base import ATTENTION_KINDS, Cut, Evidence, Grid, ModelShape, Pruner, TokenView, take
 from vtpbench.pruners.errors import Unsupported, UserError
+
+LAYER_KINDS = ATTENTION_KINDS | {"hidden"}
+"""Evidence of one of the tower's layers."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Plan:
         left = self.needs.difference(*map(self.due, self.cuts))
         last = max((self.layer(cut.at) for cut in self.cuts), default=-1)
         for need in left:
-            if need.kind != "projected" and self.layer(need.layer) < last:
+            if need.kind in LAYER_KINDS and self.layer(need.layer) < last:
                 name = type(self.pruner).__name__
                 raise Unsupported(f"{name} wants {need.kind} of vision layer {need.layer}, after which tokens leave the tower")
         return left
@@ -149,20 +152,15 @@ class Thinning:
             shape=plan.shape,
             size=self._size,
         )
-        keep = plan.pruner.apply(view)
-        if keep.valid is not None:
-            raise Unsupported(f"{type(plan.pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
-        verify_shape(keep, view, plan.pruner)
-        self._doubts.append(misplaced(keep, view.n))
-        chosen = within_reach(keep, view.n)
-        rows = take(tokens, chosen) if keep.features is None else keep.features.to(hidden.dtype)
-        self._index = origins(index, chosen)
+        keep, doubt = verified(plan.pruner.apply(view), view, plan.pruner)
+        self._doubts.append(doubt)
+        self._index = origins(index, keep.index)
         if keep.size is not None:
             self._size = keep.size
-        elif self._size is not None:
-            self._size = take(self._size, chosen.clamp(min=0))
+        elif self._size is not None:  # as the token that it continues; a row that continues none stands for itself
+            self._size = torch.where(keep.index < 0, 1, take(self._size, keep.index.clamp(min=0)))
         self._counts[plan.layer(cut.at)] = keep.k
-        self._rows = torch.cat([cls, rows], dim=1)
+        self._rows = torch.cat([cls, kept_rows(tokens, keep)], dim=1)
         return (self._rows,)
 
     def _attention(self, cut: Cut) -> dict[Evidence, Tensor]:

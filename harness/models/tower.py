@@ -87,7 +87,7 @@ def tower_evidence(layers: Sequence[nn.Module], seen: Seen, needs: Iterable[Evid
             attention: Any = layers[number].self_attn
             query, key = (_heads(seen.projected[number, name], attention) for name in ("q_proj", "k_proj"))
             if need.kind == "keys":
-                found[need] = key.mean(1)[:, 1:].float()
+                found[need] = key.float().mean(1)[:, 1:]
             else:
                 found[need] = _attention(query, key, seen.masks[number], attention.scale, need.kind)
     return found

@@ -14,9 +14,9 @@ from vtpbench.pruners.tome.merging import Rows, merge
 class ToMe(Pruner):
     """Merge tokens whose keys are alike, between the attention and the MLP of each layer that the features pass.
 
-    Every second token, a candidate, is compared with all others by the cosine of its key, mean over heads. The best pairs
-    merge into means weighted by the number of tokens in each row, and later layers attend to a row as to so many
-    (proportional attention). What must go is shared equally among the layers, the larger shares first, though a layer can
+    Every second token, a candidate, is compared with each of the others by the cosine of their keys, mean over heads. The
+    best pairs merge into means weighted by the number of tokens in each row, and later layers attend to a row as to so
+    many (proportional attention). What must go is shared equally among the layers, the larger shares first, though a layer can
     merge no more than every second token. A row stands at the first of its tokens. CLS is never merged.
 
     `stage: post` runs the same merging behind the tower, over its features with the keys of its last layer in which every
@@ -25,7 +25,7 @@ class ToMe(Pruner):
 
     Source: Bolya, Fu, Dai, Zhang, Feichtenhofer, Hoffman, "Token Merging: Your ViT But Faster", ICLR 2023 (section 3); for a
     vision language model the paper gives no schedule, the equal shares are this project's. Departures: order of the image;
-    float32; ties to the lower index; a layer's cut comes before its MLP also where no later layer is used.
+    float32; ties to the lower index.
     """
 
     source: ClassVar[str] = "Bolya et al., ICLR 2023"
@@ -57,10 +57,10 @@ class ToMe(Pruner):
 
     def reduce(self, view: TokenView) -> Keep:
         """Merge inside the tower once, behind it as often as needed; there, put rows in order."""
-        rows = Rows.arriving(view)
+        places = view.index.argsort(dim=1)
+        rows = Rows.arriving(view, places)
         while rows.n > view.cut.keep:
             rows = merge(rows, min(rows.n // 2, rows.n - view.cut.keep))
         if view.cut.at == 0 and self.order == "raster":
             rows = rows.in_order()
-        places = view.index.argsort(dim=1)
         return Keep(places.gather(1, rows.first), rows.features, segments=rows.group, size=rows.size)

@@ -31,26 +31,28 @@ class Rows:
     group: Tensor
 
     @classmethod
-    def arriving(cls, view: TokenView) -> Rows:
-        """Begin with what arrives; keys of no width where no evidence was collected, and nothing is to be merged."""
+    def arriving(cls, view: TokenView, places: Tensor) -> Rows:
+        """Begin with what arrives, of which `places` is the order in the image.
+
+        Keys have no width where no evidence was collected, and nothing is to be merged.
+        """
         keys = next(iter(view.evidence.values()), view.features[..., :0])
         size = torch.ones_like(view.features[..., 0]) if view.size is None else view.size
-        first = view.index.argsort(dim=1).argsort(dim=1)
-        return cls(view.features, keys, size, first, torch.arange(view.n, device=first.device).expand_as(first))
+        return cls(view.features, keys, size, places.argsort(dim=1), torch.arange(view.n, device=places.device).expand_as(places))
 
     @property
     def n(self) -> int:
         """Rows of an image."""
         return self.size.shape[1]
 
-    @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All that rows have."""
-        return self.features, self.keys, self.size, self.first
+    def every_second(self, start: int) -> Rows:
+        """Take the odd rows (1) or the even ones (0); `group` is left as it is."""
+        part = (slice(None), slice(start, None, 2))
+        return Rows(self.features[part], self.keys[part], self.size[part], self.first[part], self.group)
 
     def at(self, index: Tensor) -> Rows:
         """Take rows `(images, k)`; `group` is left as it is."""
-        features, keys, size, first = (take(part, index) for part in self.parts)
+        features, keys, size, first = (take(part, index) for part in (self.features, self.keys, self.size, self.first))
         return Rows(features, keys, size, first, self.group)
 
     def in_order(self) -> Rows:
@@ -65,25 +67,35 @@ def merge(rows: Rows, count: int) -> Rows:
     Source: Bolya et al., ICLR 2023, section 3 and appendix D. Sums run over what merges alone, in a fixed order, so that no
     result depends on the device's scheduling.
     """
-    place = torch.arange(rows.n, device=rows.size.device).expand_as(rows.first)
-    odd, even = rows.at(place[:, 1::2]), rows.at(place[:, ::2])
-    likeness = normalize(odd.keys, dim=-1) @ normalize(even.keys, dim=-1).mT
+    odd, even = rows.every_second(1), rows.every_second(0)
+    unit = normalize(rows.keys, dim=-1)
+    likeness = unit[:, 1::2] @ unit[:, ::2].mT
     best, target = rank(likeness.amax(dim=-1)), likeness.argmax(dim=-1)  # the lowest on ties
     merging, staying = best[:, :count], best[:, count:].sort(dim=1).values
-    gone, left = odd.at(merging), odd.at(staying)
-    joins = target.gather(1, merging)[:, None] == place[:, : even.n, None]  # (images, even, merging)
-    size = even.size + (joins * gone.size[:, None]).sum(dim=-1)
+    gone, left, place = odd.at(merging), odd.at(staying), torch.arange(even.n, device=target.device)
+    joins = target.gather(1, merging)[:, None] == place[:, None]  # (images, even, merging)
+    shares = joins * gone.size[:, None]
+    size = even.size + shares.sum(dim=-1)
 
-    def mean(own: Tensor, joining: Tensor) -> Tensor:
-        total = own * even.size[..., None] + joins.to(own.dtype) @ (joining * gone.size[..., None])
-        return total / size[..., None]
+    def grown(own: Tensor, joining: Tensor) -> Tensor:
+        """Average what even rows and those that join them stand for."""
+        return (own * even.size[..., None] + shares @ joining) / size[..., None]
 
-    first = gone.first[:, None].expand_as(joins).masked_fill(~joins, rows.group.shape[1]).amin(dim=-1)
-    features, keys = mean(even.features, gone.features), mean(even.keys, gone.keys)
-    grown = Rows(features, keys, size, torch.minimum(even.first, first), even.group)
-    # where each row goes: odd rows that stay, then even rows, with them what merges
-    moved = torch.empty_like(place)
-    moved[:, ::2] = left.n + place[:, : even.n]
-    moved[:, 1::2] = (left.n + target).scatter(1, staying, place[:, : left.n])
-    features, keys, size, first = (torch.cat(pair, dim=1) for pair in zip(left.parts, grown.parts, strict=True))
-    return Rows(features, keys, size, first, moved.gather(1, rows.group))
+    first = torch.where(joins, gone.first[:, None], rows.group.shape[1]).amin(dim=-1)
+    return Rows(
+        torch.cat([left.features, grown(even.features, gone.features)], dim=1),
+        torch.cat([left.keys, grown(even.keys, gone.keys)], dim=1),
+        torch.cat([left.size, size], dim=1),
+        torch.cat([left.first, torch.minimum(even.first, first)], dim=1),
+        _moved(target, staying, even.n).gather(1, rows.group),
+    )
+
+
+def _moved(target: Tensor, staying: Tensor, even: int) -> Tensor:
+    """Say where each row goes: odd rows that stay, then even rows, with them what merges; `(images, n)`."""
+    left = torch.arange(staying.shape[1], device=target.device).expand_as(staying)
+    odd = (left.shape[1] + target).scatter(1, staying, left)
+    moved = odd.new_empty(len(odd), odd.shape[1] + even)
+    moved[:, 1::2] = odd
+    moved[:, ::2] = left.shape[1] + torch.arange(even, device=target.device)
+    return moved

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from vtpbench.pruners.oc_vtp.config import TrainConfig
 from vtpbench.pruners.oc_vtp.features import FeatureMeta, FeatureStore, ImageFeatures, extract
 from vtpbench.pruners.oc_vtp.progress import LogRow, read_log
 from vtpbench.pruners.oc_vtp.task import Task
-from vtpbench.pruners.oc_vtp.train import BEST, LOG, Place, train
+from vtpbench.pruners.oc_vtp.train import BEST, LOG, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,8 +55,13 @@ class Clusters:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    return extract(Clusters(), tmp_path_factory.mktemp("features"))
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture(scope="module")
+def store(features: Path) -> FeatureStore:
+    return extract(Clusters(), features)
 
 
 def test_loss_falls(store: FeatureStore, tmp_path: Path) -> None:
@@ -78,24 +83,17 @@ def test_loss_falls(store: FeatureStore, tmp_path: Path) -> None:
     assert load(result.best).network().aggregat.iterations == 3
 
 
-def killed(store: FeatureStore, folder: Path, step: int) -> None:
-    """Train in this process until a step, then die as by kill -9."""
-
-    def die(row: LogRow) -> None:
-        if row.step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train(EMA, store, folder, on_row=die)
-
-
 EMA = CONFIG.model_copy(update={"ema": 0.9, "steps": 30, "validate_every": 10})
 
 
-def test_killed_run_resumes_with_the_same_curve(store: FeatureStore, tmp_path: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=killed, args=(store, tmp_path / "killed", 17))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+def start(features: Path, folder: Path, config: TrainConfig, role: str, number: int) -> subprocess.Popen[bytes]:
+    """Train in a process of its own; see the script."""
+    arguments = (config.model_dump_json(), features, folder, role, number)
+    return subprocess.Popen([sys.executable, Path(__file__).with_name("training_process.py"), *map(str, arguments)])
+
+
+def test_killed_run_resumes_with_the_same_curve(features: Path, store: FeatureStore, tmp_path: Path) -> None:
+    assert start(features, tmp_path / "killed", EMA, "until", 17).wait(timeout=120) == -signal.SIGKILL
     assert read_log(tmp_path / "killed" / LOG)[-1].step == 17
     torch.manual_seed(99)  # no global state may matter
     resumed: list[LogRow] = []
@@ -106,21 +104,10 @@ def test_killed_run_resumes_with_the_same_curve(store: FeatureStore, tmp_path: P
     assert (tmp_path / "killed" / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
-def one_of_two(store: FeatureStore, folder: Path, rank: int) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    train(CONFIG, store, folder, Place(torch.device("cpu"), rank, 2))
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_take_the_steps_of_one(store: FeatureStore, tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(features: Path, store: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=one_of_two, args=(store, tmp_path / "two", rank)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    processes = [start(features, tmp_path / "two", CONFIG, "rank", rank) for rank in (0, 1)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     train(CONFIG, store, tmp_path / "one")
     two, one = read_log(tmp_path / "two" / LOG), read_log(tmp_path / "one" / LOG)
     assert [(row.step, row.slots) for row in two] == [(row.step, row.slots) for row in one]

@@ -63,7 +63,7 @@ def test_the_scale_of_keys_and_the_other_images_do_not_matter() -> None:
     before = many()
     stretched = Rows(before.features, before.keys * torch.arange(1, 18)[:, None], before.size, before.first, before.group)
     assert torch.equal(merge(before, 6).group, merge(stretched, 6).group)
-    alone = merge(Rows(*(part[1:2] for part in before.parts), before.group[1:2]), 6)
+    alone = merge(Rows(before.features[1:2], before.keys[1:2], before.size[1:2], before.first[1:2], before.group[1:2]), 6)
     assert torch.equal(alone.features, merge(before, 6).features[1:2])
 
 

@@ -279,3 +279,82 @@ def test_no_tower_runs_where_nothing_is_to_remain(tiny, tools) -> None:
         assert seen.evidence[Evidence("hidden", 1)].shape[1] == seen.grid.n
         assert batch.images == ()
         assert logits.shape[1] == batch.layout.width
+
+
+def test_cuts_in_the_tower_and_in_the_decoder_go_together(family, tools) -> None:
+    """Evidence of the decoder is not mistaken for that of a layer of the tower."""
+
+    @dataclass(frozen=True)
+    class Both(Pruner):
+        def needs(self, shape):
+            return frozenset(Evidence(kind, 0) for kind in ("embeddings", "row", "text", "layer_keys")) | {Evidence("cls", 0)}
+
+        def tower_cuts(self, budget, n, shape):
+            return (Cut(-4, 12),)
+
+        def cuts(self, budget, n, shape):
+            return (Cut(0, 12), Cut(2, 4))
+
+        def score(self, view):
+            if view.cut.at == 0:
+                return view.features[..., 0]
+            return view.evidence[Evidence("cls" if view.cut.at < 0 else "row", 0)]
+
+    batch = tools.prepare(family, Both(), 0.5, tools.MIXED[:1])
+    _, trace = tools.forward(family, Both(), batch)
+    assert trace.per_layer[0] == [12, 12, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
+def test_rows_of_an_impossible_size_are_refused(family, tools, size: float) -> None:
+    @dataclass(frozen=True)
+    class Weighing(Pruner):
+        def tower_cuts(self, budget, n, shape):
+            return (Cut(-2, n),)
+
+        def reduce(self, view):
+            return Keep(view.index, view.features, size=torch.full_like(view.features[..., 0], size))
+
+    batch = tools.prepare(family, Weighing(), 1.0, tools.MIXED[:1])
+    with pytest.raises(UserError, match="rows of an impossible size"):
+        tools.forward(family, Weighing(), batch)
+
+
+def test_a_row_without_a_place_stands_for_itself(family, tools) -> None:
+    sizes = []
+
+    @dataclass(frozen=True)
+    class Resting(Pruner):
+        """Gives each token its number as size, then puts a mean of its own before the first five."""
+
+        def tower_cuts(self, budget, n, shape):
+            return (Cut(-4, n), Cut(-3, 6), Cut(-2, 6))
+
+        def reduce(self, view):
+            if view.cut.at == -4:
+                return Keep(view.index, view.features, size=torch.arange(1.0, view.n + 1).expand(len(view.features), -1))
+            if view.cut.at == -3:
+                index = torch.arange(-1, 5).expand(len(view.features), -1)
+                return Keep(index, torch.cat([view.features.mean(1, keepdim=True), view.features[:, :5]], dim=1))
+            if view.cut.at < 0:
+                sizes.append(view.size)
+            return Keep(torch.arange(view.n).expand(len(view.features), -1), view.features)
+
+    (found,) = family.encode([tools.picture(40, 30)], Request(Resting(), lambda n: 6))
+    assert sizes[0].tolist() == [[1, 1, 2, 3, 4, 5]]
+    assert found.index.tolist() == [[-1, 0, 1, 2, 3, 4]]
+
+
+def test_a_tile_sees_the_places_of_its_own_tokens(tiny, tools) -> None:
+    seen = []
+
+    @dataclass(frozen=True)
+    class Tiled(Pruner):
+        scope = "tile"
+
+        def score(self, view):
+            seen.append(view.index)
+            return view.features[..., 0]
+
+    tools.prepare(tiny("llava_next"), Tiled(), 0.5, tools.MIXED[:1])
+    assert seen[0].tolist() == [list(range(16))] * 5
