@@ -1,15 +1,22 @@
+import re
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from vtpbench.harness.check import check, render
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.models.request import Observer, Request, seeing
+from vtpbench.harness.models.tiny import TINY
 from vtpbench.pruners.base import Cut, Evidence, Keep, Pruner, TokenView, rank, take
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
 from vtpbench.pruners.registry import build
+
+DOCS = Path(__file__).parents[3] / "docs" / "pruners.md"
 
 
 @pytest.fixture(scope="module")
@@ -358,3 +365,11 @@ def test_a_tile_sees_the_places_of_its_own_tokens(tiny, tools) -> None:
 
     tools.prepare(tiny("llava_next"), Tiled(), 0.5, tools.MIXED[:1])
     assert seen[0].tolist() == [list(range(16))] * 5
+
+
+def test_the_example_of_the_documentation_conforms(tmp_path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    (tmp_path / "cls_drop.py").write_text(next(block for block in blocks if "class ClsDrop" in block))
+    report = check(f"{tmp_path}/cls_drop.py:ClsDrop", {}, None, {name: cache(builder) for name, builder in TINY.items()})
+    statuses = {(result.family, result.status) for result in report.results if result.property != "masking"}
+    assert statuses == {("llava", "pass"), ("llava_next", "pass"), ("qwen2_5_vl", "unsupported")}, render(report)
