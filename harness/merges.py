@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,26 +35,39 @@ def merged_into(pruner: Pruner, view: TokenView, rows: Tensor) -> Tensor:
     (n,) int64 row, -1 = none; none at all where the pruner computes outside torch, and has no derivative
 
     """
-    nowhere = torch.full((view.n,), -1)
+    nowhere, numbers = torch.full((view.n,), -1), rows.nonzero().flatten().tolist()
+    found = dependence(pruner, view, numbers)
+    if found is None:
+        return nowhere
+    most = found[1][0].max(dim=0)
+    return torch.where(most.values > 0, torch.tensor(numbers)[most.indices], nowhere)
+
+
+def dependence(pruner: Pruner, view: TokenView, rows: Sequence[int] | None = None) -> tuple[Keep, Tensor] | None:
+    """Choose once more, and find by how much each row (by default all) changes with each token, `(images, rows, n)` on the CPU.
+
+    None where the pruner merges nothing, or computes outside torch and has no derivative.
+    """
     with torch.inference_mode(False), torch.enable_grad():
         tracked = _copied(view)
         features = tracked.features.requires_grad_()
         try:
-            found = pruner.apply(tracked).features
-            if found is None or not found.requires_grad:
-                return nowhere
-            numbers = rows.nonzero().flatten().tolist()
-            weights = [_change(found[0, row].sum(), features) for row in numbers]
+            keep = pruner.apply(tracked)
+            if keep.features is None or not keep.features.requires_grad:
+                return None
+            # channels count unequally: where a row is centred, their plain sum never changes
+            ramp = torch.linspace(1, 2, keep.features.shape[-1], device=keep.features.device)
+            found = (keep.features.float() @ ramp).sum(dim=0)  # of all images at once: none depends on another
+            changes = [_change(found[row], features) for row in (range(keep.k) if rows is None else rows)]
         except RuntimeError:  # how torch refuses to leave it, or to differentiate what happened there
-            return nowhere
-    most = torch.stack(weights).max(dim=0)
-    return torch.where(most.values > 0, torch.tensor(numbers)[most.indices.cpu()], nowhere)
+            return None
+    return keep, torch.stack(changes, dim=1)
 
 
 def _change(row: Tensor, features: Tensor) -> Tensor:
-    """By how much a row changes with each token, `(n,)`, on the CPU."""
+    """By how much a row changes with each token, `(images, n)`, on the CPU."""
     (gradient,) = torch.autograd.grad(row, features, retain_graph=True)
-    return gradient[0].abs().amax(dim=-1).cpu()
+    return gradient.abs().amax(dim=-1).cpu()
 
 
 def _copied(view: TokenView) -> TokenView:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -132,6 +133,7 @@ class Subject:
         attention: str = "sdpa",
         dtype: torch.dtype = torch.float32,
         pruner: Pruner | None = None,
+        pictures_at_once: int = Family.pictures_at_once,
     ) -> Run:
         """Answer questions (by default all) in one batch; `pruner` stands in for the subject's own."""
         family, asked = self.build(attention=attention, dtype=dtype), questions or self.questions
@@ -142,7 +144,7 @@ class Subject:
         head = family.model.get_output_embeddings()
         listener = head.register_forward_hook(lambda module, args, output: logits.append(output[:, -1].float()))
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _passes_of(pictures_at_once, family):
                 images = _prune(family, watched, asked, share)
                 rows = [[images[f"{q.name}:{n}"] for n in range(len(q.images))] for q in asked]
                 batch = family.assemble([q.text for q in asked], rows)
@@ -181,6 +183,17 @@ def difference(one: Run, other: Run, names: Sequence[str], tolerance: float = TO
         if not gap <= tolerance * max(1.0, expected.abs().max().item()):  # also where it is not a number
             return f"logits of question '{name}' differ by {gap:.2g}"
     return None
+
+
+@contextmanager
+def _passes_of(pictures: int, family: Family) -> Iterator[None]:
+    """Let no more pictures through the vision tower together; the model is shared with other runs."""
+    before = family.pictures_at_once
+    family.pictures_at_once = pictures
+    try:
+        yield
+    finally:
+        family.pictures_at_once = before
 
 
 def _noted(keep: Keep, view: TokenView, choices: list[Choice]) -> Keep:

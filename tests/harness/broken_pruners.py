@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from vtpbench.pruners.base import Cut, Keep, Pruner, rank, top
+from vtpbench.pruners.base import Cut, Keep, Pruner, rank, take, top
 from vtpbench.pruners.errors import Infeasible
 
 CALLS = itertools.count()
+LAST = {}
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,23 @@ class Sound(Pruner):
 
     def score(self, view):
         return view.features.norm(dim=-1)
+
+
+@dataclass(frozen=True)
+class SoundInSteps(Sound):
+    """As sound, at two cuts: one before the language model and one in its middle."""
+
+    def cuts(self, budget, n, shape):
+        first = min(n, budget + 2)
+        return (Cut(0, first), Cut(shape.decoder_layers // 2, 2 * budget - first))
+
+
+@dataclass(frozen=True)
+class SoundInside(Sound):
+    """As sound, inside the vision tower."""
+
+    def tower_cuts(self, budget, n, shape):
+        return (Cut(shape.feature_layer - shape.vision_layers, budget),)
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,72 @@ class Reseeding(Pruner):
 class Neighbourly(Sound):
     def score(self, view):
         return (view.features - view.features.mean(dim=0)).norm(dim=-1)
+
+
+@dataclass(frozen=True)
+class Stateful(SoundInside):
+    """Carries something from the tower to depth 0, which is of other tiles once there are several passes."""
+
+    def reduce(self, view):
+        keep = super().reduce(view)
+        if view.cut.at < 0:
+            LAST["rows"] = take(view.features, keep.index).mean(dim=1)
+            return keep
+        if view.n == view.grid.n:
+            return keep
+        tiles = torch.arange(len(keep.index)) % len(LAST["rows"])
+        return Keep(keep.index, view.features + LAST["rows"][tiles][:, None])
+
+
+@dataclass(frozen=True)
+class Averaging(Sound):
+    """Sound but for what it says of its rows: each is a mean of a token and the best."""
+
+    def reduce(self, view):
+        keep = super().reduce(view)
+        best = take(view.features, rank(self.score(view))[:, :1])
+        rows = take(view.features, keep.index)
+        return keep if keep.k == view.n else Keep(self.named(keep.index, view), (3 * rows + best) / 4)
+
+    def named(self, index, view):
+        return index
+
+
+@dataclass(frozen=True)
+class Lying(Averaging):
+    """Says that its rows are at the places of tokens that it left out."""
+
+    def named(self, index, view):
+        gone = torch.ones(view.features.shape[:2]).scatter(1, index, 0)
+        return top(gone, index.shape[1])
+
+
+@dataclass(frozen=True)
+class LyingInside(SoundInside, Lying):
+    pass
+
+
+@dataclass(frozen=True)
+class Elsewhere(Averaging):
+    """Merges outside torch."""
+
+    def reduce(self, view):
+        keep = super().reduce(view)
+        return keep if keep.features is None else Keep(keep.index, torch.from_numpy(keep.features.numpy() * 1))
+
+
+@dataclass(frozen=True)
+class Outgrowing(Sound):
+    """Its rows stand for more tokens than there are."""
+
+    def reduce(self, view):
+        index = self.select(view)
+        return Keep(index, size=torch.full(index.shape, 2.0 * view.n / index.shape[1]))
+
+
+@dataclass(frozen=True)
+class OutgrowingInside(SoundInside, Outgrowing):
+    pass
 
 
 @dataclass(frozen=True)

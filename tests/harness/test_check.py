@@ -20,7 +20,7 @@ from vtpbench.pruners.registry import BUILT_IN
 BUILDERS = {name: cache(builder) for name, builder in TINY.items()}
 BROKEN = Path(__file__).with_name("broken_pruners.py")
 DOCS = Path(__file__).parents[2] / "docs" / "pruners.md"
-MERGES = {"indices": "n/a", "masking": "n/a"}
+MERGES = {"masking": "n/a"}
 CANNOT = {
     "random": {},
     "oc-vtp": {},
@@ -113,6 +113,9 @@ def test_a_pruner_that_nothing_can_be_said_of_is_no_failure_of_rules():
     ("broken", "rules"),
     {
         "Sound": set(),
+        "SoundInSteps": set(),
+        "SoundInside": set(),
+        "Averaging": set(),
         "Changing": {"keep-all"},
         "OneTooFew": {"exact-count"},
         "OneTooFewInside": {"exact-count"},
@@ -121,6 +124,11 @@ def test_a_pruner_that_nothing_can_be_said_of_is_no_failure_of_rules():
         "GlobalRandom": {"seed"},
         "Reseeding": {"seed"},
         "Neighbourly": {"batch"},
+        "Stateful": {"batch"},
+        "Lying": {"indices"},
+        "LyingInside": {"indices"},
+        "Outgrowing": {"exact-count"},
+        "OutgrowingInside": {"exact-count"},
         "ByPlaceInBatch": {"order"},
         "Counting": {"seed", "order"},
         "Greedy": {"budget"},
@@ -157,6 +165,36 @@ def test_a_leaked_hook_is_found():
     assert failed_with(build) == {"hooks": "1 hooks remain after a run"}
 
 
+def test_a_hook_that_leaks_when_a_later_cut_fails_is_found():
+    class Careless(Llava):
+        def generate(self, *arguments):
+            hook = self.model.register_forward_pre_hook(lambda module, args: None)
+            found = super().generate(*arguments)
+            hook.remove()
+            return found
+
+    @cache
+    def build(attention: str, dtype: torch.dtype) -> Llava:
+        f = tiny_llava(attention, dtype)
+        return Careless(f.model, f.tokenizer, f.image_processor, f.chat_template, f.preprocessing)
+
+    assert failed_with(build) == {}  # its one cut is before
+    assert failed_with(build, "SoundInSteps") == {"hooks": "1 hooks remain after an exception at layer 3"}
+
+
+def test_merging_outside_torch_cannot_be_followed():
+    report = check(f"{BROKEN}:Elsewhere", {}, ["llava"], BUILDERS)
+    (indices,) = (result for result in report.results if result.property == "indices")
+    assert (indices.status, indices.reason) == ("n/a", "it merges tokens outside torch: no derivative tells of which")
+
+
+def test_the_number_of_pictures_in_a_pass_is_put_back():
+    family = BUILDERS["llava"](attention="sdpa", dtype=torch.float32)
+    before = family.pictures_at_once
+    check("random", {}, ["llava"], BUILDERS)
+    assert family.pictures_at_once == before
+
+
 def test_a_removal_that_is_none_is_found():
     class Shifting(Llava):
         def pack(self, image):
@@ -188,8 +226,8 @@ def test_a_crash_in_bfloat16_is_found():
     assert failed_with(build) == {"bfloat16": "RuntimeError: not implemented for BFloat16"}
 
 
-def failed_with(build) -> dict[str, str]:
-    report = check(f"{BROKEN}:Sound", {}, ["tiny"], {"tiny": build})
+def failed_with(build, name: str = "Sound") -> dict[str, str]:
+    report = check(f"{BROKEN}:{name}", {}, ["tiny"], {"tiny": build})
     return {result.property: result.reason for result in report.results if result.status == "fail"}
 
 
