@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vtpbench.harness.album import Album, Board
 from vtpbench.harness.cell import Answer, Kept
+from vtpbench.harness.device import is_out_of_memory
 from vtpbench.harness.models.batch import ImageTokens
 from vtpbench.harness.models.request import Request
 
@@ -106,8 +107,8 @@ class Answerer:
         start = time.perf_counter()
         try:
             return work()
-        except torch.OutOfMemoryError:
-            if self._size == 1:
+        except (torch.OutOfMemoryError, torch.AcceleratorError) as e:
+            if self._size == 1 or not is_out_of_memory(e):
                 raise
             self._size //= 2
             self.smallest = self._size

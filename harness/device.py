@@ -29,10 +29,27 @@ class DeviceLost(UserError):
     """A GPU failed such that this process can run nothing on it any more."""
 
 
-def refuse_lost(error: Exception) -> None:
-    """Raise `DeviceLost` where an error is the device's own: whatever came next would fail, too, and bear the blame."""
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had too little memory, in the words of torch's allocator or of the driver."""
     import torch
 
-    if isinstance(error, torch.AcceleratorError):
+    says_so = isinstance(error, torch.AcceleratorError) and "out of memory" in str(error)
+    return says_so or isinstance(error, torch.OutOfMemoryError)
+
+
+def refuse_lost(error: Exception, at: object, around: str) -> None:
+    """Raise `DeviceLost` where an error is the device's own: whatever came next would fail, too, and bear the blame.
+
+    Parameters
+    ----------
+    error : what came up
+    at : what was being measured, to be named
+    around : how to go on without it, should it be the cause
+
+    """
+    import torch
+
+    if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
         reason = str(error).partition("\n")[0]
-        raise DeviceLost(f"the device failed ({reason}); what is finished is kept, run the same command again") from error
+        again = f"run the same command again, and if it fails there again, {around}"
+        raise DeviceLost(f"the device failed ({reason}) at {at}; what is finished is kept: {again}") from error

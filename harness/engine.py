@@ -29,6 +29,7 @@ from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.plan import build_pruner
 from vtpbench.harness.record import BenchmarkInfo, BudgetInfo, DrawInfo
+from vtpbench.harness.schedules import cuts_of
 from vtpbench.harness.scoring import Evaluated, outcome
 from vtpbench.harness.slices import keep_drawn
 from vtpbench.pruners.errors import UserError
@@ -65,8 +66,7 @@ class Engine:
         pruner, shape = build_pruner(cell), self.family.shape
         pruner.needs(shape)
         if cell.model.vision_tokens is not None:
-            n = cell.model.vision_tokens
-            pruner.cuts(tokens_for(cell.budget, n), n, shape)  # what is impossible says so before anything is asked
+            cuts_of(cell, pruner, cell.model.vision_tokens, shape)  # what is impossible says so before anything is asked
         budget = partial(_budget_of, cell)
         answerer = Answerer(self.family, pruner, budget, self.batch_size, album)
         adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)

@@ -32,7 +32,8 @@ def plan(
 ) -> tuple[Cell, ...]:
     """List the cells of a suite: model x pruner x budget x benchmark x seed, each denominator before what it divides.
 
-    Every matrix gets `vanilla`, and every one that prunes gets `random`: a method is ranked above it or not at all.
+    Every matrix gets `vanilla`, and what prunes gets `random` beside it, unless a matrix names `random` for the same model,
+    budget and benchmark: a method is ranked above it or not at all.
 
     Parameters
     ----------
@@ -55,13 +56,15 @@ def plan(
     floor = next((spec for matrix in suite.matrix for spec in matrix.pruners if spec.name == "random"), _RANDOM)
     for spec in suite.models:
         model = describe(spec)
-        for m, matrix in enumerate(suite.matrix):
-            if matrix.models is not None and spec.label not in matrix.models:
-                continue
+        matrices = {m: each for m, each in enumerate(suite.matrix) if each.models is None or spec.label in each.models}
+        floored = _floored(matrices.values())
+        for m, matrix in matrices.items():
             _refuse_large_budgets(suite, m, model)
             rows = _rows(matrix, model, fingerprint, floor)
             for label in [benchmark.label for benchmark in matrix.benchmarks]:
                 for pruner, budget, seed in rows:
+                    if pruner.name == "random" and not _names_random(matrix) and (budget, label) in floored:
+                        continue  # another matrix says with which seeds
                     _add(cells, Cell(model, pruner, budget, benchmarks[label], seed, suite.batch_size, versions))
     return tuple(cells.values())
 
@@ -114,13 +117,23 @@ def _add(cells: dict[str, Cell], cell: Cell) -> None:
         raise UserError(f"'{twin}' and '{cell}' are the same measurement under two names; remove one from the suite")
 
 
+def _names_random(matrix: Matrix) -> bool:
+    return any(spec.name == "random" for spec in matrix.pruners)
+
+
+def _floored(matrices: Iterable[Matrix]) -> set[tuple[BudgetInfo, str]]:
+    """Budgets and benchmarks (labels) for which the user named `random`."""
+    naming = [matrix for matrix in matrices if _names_random(matrix)]
+    return {(budget, each.label) for matrix in naming for budget in matrix.budgets for each in matrix.benchmarks}
+
+
 def _rows(
     matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint, floor: PrunerSpec
 ) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
     """Pruner, budget and seed of every row, vanilla first; `floor` is the suite's random pruner."""
     vanilla = next((spec for spec in matrix.pruners if spec.name == "vanilla"), _VANILLA)
     pruners = [spec for spec in matrix.pruners if spec.name != "vanilla"]
-    if pruners and all(spec.name != "random" for spec in pruners):
+    if pruners and not _names_random(matrix):
         pruners.insert(0, floor)
     rows = [(_describe(vanilla, model, fingerprint), BudgetInfo(), 0)]
     for spec in pruners:

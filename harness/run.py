@@ -158,7 +158,7 @@ class _Worker:
         if self._engine is None or model != self._model:
             self._model, self._engine = model, None
             gc.collect()  # modules and their hooks refer to each other; the old model must go before the new one comes
-            self._engine = _attempt(lambda: self._setting.open_engine(model), fatal=UserError)
+            self._engine = _attempt(lambda: self._setting.open_engine(model), UserError, f"model '{model.label}'")
         return self._engine
 
     def _answer(self, engine: Engine, cell: Cell) -> Outcome:
@@ -171,11 +171,14 @@ class _Worker:
                 store.save_samples(cell.id, outcome.samples)
             return outcome
 
-        return _attempt(work, fatal=StorageError)
+        return _attempt(work, StorageError, cell)
 
 
-def _attempt(work: Callable[[], T], fatal: type[UserError]) -> T | Outcome:
-    """Do a part of a cell; the one place where an exception becomes a result, so that the other cells go on."""
+def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | Outcome:
+    """Do a part of a cell; the one place where an exception becomes a result, so that the other cells go on.
+
+    `fatal` is the mistake that ends the run, `at` names what is being done.
+    """
     try:
         return work()
     except fatal:
@@ -187,7 +190,7 @@ def _attempt(work: Callable[[], T], fatal: type[UserError]) -> T | Outcome:
     except UserError as e:
         return Outcome("failed", str(e))
     except Exception as e:
-        refuse_lost(e)
+        refuse_lost(e, at, "name the other cells with --only")
         reason = f"{traceback.format_exception_only(e)[0].strip()}\n\n{traceback.format_exc()}"
         return Outcome("failed", reason.encode(errors="replace").decode())  # file names may hold what UTF-8 cannot
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from vtpbench.harness.plan import build_pruner
 from vtpbench.pruners.errors import Infeasible, Unsupported
 
 if TYPE_CHECKING:
-    from vtpbench.pruners.base import Cut, ModelShape
+    from vtpbench.pruners.base import Cut, ModelShape, Pruner
 
 EXAMPLE_TOKENS = 1000
 """Size of the image for which a schedule is shown where a model's count varies."""
@@ -31,7 +32,7 @@ def obstacles(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[s
         if shape is None or n is None:
             continue
         try:
-            _cuts(cell, shape, n)
+            cuts_of(cell, build_pruner(cell), n, shape)
         except Infeasible as e:
             found[cell.id] = f"infeasible: {e}"
         except Unsupported as e:
@@ -47,7 +48,7 @@ def schedules(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[s
         if shape is None:
             continue
         try:
-            cuts, tower = _cuts(cell, shape, n)
+            cuts, tower = cuts_of(cell, build_pruner(cell), n, shape)
         except (Infeasible, Unsupported):
             continue
         if tower or any(cut.at > 0 for cut in cuts):
@@ -56,12 +57,15 @@ def schedules(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[s
     return found
 
 
-def _cuts(cell: Cell, shape: ModelShape, n: int) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
-    """Cuts of the language model, and of the vision tower where every image has equally many tiles."""
+def cuts_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
+    """Cuts of the language model, and of the vision tower where every image has equally many tiles, for `n` vision tokens.
+
+    Raises `Infeasible` or `Unsupported` where the pruner, that of the cell, cannot do it.
+    """
     from vtpbench.harness.models.request import Request
     from vtpbench.pruners.base import Grid
 
-    pruner, budget = build_pruner(cell), tokens_for(cell.budget, n)
+    budget = tokens_for(cell.budget, n)
     pruner.needs(shape)
     cuts = pruner.cuts(budget, n, shape)
     if shape.tiles is None or cell.is_vanilla:
@@ -77,11 +81,21 @@ def _state(cuts: tuple[Cut, ...], n: int, layers: int) -> str:
     parts = []
     for start, end, count in zip(starts, starts[1:], counts, strict=False):
         if end > start:
-            parts.append(f"{count} in layer {start}" if end == start + 1 else f"{count} in layers {start}-{end - 1}")
+            parts.append(f"{count} in {_span(start, end)}")
     return f"{', '.join(parts)}; average {average_in(cuts, n, layers):.1f}"
 
 
 def _state_tower(cuts: tuple[Cut, ...], shape: ModelShape) -> str:
-    """Print what a tile keeps in layers of the vision tower: `; in the vision tower 125 behind layer 0, 107 behind layer 1`."""
-    parts = [f"{cut.keep} behind layer {cut.at % shape.vision_layers}" for cut in cuts]
+    """Print what a tile keeps in layers of the vision tower: `; in the vision tower 125, 107, ... 64 behind layers 0-22`."""
+    counts = {cut.at % shape.vision_layers: cut.keep for cut in cuts}
+    parts = []
+    for start in sorted(layer for layer in counts if layer - 1 not in counts):
+        run = [counts[layer] for layer in itertools.takewhile(counts.__contains__, itertools.count(start))]
+        shown = ", ".join(map(str, run)) if len(run) <= 4 else f"{run[0]}, {run[1]}, ... {run[-1]}"
+        parts.append(f"{shown} behind {_span(start, start + len(run))}")
     return f"; in the vision tower {', '.join(parts)}" if parts else ""
+
+
+def _span(start: int, end: int) -> str:
+    """Name the layers from `start` up to, and without, `end`."""
+    return f"layer {start}" if end == start + 1 else f"layers {start}-{end - 1}"

@@ -17,6 +17,8 @@ from vtpbench.pruners.errors import UserError, did_you_mean
 __all__ = ["Generation", "Matrix", "ModelSpec", "PrunerSpec", "Suite", "find_file", "load", "packaged_suites"]
 
 Seed = Annotated[int, Field(ge=0)]
+AUTOMATIC = ("vanilla", "random")
+"""Pruners that are measured unasked; see `vtpbench.harness.plan`."""
 
 
 class Matrix(Strict):
@@ -37,6 +39,14 @@ class Matrix(Strict):
     @classmethod
     def _must_differ(cls, value: Any) -> Any:
         _refuse_twins(value or ())
+        return value
+
+    @field_validator("pruners")
+    @classmethod
+    def _labels_of_automatic_rows(cls, value: tuple[PrunerSpec, ...]) -> tuple[PrunerSpec, ...]:
+        for i, pruner in enumerate(value):
+            if pruner.label in AUTOMATIC and pruner.name != pruner.label:
+                reject(f"'{pruner.label}' is a row that comes by itself; give '{pruner.name}' another label", i, "label")
         return value
 
     def without_own_limits(self) -> Matrix:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-import torch
-
-from vtpbench.harness.device import refuse_lost
+from vtpbench.harness.device import is_out_of_memory, refuse_lost
 from vtpbench.harness.efficiency.record import STAGES, Measured
 from vtpbench.harness.efficiency.stages import Prompts, Seen, Subject
 from vtpbench.harness.record import BudgetInfo, PrunerInfo
@@ -56,15 +54,15 @@ class Row:
         info, batch = self.contestant.info, len(prompts.images)
         try:
             work(self, prompts)
-        except torch.OutOfMemoryError as e:
-            mend = "use --batch max, or a smaller one" if batch > 1 else "use a smaller model or number format"
-            raise TooLarge(f"{info.label}: a batch of {batch} does not fit; {mend}") from e
         except Infeasible as e:
             self._drop("infeasible", str(e))
         except Unsupported as e:
             self._drop("unsupported", str(e))
         except Exception as e:  # as in a run: a stranger's pruner may fail in any way
-            refuse_lost(e)
+            if is_out_of_memory(e):
+                mend = "use --batch max, or a smaller one" if batch > 1 else "use a smaller model or number format"
+                raise TooLarge(f"{info.label}: a batch of {batch} does not fit; {mend}") from e
+            refuse_lost(e, f"pruner '{info.label}'", "leave out that pruner or the model")
             if info.name == "vanilla":
                 raise
             self._drop("failed", str(e) if isinstance(e, UserError) else blame(info.name, e))

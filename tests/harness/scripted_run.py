@@ -100,10 +100,11 @@ class ScriptedEngine:
             raise Unsupported("needs a CLS token")
         if pruner == "mistake":
             raise UserError("option 'x' must be positive")
-        if pruner == "lost":
+        if pruner in ("lost", "full"):
             import torch  # slow; the processes that tests start need none of it
 
-            raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with ...")
+            reason = {"lost": "device-side assert triggered", "full": "out of memory"}[pruner]
+            raise torch.AcceleratorError(f"CUDA error: {reason}\nCompile with ...")
         if pruner == "interrupted":
             raise KeyboardInterrupt
 

@@ -109,6 +109,7 @@ class Watched(Llava):
 
     encoded = 0
     room = 2
+    refusal: Exception = torch.OutOfMemoryError("no room")
 
     def encode(self, images, request):
         self.encoded += len(images)
@@ -116,7 +117,7 @@ class Watched(Llava):
 
     def generate(self, batch: Batch, pruner: Pruner, max_new_tokens: int):
         if len(batch.layout.rows) > self.room:
-            raise torch.OutOfMemoryError("no room")
+            raise self.refusal
         return super().generate(batch, pruner, max_new_tokens)
 
 
@@ -133,8 +134,10 @@ def test_each_picture_of_a_window_is_encoded_once(model) -> None:
     assert family.encoded == 4
 
 
-def test_running_out_of_memory_halves_the_batch_and_loses_nothing(model) -> None:
+@pytest.mark.parametrize("refusal", [torch.OutOfMemoryError("no room"), torch.AcceleratorError("CUDA error: out of memory\n")])
+def test_running_out_of_memory_halves_the_batch_and_loses_nothing(model, refusal) -> None:
     family = watched(model)
+    family.refusal = refusal
     answerer = Answerer(family, build("vanilla", {}), lambda n: None, 16)
     found = {a.sample: a for batch in answerer.answer(MIXED) for a in batch}
     assert answerer.smallest == 2
@@ -146,6 +149,15 @@ def test_a_single_prompt_that_does_not_fit_is_an_error(model) -> None:
     family.room = 0
     with pytest.raises(torch.OutOfMemoryError):
         answers(family, build("vanilla", {}), None, 4)
+
+
+def test_another_failure_of_the_device_is_not_tried_again(model) -> None:
+    family = watched(model)
+    family.refusal = torch.AcceleratorError("CUDA error: device-side assert triggered")
+    answerer = Answerer(family, build("vanilla", {}), lambda n: None, 4)
+    with pytest.raises(torch.AcceleratorError):
+        list(answerer.answer(MIXED))
+    assert answerer.smallest == 4
 
 
 def test_answers_end_at_the_first_stop_string(model) -> None:

@@ -15,7 +15,8 @@ from vtpbench.harness.job import Choices, Job, execute, make_job
 from vtpbench.harness.journal import FileJournal
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.progress import Progress
-from vtpbench.pruners.errors import UserError
+from vtpbench.harness.record import BudgetInfo
+from vtpbench.pruners.errors import Infeasible, UserError
 
 LIMIT = 20
 
@@ -76,6 +77,14 @@ def test_observed_counts_come_from_the_forward_pass(job, engine) -> None:
     assert fastv.observed.tokens == 6.0
     assert fastv.observed.original == 16.0
     assert fastv.observed.images == LIMIT
+
+
+def test_what_the_vision_tower_cannot_do_shows_before_a_task_is_loaded(job, engine) -> None:
+    cell, fresh = cell_of(job, "random"), Engine(engine.family, 4)
+    tome = cell.pruner.model_copy(update={"name": "tome", "label": "tome", "options": {}})
+    with pytest.raises(Infeasible, match="tome cannot merge 16 tokens into 1 in 3 layers"):
+        run(fresh, job, replace(cell, pruner=tome, budget=BudgetInfo(tokens=1)))
+    assert not fresh._tasks
 
 
 def test_progress_counts_every_question_and_the_journal_gets_every_batch(job, engine) -> None:

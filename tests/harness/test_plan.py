@@ -238,6 +238,23 @@ def test_what_prunes_is_never_without_random(folder: Path) -> None:
     assert not [row for row in found if row[0] == "random"]
 
 
+def test_random_comes_by_itself_only_where_no_matrix_names_it_for_the_model(folder: Path) -> None:
+    def row(models: str, pruner: str, budgets: str, benchmarks: str, seeds: str) -> str:
+        own = ", ".join(f"{{label: {task}, task: {task}, folder: tasks, metric: hits}}" for task in benchmarks.split())
+        return f"  - {{models: [{models}], pruners: [{pruner}], budgets: [{budgets}], benchmarks: [{own}], seeds: [{seeds}]}}\n"
+
+    named, grid = row("m", "random", "8", "one", "1, 2"), row("m, k", "grid", "8, 4", "one two", "0")
+    for matrices in (named + grid, grid + named):
+        text = "models: [{label: m, path: org/m}, {label: k, path: org/k}]\nmatrix:\n" + matrices
+        cells = plan(suite(folder, text), lambda spec: describe(spec).model_copy(update={"weights": spec.label}), VERSIONS)
+        seeds: dict[tuple[str, str, str], list[int]] = {}
+        for cell in cells:
+            if cell.pruner.name == "random":
+                seeds.setdefault((cell.model.label, cell.budget.label, cell.benchmark.label), []).append(cell.seed)
+        assert seeds.pop(("m", "8", "one")) == [1, 2]
+        assert list(seeds.values()) == [[0]] * 7
+
+
 def test_the_printed_plan(folder: Path) -> None:
     late = f"{{label: late, name: '{folder}/late.py:Late', options: {{layer: 4}}}}"
     clipped = f"{{label: cls, name: '{folder}/late.py:Late', options: {{cls: true}}}}"
@@ -279,11 +296,43 @@ def test_schedules_show_what_happens_in_the_vision_tower(folder: Path) -> None:
     cells = cells_of(folder, SUITE.replace("[random]", "[random, tome]").replace("[8, 25%]", "[7, 20]").replace("[0, 1]", "[0]"))
     shape = replace(SHAPE, vision_layers=4, full_attention=(0, 1, 2, 3), tiles=1)
     assert set(schedules(cells, {"m": shape}).values()) == {
-        "20 in layers 0-7; average 20.0; in the vision tower 49 behind layer 0, 34 behind layer 1, 20 behind layer 2"
+        "20 in layers 0-7; average 20.0; in the vision tower 49, 34, 20 behind layers 0-2"
     }
     assert {cell.budget.label: reason for cell in cells if (reason := obstacles([cell], {"m": shape}).get(cell.id))} == {
         "7": "infeasible: tome cannot merge 64 tokens into 7 in 3 layers; use at least 8 a tile"
     }
+
+
+THINNER = """
+from dataclasses import dataclass
+from vtpbench.pruners.base import Cut, Pruner
+
+@dataclass(frozen=True)
+class Thinner(Pruner):
+    layers: str = "0"
+
+    def tower_cuts(self, budget, n, shape):
+        at = [int(layer) for layer in self.layers.split()]
+        return tuple(Cut(layer - shape.vision_layers, n - 2 * i - 2) for i, layer in enumerate(at))
+"""
+
+
+@pytest.mark.parametrize(
+    ("layers", "shown"),
+    [
+        ("3", "62 behind layer 3"),
+        ("0 1 2 3", "62, 60, 58, 56 behind layers 0-3"),
+        ("0 1 2 3 4", "62, 60, ... 54 behind layers 0-4"),
+        ("0 1 4 6 7 8 9 10", "62, 60 behind layers 0-1, 58 behind layer 4, 56, 54, ... 48 behind layers 6-10"),
+    ],
+)
+def test_many_layers_of_the_vision_tower_are_shown_as_spans(layers: str, shown: str, folder: Path) -> None:
+    (folder / "thinner.py").write_text(THINNER)
+    own = f"{{'{folder}/thinner.py:Thinner': {{layers: '{layers}'}}}}"
+    cells = cells_of(folder, SUITE.replace("[random]", f"[{own}]").replace("[8, 25%]", "[8]"))
+    shape = replace(SHAPE, vision_layers=12, full_attention=tuple(range(12)), tiles=1)
+    (text,) = set(schedules(cells, {"m": shape}).values())
+    assert text.partition("; in the vision tower ")[2] == shown
 
 
 def test_the_estimate_prefers_records_of_the_same_questions(folder: Path) -> None:

@@ -199,11 +199,12 @@ def test_what_breaks_without_a_pruner_is_a_defect(families: dict[str, Family]) -
         profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), torch.AcceleratorError("CUDA error: out of memory\n")])
 @pytest.mark.parametrize(
     ("at", "message"), [(1, "theirs: a batch of 1 does not fit; use a smaller model"), (3, "theirs: a batch of 2 .* --batch max")]
 )
-def test_a_batch_that_does_not_fit_ends_the_run(families: dict[str, Family], at: int, message: str) -> None:
-    rows = [*contestants([]), stranger(Breaking(at, torch.OutOfMemoryError()))]
+def test_a_batch_that_does_not_fit_ends_the_run(families: dict[str, Family], at: int, message: str, error: Exception) -> None:
+    rows = [*contestants([]), stranger(Breaking(at, error))]
     with pytest.raises(UserError, match=message):
         profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None)
 
@@ -412,7 +413,7 @@ def test_budgets_of_the_command_line_stand_in_for_those_of_a_suite(tmp_path: Pat
     assert {row.budget.label for row in own.contestants} == {"all", "192", "128"}
 
 
-def test_a_device_that_failed_blames_no_pruner(families: dict[str, Family]) -> None:
+def test_a_device_that_failed_ends_the_profile_and_names_the_row(families: dict[str, Family]) -> None:
     lost = torch.AcceleratorError("CUDA error: device-side assert triggered")
-    with pytest.raises(DeviceLost):
+    with pytest.raises(DeviceLost, match=r"triggered\) at pruner 'theirs'; .* leave out that pruner or the model"):
         profile(families["llava"], INFO, [*contestants([]), stranger(Breaking(1, lost))], PROTOCOL, "", lambda *_: None)

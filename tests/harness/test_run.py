@@ -161,13 +161,23 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(tmp_path: Pat
     assert sum(asked(tmp_path).values()) <= 2 * scripted.QUESTIONS + scripted.BATCH
 
 
-def test_a_device_that_failed_stops_the_run_and_blames_no_cell(tmp_path: Path):
+def test_a_device_that_failed_stops_the_run_and_no_cell_is_recorded_for_it(tmp_path: Path):
     cells, setting = [scripted.make_cell(name) for name in ("random", "lost", "grid")], scripted.make_setting(tmp_path)
-    message = r"the device failed \(CUDA error: device-side assert triggered\); what is finished is kept, run the same command"
-    with pytest.raises(DeviceLost, match=message):
+    with pytest.raises(DeviceLost) as caught:
         run(cells, setting)
+    assert str(caught.value) == (
+        f"the device failed (CUDA error: device-side assert triggered) at {cells[1]}; what is finished is kept: "
+        "run the same command again, and if it fails there again, name the other cells with --only"
+    )
     assert [record.pruner.name for record in setting.store.records()] == ["random"]
     assert setting.store.journal(cells[1]).known()
+
+
+def test_a_device_without_room_fails_one_cell_alone(tmp_path: Path):
+    cells, setting = [scripted.make_cell(name) for name in ("full", "random")], scripted.make_setting(tmp_path)
+    summary = run(cells, setting)
+    assert [visit.record.status for visit in summary.visits] == ["failed", "ok"]
+    assert "CUDA error: out of memory" in summary.visits[0].record.reason
 
 
 def test_a_folder_that_cannot_be_written_stops_the_run_at_once(tmp_path: Path):

@@ -273,6 +273,16 @@ MISTAKES = {
     "two documents": (BLOCK + "---\na: 1\n", 13, "not valid YAML: "),
     "list": ("- a\n", 1, "expected `key: value` lines"),
     "empty": ("", 1, "expected `key: value` lines; the file is empty"),
+    "label of the floor": (
+        BLOCK.replace("name: random\n      label: again", "name: grid\n      label: random").replace("    - random\n", ""),
+        7,
+        "'random' is a row that comes by itself; give 'grid' another label",
+    ),
+    "label of the denominator": (
+        BLOCK.replace("name: random\n      label: again", "name: grid\n      label: vanilla"),
+        8,
+        "'vanilla' is a row that comes by itself; give 'grid' another label",
+    ),
     "label clash": (
         BLOCK.replace("matrix:\n", "matrix:\n- {pruners: [{label: again, name: vanilla}], benchmarks: [gqa]}\n-\n"),
         9,
