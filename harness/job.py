@@ -14,7 +14,7 @@ from vtpbench.harness.doctor import refuse_launcher
 from vtpbench.harness.environment import environment, versions
 from vtpbench.harness.plan import estimator, narrow, plan, render_plan
 from vtpbench.harness.progress import Progress
-from vtpbench.harness.record import ModelInfo
+from vtpbench.harness.record import DUMMY, ModelInfo
 from vtpbench.harness.run import Engine, Setting, Summary, run
 from vtpbench.harness.schedules import obstacles, schedules
 from vtpbench.harness.specs import Dtype, ModelSpec
@@ -103,7 +103,7 @@ def _dtype(name: str) -> Dtype:
 
 
 def _describe(spec: ModelSpec) -> Described:
-    from vtpbench.harness.models.dummy import DUMMY, describe_dummy, refuse_dummy
+    from vtpbench.harness.models.dummy import describe_dummy, refuse_dummy
     from vtpbench.harness.models.load import describe_model
 
     if spec.path.startswith(f"{DUMMY}:"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vtpbench.harness.benchmarks import describe as describe_benchmark
 from vtpbench.harness.cell import Cell, tokens_for
 from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo, Record
-from vtpbench.harness.specs import build_seeded, describe_pruner, is_seeded
+from vtpbench.harness.specs import RANDOM, VANILLA, build_seeded, describe_pruner, is_seeded
 from vtpbench.harness.suite import Matrix, ModelSpec, PrunerSpec, Suite
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.pruners.registry import build
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
 
 Fingerprint: TypeAlias = "Callable[[Pruner, ModelInfo], str]"
-_VANILLA = PrunerSpec(name="vanilla", label="vanilla")
-_RANDOM = PrunerSpec(name="random", label="random")
 
 
 def plan(
@@ -53,7 +51,7 @@ def plan(
         for label, benchmark in suite.benchmarks.items()
     }
     cells: dict[str, Cell] = {}
-    floor = next((spec for matrix in suite.matrix for spec in matrix.pruners if spec.name == "random"), _RANDOM)
+    floor = next((spec for matrix in suite.matrix for spec in matrix.pruners if spec.name == "random"), RANDOM)
     for spec in suite.models:
         model = describe(spec)
         matrices = {m: each for m, each in enumerate(suite.matrix) if each.models is None or spec.label in each.models}
@@ -131,7 +129,7 @@ def _rows(
     matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint, floor: PrunerSpec
 ) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
     """Pruner, budget and seed of every row, vanilla first; `floor` is the suite's random pruner."""
-    vanilla = next((spec for spec in matrix.pruners if spec.name == "vanilla"), _VANILLA)
+    vanilla = next((spec for spec in matrix.pruners if spec.name == "vanilla"), VANILLA)
     pruners = [spec for spec in matrix.pruners if spec.name != "vanilla"]
     if pruners and not _names_random(matrix):
         pruners.insert(0, floor)

@@ -19,6 +19,10 @@ CODE = "vtpbench-code"
 Status = Literal["ok", "failed", "infeasible", "unsupported"]
 
 
+DUMMY = "dummy"
+"""Weights that were drawn, of a model or of a pruner's network: they stand for any others, as far as speed is meant."""
+
+
 class ModelInfo(Frozen):
     """The model as it was run."""
 
@@ -28,7 +32,7 @@ class ModelInfo(Frozen):
     """Hub id, or path as the suite gives it."""
     family: str
     weights: str
-    """Hash of the weights, or the hub revision."""
+    """Hash of the weights, or the hub revision; `DUMMY` where they were drawn."""
     dtype: str
     attention: str
     """Attention kernel of the language model."""

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord, find_efficiency
-from vtpbench.harness.models.dummy import DUMMY
-from vtpbench.harness.record import Record
+from vtpbench.harness.record import DUMMY, Record
 from vtpbench.harness.store import Store
 from vtpbench.harness.suite import Suite, load
 from vtpbench.pruners.errors import UserError

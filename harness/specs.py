@@ -132,6 +132,10 @@ class PrunerSpec(Strict):
         return self
 
 
+VANILLA, RANDOM = PrunerSpec(name="vanilla", label="vanilla"), PrunerSpec(name="random", label="random")
+"""Measured unasked: what all are divided by, and what all that prune must beat."""
+
+
 def is_seeded(name: str) -> bool:
     """Whether a pruner draws at random: it then has a field `seed`."""
     return any(field.name == "seed" for field in dataclasses.fields(find(name).load()))

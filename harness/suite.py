@@ -10,14 +10,14 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 
 from vtpbench.harness.benchmarks import Benchmark, Profile
 from vtpbench.harness.record import BudgetInfo
-from vtpbench.harness.specs import Attention, Budget, Dtype, ModelSpec, PrunerSpec
+from vtpbench.harness.specs import RANDOM, VANILLA, Attention, Budget, Dtype, ModelSpec, PrunerSpec
 from vtpbench.harness.strict_yaml import Document, Key, Strict, filled_list, read_text, reject
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 __all__ = ["Generation", "Matrix", "ModelSpec", "PrunerSpec", "Suite", "find_file", "load", "packaged_suites"]
 
 Seed = Annotated[int, Field(ge=0)]
-AUTOMATIC = ("vanilla", "random")
+AUTOMATIC = (VANILLA.name, RANDOM.name)
 """Pruners that are measured unasked; see `vtpbench.harness.plan`."""
 
 

@@ -172,7 +172,7 @@ class TokenView:
             self,
             cut=Cut(self.cut.at, self.cut.keep // tiles),
             features=split(self.features),
-            index=torch.where(split(self.index) < 0, -1, split(self.index) - first),
+            index=shifted(split(self.index), -first),
             grid=replace(self.grid, tiles=1),
             keys=tuple(f"{key}/{t}" for key in self.keys for t in range(tiles)),
             questions=tuple(question for question in self.questions for _ in range(tiles)),
@@ -297,7 +297,7 @@ class Pruner:
         def flat(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.reshape(images, count * x.shape[1], *x.shape[2:])
 
-        index = flat(torch.where(tiles.index < 0, tiles.index, tiles.index + tile * per_tile))
+        index = flat(shifted(tiles.index, tile * per_tile))
         assert index is not None
         segments = None if tiles.segments is None else flat(tiles.segments + tile * tiles.k)
         return Keep(index, flat(tiles.features), flat(tiles.valid), segments)
@@ -311,6 +311,11 @@ def rank(score: Tensor) -> Tensor:
 def top(score: Tensor, k: int) -> Tensor:
     """Choose the `k` best indices of the last dimension, ascending; ties favour the lower index."""
     return rank(score)[..., :k].sort(dim=-1).values
+
+
+def shifted(index: Tensor, by: Tensor) -> Tensor:
+    """Add to places; -1, for a row that has none, stays."""
+    return torch.where(index < 0, index, index + by)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

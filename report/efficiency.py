@@ -8,8 +8,9 @@ from statistics import median, quantiles
 from typing import Any
 
 from vtpbench.harness.efficiency.record import BEFORE_FIRST_TOKEN, STAGES, EfficiencyRecord, Measured
+from vtpbench.harness.record import DUMMY
 from vtpbench.report.amounts import GIGA, Operations, unit_for
-from vtpbench.report.efficiency_join import DUMMY, join
+from vtpbench.report.efficiency_join import join
 from vtpbench.report.table import Table
 
 FENCE = 1.5

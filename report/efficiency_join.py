@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from math import inf
 
 from vtpbench.harness.efficiency.record import EfficiencyRecord, Measured
-from vtpbench.harness.record import ModelInfo, PrunerInfo, Record
+from vtpbench.harness.record import DUMMY, ModelInfo, PrunerInfo, Record
 from vtpbench.report.settings import is_vanilla
 from vtpbench.report.table import Row, Table
 
-DUMMY = "dummy"
-"""Weights that were drawn, of a model or of a pruner's network: they stand for any others, as far as speed is meant."""
 ARCHITECTURE = ("family", "vision_tokens", "preprocessing")
 """What models must share beside their label; the number of decoder layers, which tells 7B from 13B, is compared, too."""
 

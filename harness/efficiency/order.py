@@ -17,12 +17,12 @@ from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord
 from vtpbench.harness.efficiency.rows import Contestant, blame
 from vtpbench.harness.efficiency.timers import start_timer
 from vtpbench.harness.files import prepare, write_atomic
-from vtpbench.harness.models.dummy import DUMMY, describe_dummy, filler, open_dummy
+from vtpbench.harness.models.dummy import describe_dummy, filler, open_dummy
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.options import NEUTRAL, default_dtype, model_path, read_option, validate_option
-from vtpbench.harness.record import BudgetInfo, PrunerInfo
-from vtpbench.harness.specs import Budget, Dtype, ModelSpec, PrunerSpec, describe_pruner
+from vtpbench.harness.record import DUMMY, BudgetInfo, PrunerInfo
+from vtpbench.harness.specs import RANDOM, VANILLA, Budget, Dtype, ModelSpec, PrunerSpec, describe_pruner
 from vtpbench.harness.suite import load
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import UserError, did_you_mean
@@ -32,9 +32,6 @@ PREFIX = f"{DUMMY}:"
 """Before the name of a configuration: a model of that shape with random weights."""
 TEXT_TOKENS = 32
 """Of a dummy's prompt, as in Table 4 of the OC-VTP paper."""
-ALWAYS = PrunerSpec(name="random", label="random")
-"""In every table, as in the paper's Figure 3."""
-VANILLA = PrunerSpec(name="vanilla", label="vanilla")
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def contestants(
     `fingerprint` hashes the files beside a pruner's options. Raises `UserError` for rows that the table could not tell apart,
     and where a file is not there.
     """
-    vanilla, floor = (next((spec for spec, _ in asked if spec.name == default.name), default) for default in (VANILLA, ALWAYS))
+    vanilla, floor = (next((spec for spec, _ in asked if spec.name == default.name), default) for default in (VANILLA, RANDOM))
     known = {budget for spec, budget in asked if spec.name == floor.name}
     floors = [(floor, budget) for budget in dict.fromkeys(budget for _, budget in asked) if budget not in known]
     pruned = [(spec, budget) for spec, budget in asked if spec.name != vanilla.name]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.models.load import Described, families
-from vtpbench.harness.record import ModelInfo
+from vtpbench.harness.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from vtpbench.harness.models.family import Family
 
-DUMMY = "dummy"
-"""What `ModelInfo.weights` says of a dummy."""
 TEMPLATE = (
     "{% for m in messages %}{% for c in m.content %}"
     "{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"

@@ -20,7 +20,7 @@ from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.models.thinning import Plan, thinned
 from vtpbench.harness.models.tower import tower_evidence, watching
-from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape
+from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape, shifted
 from vtpbench.pruners.errors import Unsupported
 
 VICUNA_V1 = (
@@ -187,7 +187,7 @@ class Llava(Family):
         return VisionTokens(
             members=pictures.members,
             features=whole(seen.features[:, 1:]),
-            index=whole(torch.where(seen.index < 0, -1, seen.index + place)),
+            index=whole(shifted(seen.index, place)),
             cls=whole(seen.features[:, :1].float()),
             grid=grid,
             evidence={need: whole(value) for need, value in seen.evidence.items()},

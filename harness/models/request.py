@@ -41,19 +41,22 @@ class Request:
 
     def acts_inside(self, n: int, grid: Grid, shape: ModelShape) -> bool:
         """Whether tokens are to leave inside the tower."""
-        tokens, tiles = self.budget(n), grid.tiles
-        return tokens is not None and bool(self.pruner.tower_cuts(tokens // tiles, grid.n // tiles, shape))
+        return bool(self._inside(n, grid, shape))
 
     def tower_cuts(self, n: int, grid: Grid, shape: ModelShape) -> tuple[Cut, ...]:
         """Cuts inside the tower for each tile of an image that would enter the language model with `n` tokens.
 
         Raises `Infeasible` where the tiles cannot share the budget equally.
         """
-        tokens, tiles = self.budget(n), grid.tiles
-        cuts = () if tokens is None else self.pruner.tower_cuts(tokens // tiles, grid.n // tiles, shape)
+        tokens, tiles, cuts = self.budget(n), grid.tiles, self._inside(n, grid, shape)
         if cuts and tokens is not None and tokens % tiles:
             raise Infeasible(f"a budget of {tokens} cannot be shared equally by {tiles} tiles; use a multiple of {tiles}")
         return cuts
+
+    def _inside(self, n: int, grid: Grid, shape: ModelShape) -> tuple[Cut, ...]:
+        """Ask for the cuts of a tile, whose share of the budget is rounded down."""
+        tokens, tiles = self.budget(n), grid.tiles
+        return () if tokens is None else self.pruner.tower_cuts(tokens // tiles, grid.n // tiles, shape)
 
     def wants_nothing(self, n: int, shape: ModelShape) -> bool:
         """Whether no token of an image of `n` is to remain and nothing is to be seen: then the tower need not run."""

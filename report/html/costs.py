@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vtpbench.harness.efficiency.record import EfficiencyRecord
+from vtpbench.harness.record import DUMMY
 from vtpbench.report.amounts import Operations, milliseconds, significant
 from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, ordered, table_of
 from vtpbench.report.efficiency_columns import DIGITS
-from vtpbench.report.efficiency_join import DUMMY, fits
+from vtpbench.report.efficiency_join import fits
 from vtpbench.report.layout import clean
 from vtpbench.report.rounding import half_up
 from vtpbench.report.settings import is_vanilla

@@ -9,9 +9,8 @@ import pytest
 
 from vtpbench.harness.efficiency.record import EfficiencyRecord
 from vtpbench.harness.models import dummy
-from vtpbench.harness.record import Record
+from vtpbench.harness.record import DUMMY, Record
 from vtpbench.report.efficiency import build
-from vtpbench.report.efficiency_join import DUMMY
 from vtpbench.report.efficiency_text import grid, render
 from vtpbench.report.html import html
 from vtpbench.report.table import build as build_accuracy
