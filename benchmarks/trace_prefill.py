@@ -203,7 +203,8 @@ def main() -> None:
     prompts = Prompts([noise_picture(336, 336)], question, 2)
     where = device if device.type == "cuda" else "a pretended GPU"
     print(f"{arguments.model} on {where}, torch {torch.__version__}, one picture, {arguments.budget} tokens: launched by stage")
-    options = {**(OPTIONS if arguments.model.startswith(PREFIX) else {}), **(QWEN_OPTIONS if "qwen" in family.shape.family else {})}
+    options = OPTIONS if arguments.model.startswith(PREFIX) else {}
+    options = {**options, **(QWEN_OPTIONS if family.shape.multi_axis_positions else {})}
     found: dict[str, Look] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.traces or Path(scratch)

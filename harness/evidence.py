@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Arrival:
     cache : the key-value cache or None
     layout : where what stands
     rotary : cosine and sine, (rows, width, head dim)
+    angles : (rows, width, head dim) float32 cosines, then sines, of the rotary angles; None unless asked for
 
     """
 
@@ -43,6 +45,7 @@ class Arrival:
     cache: Any
     layout: Layout
     rotary: tuple[Tensor, Tensor]
+    angles: Tensor | None = None
 
     def entered(self, layer: int) -> Tensor:
         """Hidden states that entered layer `number + layer`."""
@@ -56,17 +59,25 @@ class Arrival:
         if layer == -1 and self.cache is not None:
             return self.cache.layers[self.number - 1].keys  # type: ignore[no-any-return] # transformers' cache is untyped
         module: Any = self.layers[self.number + layer]
-        return self._project(module, module.self_attn.k_proj, "k_norm", self.entered(layer), self.rotary)
+        normed = self._normed[layer] = module.input_layernorm(self.entered(layer))
+        return self._project(module, module.self_attn.k_proj, "k_norm", normed, self.rotary)
 
     def queries(self, layer: int, rows: Tensor, columns: Tensor) -> Tensor:
         """Rotated queries of some tokens, rows `(m, 1)` and columns `(m, r)`, as `(m, heads, r, head dim)`."""
         module: Any = self.layers[self.number + layer]
         rotary = (self.rotary[0][rows, columns], self.rotary[1][rows, columns])
-        return self._project(module, module.self_attn.q_proj, "q_norm", self.entered(layer)[rows, columns], rotary)
+        whole = self._normed.get(layer)
+        normed = module.input_layernorm(self.entered(layer)[rows, columns]) if whole is None else whole[rows, columns]
+        return self._project(module, module.self_attn.q_proj, "q_norm", normed, rotary)
+
+    @cached_property
+    def _normed(self) -> dict[int, Tensor]:
+        """By layer, what its attention gets, where keys were made of it."""
+        return {}
 
     @staticmethod
-    def _project(module: Any, projection: nn.Module, norm: str, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        x: Tensor = projection(module.input_layernorm(hidden)).unflatten(-1, (-1, module.self_attn.head_dim))
+    def _project(module: Any, projection: nn.Module, norm: str, normed: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        x: Tensor = projection(normed).unflatten(-1, (-1, module.self_attn.head_dim))
         if hasattr(module.self_attn, norm):
             x = getattr(module.self_attn, norm)(x)
         x = x.transpose(1, 2)
@@ -76,12 +87,14 @@ class Arrival:
 
     def attention(self, layer: int, rows: Tensor, columns: Tensor) -> Tensor:
         """Post-softmax attention of some tokens over all columns, `(m, heads, r, width)` float32."""
-        query, key = self.queries(layer, rows, columns), self.keys(layer)[rows[:, 0]]
+        key, query = self.keys(layer)[rows[:, 0]], self.queries(layer, rows, columns)
         grouped: Tensor = query.float().unflatten(1, (key.shape[1], -1))
         logits: Tensor = torch.einsum("mkgrd,mkld->mkgrl", grouped, key.float()).flatten(1, 2) * query.shape[-1] ** -0.5
-        seen: Tensor = torch.arange(key.shape[2], device=key.device) <= columns[:, :, None]
-        seen = seen & self.layout.valid(key.device)[rows[:, 0], None, :]
-        return logits.masked_fill(~seen[:, None], float("-inf")).softmax(-1).nan_to_num()  # padding rows see nothing
+        unseen: Tensor = torch.arange(key.shape[2], device=key.device) > columns[:, :, None]
+        if not self.layout.padded:
+            return logits.masked_fill(unseen[:, None], float("-inf")).softmax(-1)
+        unseen = unseen | ~self.layout.valid(key.device)[rows[:, 0], None, :]
+        return logits.masked_fill(unseen[:, None], float("-inf")).softmax(-1).nan_to_num()  # padding rows see nothing
 
 
 def decoder_evidence(needs: frozenset[Evidence], arrival: Arrival, images: Sequence[int], batch: Batch) -> dict[Evidence, Tensor]:
@@ -101,6 +114,9 @@ def decoder_evidence(needs: frozenset[Evidence], arrival: Arrival, images: Seque
             found[need] = attention.gather(3, columns[:, None, None, :].expand(*attention.shape[:3], -1))
         elif need.kind == "layer_keys":
             found[need] = arrival.keys(need.layer).transpose(1, 2).flatten(2)[rows, columns].float()
+        elif need.kind == "rotary":
+            assert arrival.angles is not None
+            found[need] = arrival.angles[rows, columns]
         else:
             entry_rows, entry_columns = batch.layout.columns(images, device)
             found[need] = batch.embeds[entry_rows, entry_columns].float()

@@ -126,7 +126,7 @@ def _stop(pruner: Pruner, at: int, kept: Tensor, choices: Sequence[Choice]) -> S
         members = {int(original[token]): int(rows[into[token]]) for token in range(len(into)) if into[token] >= 0}
     segments = None
     if choice.keep.segments is not None:
-        groups, arrived = choice.keep.segments[0], _through_tower(choices) if at == 0 else None
+        groups, arrived = choice.keep.segments()[0], _through_tower(choices) if at == 0 else None
         segments = np.full(choice.view.grid.n, -1)
         segments[_ids(original) if arrived is None else slice(None)] = _ids(groups if arrived is None else groups[arrived])
     return Stop(at, _ids(kept), _ids(rows[merged]), {t: row for t, row in members.items() if t >= 0}, segments)
@@ -136,9 +136,10 @@ def _through_tower(choices: Sequence[Choice]) -> Tensor | None:
     """Row of those behind the tower in which each original token arrives, `(n,)`; None unless it was merged inside."""
     rows, count = None, 0
     for keep in (choice.keep for choice in choices if choice.view.cut.at < 0):
-        if keep.segments is None or not 0 <= int(keep.segments.min()) <= int(keep.segments.max()) < keep.k:
+        groups = None if keep.segments is None else keep.segments()
+        if groups is None or not 0 <= int(groups.min()) <= int(groups.max()) < keep.k:
             return None
-        rows, count = keep.segments if rows is None else keep.segments.gather(1, rows), keep.k
+        rows, count = groups if rows is None else groups.gather(1, rows), keep.k
     if rows is None:
         return None
     tile = torch.arange(len(rows), device=rows.device)[:, None]
@@ -154,7 +155,7 @@ def _behind(kept: Tensor, choices: Sequence[Choice]) -> Choice | None:
 
 def _origins(choice: Choice) -> Tensor:
     """Original place of each row, `(k,)` on the CPU; -1 for rows without one, and for filling."""
-    places = origins(choice.view.index[0], choice.keep.index[0])
+    (places,) = origins(choice.view.index[:1], choice.keep)
     return (places if choice.keep.valid is None else torch.where(choice.keep.valid[0], places, -1)).cpu()
 
 

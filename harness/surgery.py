@@ -20,7 +20,7 @@ from vtpbench.harness.evidence import Arrival, decoder_evidence
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.choice import origins, refuse_misplaced, verified
 from vtpbench.harness.models.layout import Layout
-from vtpbench.pruners.base import DECODER_KINDS, Cut, Evidence, Keep, Pruner, TokenView, take
+from vtpbench.pruners.base import DECODER_KINDS, TEXT_KINDS, Cut, Evidence, Pruner, TokenView, take
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.sending import send
 
@@ -50,6 +50,15 @@ class Stage:
     mask: Tensor | None
     shift: Tensor | None
     index: Mapping[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a cut leaves of one image: the arriving tokens that its rows continue, their original places, merged rows or None."""
+
+    index: Tensor
+    places: Tensor
+    features: Tensor | None
 
 
 @dataclass
@@ -137,22 +146,25 @@ class Surgeon:
     def _cut(self, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Let the pruner choose, then gather; leaves a new stage behind."""
         before = self.stages[-1]
-        arrival = Arrival(self.layers, number, hidden, self.arrived, kwargs.get("past_key_values"), before.layout, before.rotary)
-        keeps: dict[int, tuple[Keep, int]] = {}
+        angles = self._angles(before.positions) if any(need.kind == "rotary" for need in self.needs) else None
+        cache = kwargs.get("past_key_values")
+        arrival = Arrival(self.layers, number, hidden, self.arrived, cache, before.layout, before.rotary, angles)
+        kept: dict[int, Kept] = {}
         for images, cut, stage_number in self._groups(number):
             view = self._view(images, cut, stage_number, arrival, before)
             keep, doubt = verified(self.pruner.apply(view), view, self.pruner)
             self.doubts.append(doubt)
-            for n, image in enumerate(images):
-                keeps[image] = (keep, n)
-        layout = before.layout.shortened({i: keep.k for i, (keep, _) in keeps.items()})
-        columns = self._gather_index(before.layout, layout, keeps, hidden.device)
+            parts = keep.index, origins(view.index, keep), [None] * len(images) if keep.features is None else keep.features
+            kept.update(zip(images, map(Kept, *parts), strict=True))
+        layout = before.layout.shortened({image: len(left.index) for image, left in kept.items()})
+        columns = self._gather_index(before.layout, layout, kept, hidden.device)
         shortened = take(hidden, columns)
-        for image, (keep, n) in keeps.items():
-            if keep.features is not None:
+        for image, left in kept.items():
+            if left.features is not None:
                 place = layout.places[image]
-                shortened[place.row, place.start : place.start + place.length] = keep.features[n].to(hidden.dtype)
-        self.stages.append(self._next_stage(number, before, layout, columns, keeps, shortened))
+                shortened[place.row, place.start : place.start + place.length] = left.features.to(hidden.dtype)
+            self.trace.kept[image][number] = left.places
+        self.stages.append(self._next_stage(number, before, layout, columns, kept, shortened))
         return shortened
 
     def _groups(self, number: int) -> Iterator[tuple[list[int], Cut, int]]:
@@ -169,10 +181,8 @@ class Surgeon:
 
     def _view(self, images: list[int], cut: Cut, stage_number: int, arrival: Arrival, before: Stage) -> TokenView:
         rows, columns = before.layout.columns(images, arrival.hidden.device)
-        text_columns, text = before.layout.text_after(images, arrival.hidden.device)
+        text, embeddings, angles = self._text(images, arrival, rows)
         entry = self.batch
-        entry_text = entry.layout.width - text_columns.shape[1] + torch.arange(text_columns.shape[1], device=rows.device)
-        angles = self._angles(before.positions) if any(need.kind == "text" for need in self.needs) else None
         return TokenView(
             cut=cut,
             stage=stage_number,
@@ -182,10 +192,19 @@ class Surgeon:
             keys=tuple(entry.images[i].key for i in images),
             evidence=decoder_evidence(self.needs, arrival, images, entry),
             text=text,
-            text_embeddings=entry.embeds[rows, entry_text].float(),
-            rotary=None if angles is None else angles[rows, columns],
-            text_rotary=None if angles is None else angles[rows, text_columns],
+            text_embeddings=embeddings,
+            text_rotary=angles,
         )
+
+    def _text(self, images: list[int], arrival: Arrival, rows: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of the text after the image what evidence asks for: which is real, its embeddings, its rotary angles."""
+        kinds = {need.kind for need in self.needs} & TEXT_KINDS
+        if not kinds:
+            return None, None, None
+        columns, real = arrival.layout.text_after(images, rows.device)
+        # the text is as long as at the entry, and ends where the prompt ends
+        embeddings = self.batch.embeds[rows, columns - arrival.layout.width].float() if "embeddings" in kinds else None
+        return real, embeddings, None if arrival.angles is None else arrival.angles[rows, columns]
 
     def _angles(self, positions: Tensor) -> Tensor:
         """Compute cosines, then sines, of the rotary angles at positions: `(rows, width, head_dim)` float32."""
@@ -194,7 +213,7 @@ class Surgeon:
         return torch.cat([table[..., : table.shape[-1] // 2] for table in tables], dim=-1)
 
     @staticmethod
-    def _gather_index(old: Layout, new: Layout, keeps: Mapping[int, tuple[Keep, int]], device: torch.device) -> Tensor:
+    def _gather_index(old: Layout, new: Layout, kept: Mapping[int, Kept], device: torch.device) -> Tensor:
         """Column of the old sequence that each column of the new one continues, `(rows, new width)`; padding takes column 0."""
         host = torch.zeros(len(new.rows), new.width, dtype=torch.int64)
         for r, row in enumerate(new.rows):
@@ -204,13 +223,13 @@ class Surgeon:
                     host[r, target : target + part.length] = torch.arange(source, source + part.length)
                 source, target = source + was.length, target + part.length
         index = send(host, device)
-        for image, (keep, n) in keeps.items():
+        for image, left in kept.items():
             place = new.places[image]
-            index[place.row, place.start : place.start + place.length] = old.places[image].start + keep.index[n]
+            index[place.row, place.start : place.start + place.length] = old.places[image].start + left.index
         return index
 
     def _next_stage(
-        self, at: int, before: Stage, layout: Layout, columns: Tensor, keeps: Mapping[int, tuple[Keep, int]], hidden: Tensor
+        self, at: int, before: Stage, layout: Layout, columns: Tensor, kept: Mapping[int, Kept], hidden: Tensor
     ) -> Stage:
         mask = self._prefill_mask(before, layout, columns.device)
         if self.pruner.position_rule == "renumber":
@@ -225,10 +244,7 @@ class Surgeon:
             positions = before.positions.gather(-1, columns.expand(shape))
             rotary = (take(before.rotary[0], columns), take(before.rotary[1], columns))
             shift = before.shift
-        index = dict(before.index)
-        for image, (keep, n) in keeps.items():
-            index[image] = origins(before.index[image], keep.index[n])
-            self.trace.kept[image][at] = index[image]
+        index = {**before.index, **{image: left.places for image, left in kept.items()}}
         return Stage(at, layout, positions, rotary, mask, shift, index)
 
     def _prefill_mask(self, before: Stage, layout: Layout, device: torch.device) -> Tensor | None:

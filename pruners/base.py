@@ -10,7 +10,7 @@ images of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -19,11 +19,15 @@ from torch import Tensor
 
 from vtpbench.pruners.errors import Infeasible
 
-Kind = Literal["hidden", "received", "cls", "keys", "projected", "row", "text", "rows_mean", "layer_keys", "embeddings"]
+Kind = Literal[
+    "hidden", "received", "cls", "keys", "projected", "row", "rows_mean", "text", "layer_keys", "embeddings", "rotary"
+]
 ATTENTION_KINDS: frozenset[Kind] = frozenset(("received", "cls", "keys"))
 """Evidence of the vision tower that takes what enters a layer's attention."""
-DECODER_KINDS: frozenset[Kind] = frozenset(("row", "rows_mean", "text", "layer_keys", "embeddings"))
+DECODER_KINDS: frozenset[Kind] = frozenset(("row", "rows_mean", "text", "layer_keys", "embeddings", "rotary"))
 """Evidence of the language model."""
+TEXT_KINDS: frozenset[Kind] = frozenset(("text", "embeddings", "rotary"))
+"""Evidence that the text after an image has a part in."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class Evidence:
     - `rows_mean`: the same, mean over all query rows, `(images, n)`;
     - `text`: attention of every text token after the image, `(images, heads, text, n)`; see `TokenView.text`;
     - `layer_keys`: rotated keys of the layer, heads concatenated, `(images, n, dim)`;
-    - `embeddings`: what entered the language model, `(images, n0, dim)`, and `TokenView.text_embeddings`.
+    - `embeddings`: what entered the language model, `(images, n0, dim)`, and `TokenView.text_embeddings`; `layer` unused;
+    - `rotary`: cosines, then sines, of the rotary angles, one for each frequency, wherever positions have axes,
+      `(images, n, head_dim)`, and `TokenView.text_rotary`; `layer` unused.
     """
 
     kind: Kind
@@ -127,10 +133,10 @@ class TokenView:
     keys : a stable name per image, for seeded draws; empty inside the tower, which all questions about an image share
     evidence : what `needs` asked for
     cls : (images, tiles, dim) float32 CLS features at depth 0 and inside the tower, None where it has none
-    text : (images, text) bool; which columns of the `text` evidence are real (prompts differ in length)
-    text_embeddings : (images, text, dim) float32, with the same columns
-    rotary, text_rotary : (images, n, head_dim), (images, text, head_dim) float32; cosines, then sines, of the language
-        model's rotary angles, one for each frequency, wherever its positions have axes; where `text` is asked for
+    text : (images, text) bool; which columns of the text after the image are real (prompts differ in length); beside
+        evidence that it has a part in (`TEXT_KINDS`)
+    text_embeddings : (images, text, dim) float32, with the same columns, beside `embeddings`
+    text_rotary : (images, text, head_dim) float32, with the same columns, beside `rotary`
     shape : the model, at depth 0 and inside the tower
     size : (images, n) float32 or None; inside the tower, what was given as `Keep.size` at the cut before
     questions : what is asked about each image, at depth 0: for pruners that embed it with a text encoder of their own
@@ -147,7 +153,6 @@ class TokenView:
     cls: Tensor | None = None
     text: Tensor | None = None
     text_embeddings: Tensor | None = None
-    rotary: Tensor | None = None
     text_rotary: Tensor | None = None
     shape: ModelShape | None = None
     size: Tensor | None = None
@@ -191,8 +196,8 @@ class Keep:
         features are given. A merged row names the token whose place it takes, or -1 where it has none (CLS).
     features : (images, k, dim) or None; the outgoing rows where they are not simply the chosen tokens
     valid : (images, k) bool or None; False marks filling, for pruners whose count adapts to the image
-    segments : (images, n) int64 or None; the group of each arriving token, for pictures only (slots, clusters); inside the
-        vision tower, the outgoing row
+    segments : gives (images, n) int64, the group of each arriving token (slots, clusters), inside the vision tower the outgoing
+        row; called where a picture is painted alone, so that no run pays for it; or None
     size : (images, k) float32 or None; inside the vision tower, how many tokens each row stands for: later layers attend to
         it as to so many (proportional attention)
 
@@ -201,13 +206,18 @@ class Keep:
     index: Tensor
     features: Tensor | None = None
     valid: Tensor | None = None
-    segments: Tensor | None = None
+    segments: Callable[[], Tensor] | None = None
     size: Tensor | None = None
 
     @property
     def k(self) -> int:
         """Rows per image, filling included."""
         return self.index.shape[1]
+
+    @property
+    def merged(self) -> bool:
+        """Whether rows may continue no token, or stand in another order than the tokens."""
+        return self.features is not None
 
 
 @dataclass(frozen=True)
@@ -297,10 +307,14 @@ class Pruner:
         def flat(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.reshape(images, count * x.shape[1], *x.shape[2:])
 
-        index = flat(shifted(tiles.index, tile * per_tile))
-        assert index is not None
-        segments = None if tiles.segments is None else flat(tiles.segments + tile * tiles.k)
-        return Keep(index, flat(tiles.features), flat(tiles.valid), segments)
+        def segments() -> Tensor:
+            assert tiles.segments is not None
+            return (tiles.segments() + tile * tiles.k).view(images, -1)
+
+        index = shifted(tiles.index, tile * per_tile) if tiles.merged else tiles.index + tile * per_tile
+        return Keep(
+            index.view(images, -1), flat(tiles.features), flat(tiles.valid), None if tiles.segments is None else segments
+        )
 
 
 def rank(score: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from vtpbench.pruners.errors import Unsupported, UserError
 
 
 def verified(keep: Keep, view: TokenView, pruner: Pruner) -> tuple[Keep, Tensor]:
-    """Refuse a choice of the wrong shape; give it with its indices within reach, and whether it is `misplaced`.
+    """Refuse a choice of the wrong shape; else give it as `judged` does.
 
     Raises
     ------
@@ -23,7 +23,7 @@ def verified(keep: Keep, view: TokenView, pruner: Pruner) -> tuple[Keep, Tensor]
     if keep.valid is not None and view.cut.at != 0:
         raise Unsupported(f"{type(pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
     verify_shape(keep, view, pruner)
-    return replace(keep, index=within_reach(keep, view.n)), misplaced(keep, view.n)
+    return judged(keep, view.n)
 
 
 def kept_rows(tokens: Tensor, keep: Keep) -> Tensor:
@@ -43,39 +43,40 @@ def verify_shape(keep: Keep, view: TokenView, pruner: Pruner) -> None:
             raise UserError(f"{name} gave {part} of shape {tuple(value.shape)} for indices of {tuple(keep.index.shape)}")
 
 
-def misplaced(keep: Keep, n: int) -> Tensor:
-    """Whether an index is not among the `n` tokens or, where nothing is merged, indices are not ascending; a scalar bool.
+def judged(keep: Keep, n: int) -> tuple[Keep, Tensor]:
+    """Bring indices among the `n` tokens, so that gathering by them cannot fail; and say whether the choice is wrong.
 
-    A merged row may name no token (-1), and may stand anywhere. Filling does not count. Nor may a row stand for no token, or
+    Wrong, a scalar bool: an index that is not among the tokens or, where nothing is merged, indices that are not ascending. A
+    merged row may name no token (-1), and may stand anywhere. Filling does not count. Nor may a row stand for no token, or
     for a number of tokens that is none.
     """
-    index = keep.index
-    real = torch.ones_like(index, dtype=torch.bool) if keep.valid is None else keep.valid
-    outside = (index < (0 if keep.features is None else -1)) | (index >= n)
-    wrong = (real & outside).any()
+    index, real = keep.index, keep.valid
+    within = index.clamp(-1 if keep.merged else 0, n - 1)
+    outside = index != within
+    wrong = (outside if real is None else outside & real).any()
     if keep.size is not None:
-        wrong = wrong | ~((keep.size > 0) & keep.size.isfinite()).all()
-    if keep.features is not None or keep.k < 2:
-        return wrong
-    before = torch.where(real, index, -1).cummax(dim=1).values[:, :-1]
-    return wrong | (real[:, 1:] & (index[:, 1:] <= before)).any()
+        wrong = wrong | ~((keep.size > 0) & (keep.size < torch.inf)).all()
+    if not keep.merged and keep.k > 1:
+        if real is None:
+            falling = index[:, 1:] <= index[:, :-1]
+        else:
+            falling = real[:, 1:] & (index[:, 1:] <= torch.where(real, index, -1).cummax(dim=1).values[:, :-1])
+        wrong = wrong | falling.any()
+    return replace(keep, index=within), wrong
 
 
-def within_reach(keep: Keep, n: int) -> Tensor:
-    """Bring wrong indices among the `n` tokens, so that gathering by them does not fail before `misplaced` is asked."""
-    return keep.index.clamp(0 if keep.features is None else -1, n - 1)
+def origins(index: Tensor, keep: Keep) -> Tensor:
+    """Place among the original tokens of each row that continues an arriving one, `(images, k)`; -1 for a row that has none.
 
-
-def origins(index: Tensor, chosen: Tensor) -> Tensor:
-    """Place among the original tokens of each row that continues an arriving one, `(..., k)`; -1 for a row that has none.
-
-    `index` are the places of what arrived, `(..., n)`; `chosen` says which of these each row continues.
+    `index` are the places of what arrived, `(images, n)`.
     """
-    return torch.where(chosen < 0, -1, index.gather(-1, chosen.clamp(min=0)))
+    if not keep.merged:
+        return index.gather(1, keep.index)
+    return torch.where(keep.index < 0, -1, index.gather(1, keep.index.clamp(min=0)))
 
 
 def refuse_misplaced(wrong: bool, pruner: Pruner) -> None:
-    """Raise `UserError` for what `misplaced` found."""
+    """Raise `UserError` for what `judged` found."""
     if wrong:
         name = type(pruner).__name__
         what = "indices that are not among the tokens, or not ascending and unique, or rows of an impossible size"

@@ -159,7 +159,7 @@ class Family(ABC):
             )
             keep, wrong = verified(self.choose(view, pruner), view, pruner)
             doubt = wrong if doubt is None else wrong | doubt
-            features, index = kept_rows(features, keep), origins(index, keep.index)
+            features, index = kept_rows(features, keep), origins(index, keep)
             counts = [keep.k] * len(tokens.members)
             if keep.valid is not None:  # how many tokens are left is known to the device alone: one wait for many images
                 order = rank(keep.valid)  # stable: what is real comes first, in the order that it has

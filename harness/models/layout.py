@@ -77,20 +77,34 @@ class Layout:
 
     def columns(self, images: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows `(images, 1)` and columns `(images, n)` of images with equally many tokens."""
-        places = [self.places[i] for i in images]
-        rows, starts = send(torch.tensor([[p.row, p.start] for p in places]), device).split(1, dim=1)
-        return rows, starts + torch.arange(places[0].length, device=device)
+        asked = tuple(images), device
+        if asked not in self._columns:
+            places = [self.places[i] for i in images]
+            rows, starts = send(torch.tensor([[p.row, p.start] for p in places]), device).split(1, dim=1)
+            self._columns[asked] = rows, starts + torch.arange(places[0].length, device=device)
+        return self._columns[asked]
+
+    @cached_property
+    def _columns(self) -> dict[tuple[tuple[int, ...], torch.device], tuple[Tensor, Tensor]]:
+        return {}
+
+    @cached_property
+    def _text_after(self) -> dict[tuple[tuple[int, ...], torch.device], tuple[Tensor, Tensor]]:
+        return {}
 
     def text_after(self, images: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Columns of the text after the prompt's last image, right-aligned `(images, text)`, and which of them are real."""
-        counts = []
-        for image in images:
-            row = self.rows[self.places[image].row]
-            last = max(n for n, part in enumerate(row) if part.image is not None)
-            counts.append(sum(p.length for p in row[last + 1 :]))
-        columns = torch.arange(self.width - max(counts), self.width, device=device).expand(len(counts), -1)
-        first = send(torch.tensor([self.width - c for c in counts]), device)
-        return columns, columns >= first[:, None]
+        asked = tuple(images), device
+        if asked not in self._text_after:
+            counts = []
+            for image in images:
+                row = self.rows[self.places[image].row]
+                last = max(n for n, part in enumerate(row) if part.image is not None)
+                counts.append(sum(p.length for p in row[last + 1 :]))
+            columns = torch.arange(self.width - max(counts), self.width, device=device).expand(len(counts), -1)
+            first = send(torch.tensor([self.width - c for c in counts]), device)
+            self._text_after[asked] = columns, columns >= first[:, None]
+        return self._text_after[asked]
 
     def shortened(self, keep: Mapping[int, int]) -> Layout:
         """Take the same prompts with fewer tokens for some images."""

@@ -60,14 +60,14 @@ class Encoded:
     Attributes
     ----------
     features : (tiles, 1 + n, width), CLS first
-    index : (tiles, n) place of each token in its tile, -1 for one that has none
+    index : (tiles, n) place of each token in its tile, -1 for one that has none; None where all are there, in order
     evidence : over the n tokens
     tower, doubt : see `VisionTokens`
 
     """
 
     features: Tensor
-    index: Tensor
+    index: Tensor | None
     evidence: dict[Evidence, Tensor]
     tower: tuple[int, ...]
     doubt: Tensor | None
@@ -75,10 +75,13 @@ class Encoded:
     @classmethod
     def join(cls, parts: Sequence[Encoded]) -> Encoded:
         """Put tiles of several passes one behind the other."""
+        if len(parts) == 1:
+            return parts[0]
         doubts = [part.doubt for part in parts if part.doubt is not None]
+        places = [part.index for part in parts if part.index is not None]
         return cls(
             torch.cat([part.features for part in parts]),
-            torch.cat([part.index for part in parts]),
+            torch.cat(places) if places else None,
             {need: torch.cat([part.evidence[need] for part in parts]) for need in parts[0].evidence},
             parts[0].tower,
             torch.stack(doubts).any() if doubts else None,
@@ -183,11 +186,16 @@ class Llava(Family):
         plan = Plan(request.pruner, cuts, needs, Grid(1, grid.height, grid.width), self.shape)
         seen = Encoded.join([self._run_tower(chunk, plan, size is not None) for chunk in pixels.split(self.pictures_at_once)])
         whole = partial(_join_tiles, tiles=grid.tiles)
-        place = torch.arange(len(pixels), device=seen.index.device)[:, None] % grid.tiles * plan.grid.n
+        images = len(pictures.members)
+        if seen.index is None:
+            index = torch.arange(grid.n, device=seen.features.device).expand(images, -1)
+        else:
+            place = torch.arange(grid.tiles, device=seen.index.device).repeat(images)[:, None] * plan.grid.n
+            index = whole(shifted(seen.index, place))
         return VisionTokens(
             members=pictures.members,
             features=whole(seen.features[:, 1:]),
-            index=whole(shifted(seen.index, place)),
+            index=index,
             cls=whole(seen.features[:, :1].float()),
             grid=grid,
             evidence={need: whole(value) for need, value in seen.evidence.items()},
@@ -208,7 +216,7 @@ class Llava(Family):
         for need in needs:
             if need.kind == "projected":
                 evidence[need] = self.project(features[:, 1:]).float()
-        return Encoded(features, thin.places(len(pixels), features.device), evidence, thin.per_layer, thin.doubt)
+        return Encoded(features, thin.index, evidence, thin.per_layer, thin.doubt)
 
     def project(self, features: Tensor) -> Tensor:
         """Apply the two-layer MLP."""

@@ -99,7 +99,8 @@ class Thinning:
 
     def __init__(self, layers: Sequence[nn.Module], plan: Plan, seen: Seen) -> None:
         self.layers, self.plan, self.seen = layers, plan, seen
-        self._index: Tensor | None = None
+        self.index: Tensor | None = None
+        """Place of each token in its tile, `(tiles, n)`, -1 for one that has none; None while all are there, in order."""
         self._size: Tensor | None = None
         self._doubts: list[Tensor] = []
         self._counts: dict[int, int] = {}  # by layer
@@ -119,10 +120,6 @@ class Thinning:
         """Whether a choice must be refused, a scalar bool on the device; None where nothing was chosen."""
         return torch.stack(self._doubts).any() if self._doubts else None
 
-    def places(self, tiles: int, device: torch.device) -> Tensor:
-        """Place of each token in its tile, `(tiles, n)`, -1 for one that has none."""
-        return torch.arange(self.plan.grid.n, device=device).expand(tiles, -1) if self._index is None else self._index
-
     def weigh(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Let a layer attend to a row as to all the tokens that it stands for: the logarithm of its size is added."""
         if self._size is None:
@@ -139,12 +136,13 @@ class Thinning:
         del module
         plan, (hidden,) = self.plan, args
         cls, tokens = hidden[:, :1], hidden[:, 1:]
-        index = self.places(len(hidden), hidden.device)
+        if self.index is None:
+            self.index = torch.arange(plan.grid.n, device=hidden.device).expand(len(hidden), -1)
         view = TokenView(
             cut=cut,
             stage=stage,
             features=tokens.float(),
-            index=index,
+            index=self.index,
             grid=plan.grid,
             keys=(),
             evidence=self._attention(cut),
@@ -154,7 +152,7 @@ class Thinning:
         )
         keep, doubt = verified(plan.pruner.apply(view), view, plan.pruner)
         self._doubts.append(doubt)
-        self._index = origins(index, keep.index)
+        self.index = origins(self.index, keep)
         if keep.size is not None:
             self._size = keep.size
         elif self._size is not None:  # as the token that it continues; a row that continues none stands for itself

@@ -109,4 +109,4 @@ def _attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float, ki
         if mask is not None:
             logits = logits + mask[part].float()
         found.append(logits.softmax(-1).mean((1, 2))[:, 1:])
-    return torch.cat(found)
+    return torch.cat(found) if len(found) > 1 else found[0]

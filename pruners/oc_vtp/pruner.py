@@ -109,7 +109,7 @@ class OCVTP(Pruner):
         chosen = winners(attention, self.top_k)
         index = choose(chosen, attention, self._filling(view), view.cut.keep)
         valid = chosen.gather(1, index) if self.pad == "none" else None
-        return Keep(index, valid=valid, segments=attention.argmax(dim=1))
+        return Keep(index, valid=valid, segments=lambda: attention.argmax(dim=1))
 
     @property
     def _summary(self) -> Literal["received", "cls"]:

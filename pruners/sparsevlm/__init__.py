@@ -15,7 +15,7 @@ from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, split
 from vtpbench.pruners.sparsevlm.merge import merge_clusters
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
 
-EMBEDDINGS, TEXT = Evidence("embeddings"), Evidence("text", layer=-1)
+EMBEDDINGS, ROTARY, TEXT = Evidence("embeddings"), Evidence("rotary"), Evidence("text", layer=-1)
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class SparseVLM(Pruner):
         return "renumber" if self.merging and self.positions == "reference" else "keep"
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
-        """Input embeddings, and every text token's attention in the layer that has just run."""
+        """Input embeddings, and every text token's attention in the layer that has just run; for version 2 rotary angles, too."""
         if self.position_rule == "renumber":
             refuse_renumbering(shape, "SparseVLM 1.5")
         if not 1 <= self._heads(shape.decoder_heads) <= shape.decoder_heads:
             raise UserError(f"option heads={self.heads}: use 1 to {shape.decoder_heads}, the heads of this model")
-        return frozenset({EMBEDDINGS, TEXT})
+        return frozenset({EMBEDDINGS, TEXT} if self.merging else {EMBEDDINGS, ROTARY, TEXT})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Cut behind layers 2, 6 and 15 of 32; `keep` counts merged rows too."""
@@ -91,9 +91,8 @@ class SparseVLM(Pruner):
         attention = view.evidence[TEXT]
         if self.merging:
             return rate(attention, raters)
-        assert view.rotary is not None
         assert view.text_rotary is not None
-        decay = rotary_decay(view.text_rotary, view.rotary)
+        decay = rotary_decay(view.text_rotary, view.evidence[ROTARY])
         decay = decay if self.clamp is None else decay.clamp(min=self.clamp)
         return rate_corrected(attention, raters, decay, self._heads(attention.shape[1]))
 

@@ -57,10 +57,9 @@ class ToMe(Pruner):
 
     def reduce(self, view: TokenView) -> Keep:
         """Merge inside the tower once, behind it as often as needed; there, put rows in order."""
-        places = view.index.argsort(dim=1)
-        rows = Rows.arriving(view, places)
-        while rows.n > view.cut.keep:
-            rows = merge(rows, min(rows.n // 2, rows.n - view.cut.keep))
+        rows = Rows.arriving(view)
+        while (surplus := rows.n - view.cut.keep) > 0:
+            rows = merge(rows, min(rows.n // 2, surplus), again=rows.n // 2 < surplus)
         if view.cut.at == 0 and self.order == "raster":
             rows = rows.in_order()
-        return Keep(places.gather(1, rows.first), rows.features, segments=rows.group, size=rows.size)
+        return Keep(rows.first % view.n, rows.features, segments=rows.group, size=rows.size)

@@ -65,6 +65,7 @@ def view(
         "text": (shape.decoder_heads, TEXT, n),
         "layer_keys": (n, 16),
         "embeddings": (grid.n, shape.decoder_width),
+        "rotary": (n, HEAD),
     }
 
     def drawn(*sizes: int) -> Tensor:
@@ -81,7 +82,6 @@ def view(
         cls=drawn(grid.tiles, width) if shape.has_cls and not late else None,
         text=torch.ones(images, TEXT, dtype=torch.bool, device=GPU) if late else None,
         text_embeddings=drawn(TEXT, shape.decoder_width) if late else None,
-        rotary=drawn(n, HEAD) if late else None,
         text_rotary=drawn(TEXT, HEAD) if late else None,
         shape=None if late else shape,
         questions=("Why?",) * images if cut.at == 0 else (),
@@ -98,7 +98,7 @@ def waits(pruner: Pruner, model: str) -> list[Wait]:
             gpu.waits.clear()
             for keep, _seen in visits(pruner, model):
                 parts = [getattr(keep, part.name) for part in fields(keep)]
-                assert {part.device for part in parts if part is not None} == {GPU}
+                assert {(part() if callable(part) else part).device for part in parts if part is not None} == {GPU}
     return gpu.waits
 
 

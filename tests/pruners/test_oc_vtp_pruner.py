@@ -106,8 +106,8 @@ def test_unpadded_keeps_the_winners(checkpoint: str) -> None:
         kept = set(unpadded.index[row][unpadded.valid[row]].tolist())
         assert 1 <= len(kept) < 30
         assert kept <= set(padded.index[row].tolist())
-    assert unpadded.segments.shape == (2, 36)
-    assert unpadded.segments.max() < 30
+    assert unpadded.segments().shape == (2, 36)
+    assert unpadded.segments().max() < 30
 
 
 def test_padding_follows_received_attention(checkpoint: str) -> None:

@@ -13,7 +13,7 @@ from vtpbench.pruners.sparsevlm.merge import cluster, merge_clusters, peaks
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
 
 SHAPE = ModelShape("test", 32, 4, 32, 4, 32, 3, has_cls=True, full_attention=(0, 1, 2, 3))
-EMBEDDINGS, TEXT = Evidence("embeddings"), Evidence("text", -1)
+EMBEDDINGS, ROTARY, TEXT = Evidence("embeddings"), Evidence("rotary"), Evidence("text", -1)
 
 VISION = torch.tensor([[[1.0, 0], [0, 1], [1, 1]]])
 WORDS = torch.tensor([[[2.0, 0], [0, 0], [1, 2], [0, -1]]])
@@ -46,6 +46,7 @@ def random_view(images: int = 2, n: int = 60, keep: int = 20, seed: int = 0, hea
     text = 7
     real = torch.ones(images, text, dtype=torch.bool)
     real[1:, 5:] = False
+    turned = angles(torch.arange(5, 5 + n))
     return TokenView(
         cut=Cut(3, keep),
         stage=0,
@@ -53,10 +54,9 @@ def random_view(images: int = 2, n: int = 60, keep: int = 20, seed: int = 0, hea
         index=torch.arange(n).expand(images, n),
         grid=Grid(1, 1, n),
         keys=tuple("abcdefg"[:images]),
-        evidence={EMBEDDINGS: draw(images, n, 8), TEXT: draw(images, heads, text, n)},
+        evidence={EMBEDDINGS: draw(images, n, 8), TEXT: draw(images, heads, text, n), ROTARY: turned.expand(images, n, 16)},
         text=real,
         text_embeddings=draw(images, text, 8),
-        rotary=angles(torch.arange(5, 5 + n)).expand(images, n, 16),
         text_rotary=angles(torch.arange(5 + n, 5 + n + text)).expand(images, text, 16),
     )
 
@@ -66,17 +66,19 @@ def only(view: TokenView, i: int) -> TokenView:
     assert view.text is not None
     assert view.text_embeddings is not None
     assert view.text_rotary is not None
-    assert view.rotary is not None
     rows, real = slice(i, i + 1), view.text[i]
     return replace(
         view,
         features=view.features[rows],
         index=view.index[rows],
         keys=view.keys[rows],
-        evidence={EMBEDDINGS: view.evidence[EMBEDDINGS][rows], TEXT: view.evidence[TEXT][rows][:, :, real]},
+        evidence={
+            EMBEDDINGS: view.evidence[EMBEDDINGS][rows],
+            TEXT: view.evidence[TEXT][rows][:, :, real],
+            ROTARY: view.evidence[ROTARY][rows],
+        },
         text=view.text[rows][:, real],
         text_embeddings=view.text_embeddings[rows][:, real],
-        rotary=view.rotary[rows],
         text_rotary=view.text_rotary[rows][:, real],
     )
 
@@ -297,14 +299,12 @@ def test_decay_with_a_base_of_a_million_stays_positive() -> None:
 
 def test_version_2_boosts_distant_tokens_unless_the_decay_is_flat() -> None:
     view = random_view(images=1)
-    assert view.rotary is not None
     assert view.text_rotary is not None
     even = replace(view, evidence={**view.evidence, TEXT: torch.ones(1, 4, 7, 60)})
     score = SparseVLM(version="2").score(even)
     assert score[0, 0] > score[0, -1]
-    flat = SparseVLM(version="2", heads=4).score(
-        replace(view, rotary=angles(torch.zeros(1, 60)), text_rotary=angles(torch.zeros(1, 7)))
-    )
+    still = {**view.evidence, ROTARY: angles(torch.zeros(1, 60))}
+    flat = SparseVLM(version="2", heads=4).score(replace(view, evidence=still, text_rotary=angles(torch.zeros(1, 7))))
     torch.testing.assert_close(flat, SparseVLM().score(view))
 
 
@@ -319,7 +319,7 @@ def test_version_2_trusts_the_heads_that_look_at_the_image() -> None:
 
 def test_the_clamp_tames_a_negative_decay() -> None:
     view = random_view(images=1)
-    far = replace(view, rotary=angles(torch.tensor([[*range(-395, -336), 64]])))
+    far = replace(view, evidence={**view.evidence, ROTARY: angles(torch.tensor([[*range(-395, -336), 64]]))})
     assert (SparseVLM(version="2").score(far) > 0).all()
     assert (SparseVLM(version="2", clamp=None).score(far) < 0).any()
 
@@ -330,6 +330,7 @@ def test_positions_follow_the_version() -> None:
     assert SparseVLM(positions="keep").position_rule == "keep"
     assert SparseVLM(version="2").position_rule == "keep"
     assert SparseVLM().needs(SHAPE) == {EMBEDDINGS, TEXT}
+    assert SparseVLM(version="2").needs(SHAPE) == {EMBEDDINGS, TEXT, ROTARY}
     for keeping in (SparseVLM(positions="keep"), SparseVLM(version="2")):
         assert keeping.needs(several)
     with pytest.raises(Unsupported, match="use"):

@@ -137,6 +137,6 @@ def test_slots_of_the_released_code_are_those_of_table_5(budget: int, top_k: int
         keep = OCVTP(str(tmp_path / "oc.safetensors"), pad="none", top_k=top_k, **options).apply(view)  # type: ignore[arg-type]  # parametrised
         assert keep.segments is not None
         assert keep.valid is not None
-        found[label] = keep.segments.tolist(), keep.index[keep.valid].tolist()
-        assert max(keep.segments.flatten().tolist()) < slots
+        found[label] = keep.segments().tolist(), keep.index[keep.valid].tolist()
+        assert max(keep.segments().flatten().tolist()) < slots
     assert found["released"] == found["same"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from vtpbench.harness.models.choice import misplaced, verify_shape
+from vtpbench.harness.models.choice import judged, verify_shape
 from vtpbench.harness.models.request import Request
 from vtpbench.pruners.base import Cut, Grid, Keep, Pruner, TokenView
 from vtpbench.pruners.errors import UserError
@@ -53,7 +53,10 @@ def test_a_count_that_adapts_may_be_any() -> None:
     ],
 )
 def test_indices_are_among_the_tokens_and_ascend_where_nothing_is_merged(choice: Keep, wrong: bool) -> None:
-    assert bool(misplaced(replace(choice, index=choice.index.long()), 6)) == wrong
+    within, doubt = judged(replace(choice, index=choice.index.long()), 6)
+    assert bool(doubt) == wrong
+    assert bool((within.index >= (-1 if choice.merged else 0)).all() & (within.index < 6).all())
+    assert wrong or torch.equal(within.index[choice.valid], choice.index[choice.valid])
 
 
 @dataclass(frozen=True)
