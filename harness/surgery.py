@@ -20,45 +20,11 @@ from vtpbench.harness.evidence import Arrival, decoder_evidence
 from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.choice import origins, refuse_misplaced, verified
 from vtpbench.harness.models.layout import Layout
+from vtpbench.harness.models.stage import Kept, Stage, gather_index, prefill_mask, step_mask
 from vtpbench.pruners.base import DECODER_KINDS, TEXT_KINDS, Cut, Evidence, Pruner, TokenView, take
 from vtpbench.pruners.errors import Unsupported
-from vtpbench.pruners.sending import send
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The sequence between two cuts.
-
-    Attributes
-    ----------
-    at : first decoder layer that sees it
-    layout : where what stands
-    positions : position ids, last two dimensions (rows, width)
-    rotary : cosine and sine tables, each (rows, width, head dim)
-    mask : as the attention kernel of the prefill takes it, or None
-    shift : (rows, 1) by how much a renumbered position is smaller than the original, or None
-    index : per image, (n,) place of each token among the original ones
-
-    """
-
-    at: int
-    layout: Layout
-    positions: Tensor
-    rotary: tuple[Tensor, Tensor]
-    mask: Tensor | None
-    shift: Tensor | None
-    index: Mapping[int, Tensor]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a cut leaves of one image: the arriving tokens that its rows continue, their original places, merged rows or None."""
-
-    index: Tensor
-    places: Tensor
-    features: Tensor | None
 
 
 @dataclass
@@ -157,7 +123,7 @@ class Surgeon:
             parts = keep.index, origins(view.index, keep), [None] * len(images) if keep.features is None else keep.features
             kept.update(zip(images, map(Kept, *parts), strict=True))
         layout = before.layout.shortened({image: len(left.index) for image, left in kept.items()})
-        columns = self._gather_index(before.layout, layout, kept, hidden.device)
+        columns = gather_index(before.layout, layout, kept, hidden.device)
         shortened = take(hidden, columns)
         for image, left in kept.items():
             if left.features is not None:
@@ -212,26 +178,10 @@ class Surgeon:
         tables = self.decoder.rotary_emb(single, position_ids=positions)
         return torch.cat([table[..., : table.shape[-1] // 2] for table in tables], dim=-1)
 
-    @staticmethod
-    def _gather_index(old: Layout, new: Layout, kept: Mapping[int, Kept], device: torch.device) -> Tensor:
-        """Column of the old sequence that each column of the new one continues, `(rows, new width)`; padding takes column 0."""
-        host = torch.zeros(len(new.rows), new.width, dtype=torch.int64)
-        for r, row in enumerate(new.rows):
-            source, target = old.width - old.lengths[r], new.width - new.lengths[r]
-            for part, was in zip(row, old.rows[r], strict=True):
-                if part.length == was.length:
-                    host[r, target : target + part.length] = torch.arange(source, source + part.length)
-                source, target = source + was.length, target + part.length
-        index = send(host, device)
-        for image, left in kept.items():
-            place = new.places[image]
-            index[place.row, place.start : place.start + place.length] = old.places[image].start + left.index
-        return index
-
     def _next_stage(
         self, at: int, before: Stage, layout: Layout, columns: Tensor, kept: Mapping[int, Kept], hidden: Tensor
     ) -> Stage:
-        mask = self._prefill_mask(before, layout, columns.device)
+        mask = prefill_mask(before.mask, layout, columns.device, self.flash)
         if self.pruner.position_rule == "renumber":
             if before.positions.dim() > 2:
                 name = type(self.pruner).__name__
@@ -246,24 +196,6 @@ class Surgeon:
             shift = before.shift
         index = {**before.index, **{image: left.places for image, left in kept.items()}}
         return Stage(at, layout, positions, rotary, mask, shift, index)
-
-    def _prefill_mask(self, before: Stage, layout: Layout, device: torch.device) -> Tensor | None:
-        """Write the causal mask of the new sequence as the kernel takes it; padding is seen by nobody but itself.
-
-        The order is that of the new sequence: a merged row may stand behind tokens that it stood before.
-        """
-        valid = layout.valid(device)
-        if self.flash:
-            return valid if layout.padded else None
-        if before.mask is None and not layout.padded:
-            return None
-        column = torch.arange(layout.width, device=device)
-        seen = (column <= column[:, None]) & valid[:, None, None, :]
-        seen = seen | ((column == column[:, None]) & ~valid[:, None, :, None])
-        if before.mask is None or before.mask.dtype == torch.bool:
-            return seen
-        dtype = before.mask.dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
 
     def _decode(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Give a decoding step the positions and the mask of the sequence that its layer has cached."""
@@ -281,21 +213,10 @@ class Surgeon:
         if stage.shift is not None:
             positions = positions - stage.shift
             rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
-        mask = None
-        if stage.layout.padded:
-            new = kwargs["past_key_values"].get_seq_length(stage.at) + hidden.shape[1] - stage.layout.width
-            valid = nn.functional.pad(stage.layout.valid(hidden.device), (0, new), value=True)
-            mask = valid if self.flash else _like(valid, kwargs.get("attention_mask"), hidden.dtype)
+        new = kwargs["past_key_values"].get_seq_length(stage.at) + hidden.shape[1] - stage.layout.width
+        mask = step_mask(kwargs.get("attention_mask"), stage.layout, new, hidden.device, self.flash)
         return self._tables(positions, rotary, mask)
 
     @staticmethod
     def _tables(positions: Tensor | None, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> dict[str, Any]:
         return {"position_ids": positions, "position_embeddings": rotary, "attention_mask": mask}
-
-
-def _like(valid: Tensor, example: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Write column flags `(rows, width)` as the kernel of `example`, unless it is FlashAttention, takes a decoding mask."""
-    flags = valid[:, None, None, :]
-    if example is None or example.dtype == torch.bool:
-        return flags
-    return torch.zeros(flags.shape, dtype=dtype, device=valid.device).masked_fill(~flags, torch.finfo(dtype).min)

@@ -137,6 +137,7 @@ def _single(view: TokenView, row: int) -> TokenView:
         features=view.features[part],
         index=view.index[part],
         keys=view.keys[part],
+        questions=view.questions[part],
         evidence={need: value[part] for need, value in view.evidence.items()},
         cls=None if view.cls is None else view.cls[part],
     )

@@ -1,3 +1,4 @@
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ from vtpbench.harness.models.anyres import NEWLINE
 from vtpbench.harness.models.llava_next import LlavaNext, native_grid
 from vtpbench.harness.models.request import Observer, Request, seeing
 from vtpbench.harness.models.thinning import Plan
-from vtpbench.pruners.base import Evidence, Grid
+from vtpbench.pruners.base import Evidence, Grid, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
 
@@ -98,6 +99,25 @@ def test_native_counts_newlines_in_the_budget(pruner, native, tools) -> None:
         _, trace = tools.forward(native, chosen, batch)
         assert sum(trace.per_layer[0]) / 6 == pytest.approx(budget, abs=1)
         assert sum(trace.per_layer[0]) / 6 <= budget + 0.5
+
+
+@dataclass(frozen=True)
+class Asked(Pruner):
+    """Notes which question is shown with which image."""
+
+    seen: set[tuple[str, str]] = field(default_factory=set, compare=False)
+
+    def score(self, view: TokenView) -> torch.Tensor:
+        self.seen.update(zip(view.keys, view.questions, strict=True))
+        return view.features[..., 0]
+
+
+@pytest.mark.parametrize("preprocessing", LlavaNext.preprocessings)
+def test_each_image_is_shown_with_its_own_question(preprocessing, tiny, tools) -> None:
+    family, pruner = tiny("llava_next", preprocessing=preprocessing), Asked()
+    (group,) = family.encode([tools.picture(40, 30), tools.picture(40, 30, 1)], Request(pruner, lambda n: 20))
+    family.select(group, ["a", "b"], pruner, 20, ["What is A?", "What is B?"])
+    assert pruner.seen == {("a", "What is A?"), ("b", "What is B?")}
 
 
 def test_native_newlines_follow_the_rows_that_are_left(native, tools) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from vtpbench.harness.models.layout import Layout, Part
-from vtpbench.harness.surgery import Surgeon, pruned
+from vtpbench.harness.models.stage import prefill_mask, step_mask
+from vtpbench.harness.surgery import pruned
 from vtpbench.pruners.base import Cut, Evidence, Keep, Pruner
 from vtpbench.pruners.registry import build
 
@@ -61,12 +62,9 @@ def test_flash_attention_is_never_told_positions(tiny, tools) -> None:
 
 
 @pytest.mark.parametrize("lengths", [(3, 3), (3, 2)])
-def test_flash_attention_gets_a_flag_per_column_and_only_for_padding(lengths: tuple[int, int], tiny, tools) -> None:
-    family = tiny("llava")
-    batch = tools.prepare(family, Uneven(), 0.5, tools.MIXED)
-    config = SimpleNamespace(_attn_implementation="flash_attention_2")
-    decoder = SimpleNamespace(config=config, layers=family.decoder.layers, rotary_emb=family.decoder.rotary_emb)
+def test_flash_attention_gets_a_flag_per_column_and_only_for_padding(lengths: tuple[int, int]) -> None:
     layout = Layout(tuple((Part(length),) for length in lengths))
-    unpadded = SimpleNamespace(mask=None)  # as where no prompt was padded before the cut
-    mask = Surgeon(decoder, Uneven(), batch, frozenset())._prefill_mask(unpadded, layout, torch.device("cpu"))
+    mask = prefill_mask(None, layout, torch.device("cpu"), flash=True)
+    step = step_mask(None, layout, 1, torch.device("cpu"), flash=True)
     assert (None if mask is None else mask.tolist()) == (None if lengths == (3, 3) else [[True] * 3, [False, True, True]])
+    assert (None if step is None else step.tolist()) == (None if lengths == (3, 3) else [[True] * 4, [False, True, True, True]])
