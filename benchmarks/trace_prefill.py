@@ -31,7 +31,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, record_function
 
 from vtpbench.harness.device import open_device
-from vtpbench.harness.efficiency.order import PREFIX, TEXT_TOKENS, describe, open_for_speed
+from vtpbench.harness.efficiency.order import TEXT_TOKENS, describe, open_for_speed
 from vtpbench.harness.efficiency.rehearsal import rehearse
 from vtpbench.harness.efficiency.stages import Prompts, Subject, run
 from vtpbench.harness.models import configs
@@ -39,7 +39,7 @@ from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.options import NEUTRAL, model_path
 from vtpbench.harness.record import BudgetInfo
-from vtpbench.harness.specs import ModelSpec
+from vtpbench.harness.specs import DUMMY_PREFIX, ModelSpec
 from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.registry import BUILT_IN, build
 from vtpbench.pruners.sending import STAGED_BYTES
@@ -70,11 +70,11 @@ class Look:
 def open_model(name: str, device: torch.device) -> tuple[Family, str]:
     """Open a model and word a question for it."""
     with tempfile.TemporaryDirectory() as scratch:
-        if device.type == "cpu" and name.startswith(PREFIX):
-            name = PREFIX + str(narrowed(name.removeprefix(PREFIX), Path(scratch)))
+        if device.type == "cpu" and name.startswith(DUMMY_PREFIX):
+            name = DUMMY_PREFIX + str(narrowed(name.removeprefix(DUMMY_PREFIX), Path(scratch)))
         spec = ModelSpec(path=model_path(name), label=name)
         family = open_for_speed(describe(spec, "bfloat16", "sdpa"), device)
-    return family, filler(family, TEXT_TOKENS) if name.startswith(PREFIX) else NEUTRAL
+    return family, filler(family, TEXT_TOKENS) if name.startswith(DUMMY_PREFIX) else NEUTRAL
 
 
 def narrowed(name: str, folder: Path) -> Path:
@@ -192,7 +192,7 @@ def _places(found: dict[str, Look], shared: set[tuple[str, str]]) -> Iterator[tu
 def main() -> None:
     """Watch every pruner and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=f"{PREFIX}llava-1.5-7b", help="as for `vtpbench profile`")
+    parser.add_argument("--model", default=f"{DUMMY_PREFIX}llava-1.5-7b", help="as for `vtpbench profile`")
     parser.add_argument("--pruner", action="append", choices=sorted(BUILT_IN), help="by default every one")
     parser.add_argument("--budget", type=int, default=64)
     parser.add_argument("--device")
@@ -203,7 +203,7 @@ def main() -> None:
     prompts = Prompts([noise_picture(336, 336)], question, 2)
     where = device if device.type == "cuda" else "a pretended GPU"
     print(f"{arguments.model} on {where}, torch {torch.__version__}, one picture, {arguments.budget} tokens: launched by stage")
-    options = OPTIONS if arguments.model.startswith(PREFIX) else {}
+    options = OPTIONS if arguments.model.startswith(DUMMY_PREFIX) else {}
     options = {**options, **(QWEN_OPTIONS if family.shape.multi_axis_positions else {})}
     found: dict[str, Look] = {}
     with tempfile.TemporaryDirectory() as scratch:

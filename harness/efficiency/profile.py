@@ -183,14 +183,24 @@ def _largest_batch(rows: Sequence[Row], protocol: Protocol) -> int:
 
 
 def _fits(row: Row, protocol: Protocol, batch: int) -> bool:
-    """Try a batch; a row that drops out over it fits any."""
+    """Try a batch; a row that drops out over it fits any.
+
+    Where the allocator had to give back what it holds and ask the driver again, a batch does not fit: its times would be
+    those of the driver.
+    """
+    device = row.subject.family.device
+    before = _retries(device)
     try:
         row.attempt(_run, protocol.prompts(batch))
+        return _retries(device) == before
     except TooLarge:
         return False
     finally:
         torch.cuda.empty_cache()
-    return True
+
+
+def _retries(device: torch.device) -> int:
+    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0))
 
 
 def _driver(device: torch.device) -> str | None:

@@ -174,7 +174,9 @@ def test_where_memory_lacks_the_batch_is_halved_and_nothing_of_it_is_kept(moved,
 def test_the_largest_batch_is_found_and_profiled(moved) -> None:
     rows = contestants([(PrunerSpec(name="fastv", label="FastV"), BudgetInfo(tokens=10))])
     protocol = Protocol("Why?", batch=None, picture=(16, 16), new_tokens=2, warmup=1, repeats=2)
+    before = torch.cuda.memory_stats(GPU)["num_alloc_retries"]
     record = profile(moved("llava"), describe_dummy("llava-1.5-7b").info, rows, protocol, "tiny", lambda *_: None)
+    assert torch.cuda.memory_stats(GPU)["num_alloc_retries"] == before
     assert record.load.batch == LARGEST  # of so small a model any GPU holds more
     assert record.machine.driver
     for row in record.rows:
