@@ -18,6 +18,8 @@ from pathlib import Path
 
 from vtpbench.harness.cell import Cell
 from vtpbench.harness.job import Choices, Job, make_job
+from vtpbench.harness.record import agree
+from vtpbench.harness.specs import is_seeded
 from vtpbench.harness.store import Store
 
 COMMAND = [sys.executable, "-m"]
@@ -38,6 +40,8 @@ def process_per_cell(job: Job, cell: Cell, folder: Path) -> tuple[float, float]:
     parts = {"pretrained": str(job.models[cell.model.label].folder), "pruner": cell.pruner.name, **cell.pruner.options}
     if not cell.is_vanilla:
         parts["budget"] = cell.budget.label
+    if is_seeded(cell.pruner.name):
+        parts["seed"] = str(cell.seed)
     command = [*COMMAND, "lmms_eval", "--model", "vtpbench", "--tasks", cell.benchmark.task, "--output_path", str(folder)]
     command += ["--include_path", str(benchmark.file.parent), "--batch_size", str(cell.batch_size)]
     command += ["--limit", str(cell.benchmark.limit), "--model_args", ",".join(f"{k}={v}" for k, v in parts.items())]
@@ -69,7 +73,7 @@ def main() -> None:
         for n, cell in enumerate(job.cells):
             seconds, score = process_per_cell(job, cell, Path(scratch) / f"cell{n}")
             apart += seconds
-            equal += abs(score - (scores[cell.id] or 0.0)) < 1e-9
+            equal += agree(score, scores[cell.id] or 0.0)
             print(f"{cell}: {seconds:.1f} s", flush=True)
     cells = len(job.cells)
     print(f"one vtpbench process:          {together:7.1f} s, {len(job.models)} model load, {cells} cells")

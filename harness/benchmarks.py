@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from vtpbench.harness.files import locate, read_text
 from vtpbench.harness.generation import greedy
 from vtpbench.harness.record import BenchmarkInfo, DrawInfo, terms
-from vtpbench.harness.strict_yaml import Document, Strict, locate, read_text, reject
+from vtpbench.harness.strict_yaml import Document, Strict, reject
 from vtpbench.harness.taskdata import fingerprint, must_download, require_data, task_config
 from vtpbench.harness.taskfile import find_task, read_task
 from vtpbench.pruners.errors import UserError, did_you_mean

@@ -24,19 +24,47 @@ KEPT_BY = {"profile": "models that were finished have their records; of the one 
 """What an interruption leaves of the commands that cannot go on where they were."""
 
 
+Misuse: Any = typer.BadParameter.__base__
+"""Any mistake in how a command is called; typer has a public name for this kind alone."""
+
+
 class Group(TyperGroup):
     """The one place where a user's mistake becomes a line and an exit code."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read what comes before the command."""
+        try:
+            return super().make_context(*args, **extra)
+        except Misuse as e:
+            raise _said(e) from e
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List commands with the whole first line of their help, however narrow the terminal."""
+        for command in self.commands.values():
+            command.short_help = command.short_help or (command.help or "").partition("\n")[0]
+        super().format_commands(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
             return super().invoke(ctx)
+        except Misuse as e:
+            raise _said(e) from e
         except UserError as e:
             say("error", str(e), "red")
             raise typer.Exit(USER_ERROR) from e
         except KeyboardInterrupt as e:
             say("stopped", KEPT_BY.get(ctx.invoked_subcommand or "", KEPT), "yellow")
             raise typer.Exit(INTERRUPTED) from e
+
+
+def _said(mistake: Any) -> Exception:
+    """Say in one line how a command was called wrong; gives what to raise."""
+    if type(mistake).show is not Misuse.show:  # no mistake, but help: nothing at all was given
+        return mistake  # type: ignore[no-any-return] # typed loosely, see `Misuse`
+    path = mistake.ctx.command_path if mistake.ctx else "vtpbench"
+    say("error", f"{mistake.format_message().replace('Value error, ', '').rstrip('.')}; see `{path} --help`", "red")
+    return typer.Exit(USER_ERROR)
 
 
 app = typer.Typer(
@@ -147,7 +175,8 @@ def data_command(
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    _print_rows(rows)
+    if rows:
+        _print_rows(rows)
     for line in datareport.advice(assets):
         typer.echo(line)
 
@@ -166,7 +195,7 @@ def check_command(
 ) -> None:
     """Judge a pruner on tiny random models of every family; exit code 1 if it breaks a rule."""
     from vtpbench.harness.check import check, render
-    from vtpbench.harness.strict_yaml import read_options
+    from vtpbench.harness.options import read_options
 
     report = check(pruner, read_options(option or ()), family)
     typer.echo(render(report, "json" if as_json else "plain").rstrip())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,9 +48,12 @@ class Asset:
 
 
 def examine(suite: Suite) -> list[Asset]:
-    """Look for everything that a suite needs; nothing is fetched, and the hub, where it answers, is asked for sizes only."""
+    """Look for everything that a suite needs; nothing is fetched, and the hub, where it answers, is asked for sizes only.
+
+    What a checkpoint refers to is known only once the checkpoint is here. Models of random weights need nothing.
+    """
     datasets = [asset for benchmark in suite.benchmarks.values() for asset in _datasets(benchmark)]
-    return [*datasets, *map(_model, suite.models)]
+    return [*datasets, *(asset for spec in _checkpoints(suite) for asset in _model(spec))]
 
 
 def fetch(suite: Suite, say: Callable[[str], None] = lambda line: None) -> None:
@@ -60,16 +64,14 @@ def fetch(suite: Suite, say: Callable[[str], None] = lambda line: None) -> None:
     UserError : the hub is out of reach or refuses; what came before stays
 
     """
-    from vtpbench.harness.models.load import find_checkpoint
-
     for benchmark in suite.benchmarks.values():
         if taskdata.must_download(benchmark):
             say(f"fetching the dataset {benchmark.definition()['dataset_path']} for {benchmark.label}")
             taskdata.fetch(benchmark)
-    for spec in suite.models:
-        if _model(spec).state == "missing":
-            say(f"fetching the model {spec.path}")
-            find_checkpoint(spec.location, spec.revision, spec.label)
+    for spec in _checkpoints(suite):
+        folder = _bring(_own(spec), spec.revision, say)
+        for part in _referred(spec, folder):
+            _bring(part, None, say)
 
 
 def rows(assets: Iterable[Asset]) -> list[dict[str, Any]]:
@@ -130,17 +132,53 @@ def _hub_dataset(label: str, name: str, config: str | None, split: str) -> Asset
     return Asset("dataset", label, name, config, split, "missing", place, size, taskdata.download_command(name, config))
 
 
-def _model(spec: ModelSpec) -> Asset:
-    """Checkpoint of a model: a folder, or a hub id."""
-    if Path(spec.location).is_dir():
-        files = Path(spec.location).rglob("*")
-        return Asset("model", spec.label, spec.path, None, "", "local", spec.location, _total(files), "")
-    folder = hub.cached_model(spec.path, spec.revision)
+def _checkpoints(suite: Suite) -> Iterator[ModelSpec]:
+    return (spec for spec in suite.models if spec.dummy is None)
+
+
+def _model(spec: ModelSpec) -> Iterator[Asset]:
+    """Look for the checkpoint of a model and, where it is here, for what it refers to."""
+    own = _own(spec)
+    yield own
+    if own.state != "missing":
+        yield from _referred(spec, Path(own.place))
+
+
+def _own(spec: ModelSpec) -> Asset:
+    return _checkpoint(spec.label, spec.path, spec.location, spec.revision)
+
+
+def _referred(spec: ModelSpec, folder: Path) -> Iterator[Asset]:
+    """Look for the vision tower that a checkpoint in the original layout of LLaVA names, unless it is a folder."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):  # no checkpoint: `plan` says what is wrong with it
+        return
+    tower = config.get("mm_vision_tower") if isinstance(config, dict) else None
+    if isinstance(tower, str) and not (folder / tower).is_dir():
+        yield _checkpoint(f"{spec.label} (vision tower)", tower, tower, None)
+
+
+def _checkpoint(label: str, name: str, location: str, revision: str | None) -> Asset:
+    """Look for a checkpoint: a folder, or a hub id."""
+    if Path(location).is_dir():
+        return Asset("model", label, name, None, "", "local", location, _total(Path(location).rglob("*")), "")
+    folder = hub.cached_model(name, revision)
     if folder is not None:
-        return Asset("model", spec.label, spec.path, None, "", "cached", str(folder), _total(folder.rglob("*")), "")
-    size, place = _remote(lambda: hub.model_size(spec.path, spec.revision)), str(hub.model_place(spec.path))
-    command = f"hf download {spec.path}" + (f" --revision {spec.revision}" if spec.revision else "")
-    return Asset("model", spec.label, spec.path, None, "", "missing", place, size, command)
+        return Asset("model", label, name, None, "", "cached", str(folder), _total(folder.rglob("*")), "")
+    size, place = _remote(lambda: hub.model_size(name, revision)), str(hub.model_place(name))
+    command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+    return Asset("model", label, name, None, "", "missing", place, size, command)
+
+
+def _bring(asset: Asset, revision: str | None, say: Callable[[str], None]) -> Path:
+    """Fetch a checkpoint unless it is here; returns its folder."""
+    from vtpbench.harness.models.load import find_checkpoint
+
+    if asset.state != "missing":
+        return Path(asset.place)
+    say(f"fetching the model {asset.name}")
+    return find_checkpoint(asset.name, revision, asset.used_by)
 
 
 def _remote(size: Size) -> int | None:

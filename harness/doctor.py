@@ -1,4 +1,8 @@
-"""`vtpbench doctor`: what is installed, what it runs on, and known-bad combinations with their mends."""
+"""`vtpbench doctor`: what is installed, what it runs on, and known-bad combinations with their mends.
+
+The environment is looked at here alone, for what would disturb a run: `launcher` judges it, for this command and, by
+`refuse_launcher`, before anything is answered. Nothing is configured by it.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ def examine(results: Path) -> list[Finding]:
         lambda: requirements("vtpbench", version_of),
         lambda: requirements("torchvision", version_of),
         torchvision_pair,
-        lambda: launcher(os.environ),  # the one look at the environment: finding what disturbs a run is this command's task
+        lambda: launcher(os.environ),
         devices,
         caches,
         lambda: disk(results),
@@ -100,8 +104,9 @@ def torchvision_pair() -> Iterator[Finding]:
 
 def refuse_launcher() -> None:
     """Raise `UserError` where lmms-eval would take this process for one of several, and answer a part of the questions."""
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1 or int(os.environ.get("RANK") or 0) > 0:
-        for finding in launcher(os.environ):
+    environment = os.environ
+    if int(environment.get("WORLD_SIZE") or 1) > 1 or int(environment.get("RANK") or 0) > 0:
+        for finding in launcher(environment):
             raise UserError(f"{finding.detail}; {finding.mend}")
 
 

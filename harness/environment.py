@@ -12,12 +12,11 @@ from vtpbench.harness.record import CODE, Environment
 
 IDENTITY = ("vtpbench", "lmms-eval", "transformers", "torch")
 """Packages whose versions can change a number; they enter a cell's identity."""
-DECIDING = (
-    "harness/models/*.py",
-    *(f"harness/{name}.py" for name in ("answering", "cell", "engine", "evidence", "scoring", "slices", "surgery")),
-    "pruners/base.py",
-)
+_HARNESS = ("answering", "cell", "engine", "evidence", "sample_scores", "scoring", "slices", "surgery")
+DECIDING = ("harness/models/*.py", *(f"harness/{name}.py" for name in _HARNESS), "pruners/base.py")
 """Source files that can change a number, too: an edit in a checkout measures cells anew."""
+WITHOUT_ANSWERS = ("harness/models/dummy.py", "harness/models/tiny.py")
+"""Models with random weights, among the files above: no answer of theirs is in a table."""
 
 
 def versions() -> dict[str, str]:
@@ -27,10 +26,10 @@ def versions() -> dict[str, str]:
 
 def code_hash(root: Path) -> str:
     """Hash the source files that decide numbers, below the folder of the package; line ends do not count."""
-    files = sorted((file for pattern in DECIDING for file in root.glob(pattern)), key=lambda file: file.as_posix())
+    files = {file.relative_to(root).as_posix(): file for pattern in DECIDING for file in root.glob(pattern)}
     digest = sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(root).as_posix()}\0{file.read_text(encoding='utf-8')}\0".encode())
+    for name in sorted(files.keys() - set(WITHOUT_ANSWERS)):
+        digest.update(f"{name}\0{files[name].read_text(encoding='utf-8')}\0".encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,13 +1,14 @@
-"""Writing that is whole or not at all; trouble with the disk becomes one line that names its mend."""
+"""Files that users name, and writing that is whole or not at all; trouble becomes one line that names its mend."""
 
 from __future__ import annotations
 
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vtpbench.pruners.errors import UserError
 
@@ -31,6 +32,26 @@ class StorageError(UserError):
     """The disk refuses; since nothing can be recorded any more, the run stops."""
 
 
+def locate(value: str, context: Mapping[str, Any] | None) -> Path:
+    """Absolute path of a file or folder that YAML names: from the YAML file's folder, else from the working folder.
+
+    `context` is that of a validation; its `folder` is the file's.
+    """
+    path = Path(value).expanduser()
+    beside = Path((context or {}).get("folder", "")) / path
+    return (beside if beside.exists() or not path.exists() else path).resolve()
+
+
+def read_text(path: Path) -> str:
+    """Read a file as UTF-8; raises `UserError` where that fails."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text") from e
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn a failing write below into a `StorageError` that names the path and the mend."""
@@ -47,6 +68,14 @@ def prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\0")
+
+
+def prepare_file(file: Path) -> None:
+    """Make a file's folder and try it; raises `StorageError` now, rather than after the work, where it cannot be written."""
+    with writing(file):
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    prepare(file.parent)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -64,14 +64,16 @@ def download_size(dataset: str, config: str | None) -> int | None:
 
 
 def cached_model(model: str, revision: str | None) -> Path | None:
-    """Folder of a checkpoint in the cache, None where it is not there with its weights."""
+    """Folder of a checkpoint in the cache, None where it is not there with its weights; raises `UserError` for no hub id."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(model, revision=revision, local_files_only=True, cache_dir=_models_folder()))
     except LocalEntryNotFoundError:
         return None
+    except HFValidationError as e:
+        raise UserError(f"model '{model}' is neither a checkpoint folder nor a hub id such as llava-hf/llava-1.5-7b-hf") from e
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
     return folder if weights and (folder / "config.json").is_file() else None
 

@@ -14,9 +14,9 @@ from vtpbench.harness.doctor import refuse_launcher
 from vtpbench.harness.environment import environment, versions
 from vtpbench.harness.plan import estimator, narrow, plan, render_plan
 from vtpbench.harness.progress import Progress
-from vtpbench.harness.record import DUMMY, ModelInfo
+from vtpbench.harness.record import ModelInfo
 from vtpbench.harness.run import Engine, Setting, Summary, run
-from vtpbench.harness.schedules import obstacles, schedules
+from vtpbench.harness.schedules import Forecast, foresee
 from vtpbench.harness.specs import Dtype, ModelSpec
 from vtpbench.harness.store import Store
 from vtpbench.harness.suite import Suite, load
@@ -43,11 +43,12 @@ class Choices:
 
 @dataclass(frozen=True)
 class Job:
-    """A suite with its models (by label), its cells and the folder of its results."""
+    """A suite with its models (by label), its cells, what is known of them beforehand (by id), and the folder of its results."""
 
     suite: Suite
     models: Mapping[str, Described]
     cells: tuple[Cell, ...]
+    forecasts: Mapping[str, Forecast]
     store: Store
 
 
@@ -69,16 +70,15 @@ def make_job(suite_name: str, choices: Choices, warn: Callable[[str], None]) -> 
         return pruner.fingerprint(models[model.label].shape)
 
     cells = narrow(plan(suite, describe, versions(), fingerprint), choices.only)
-    return Job(suite, models, cells, Store(choices.out / suite.name, warn))
+    forecasts = {cell.id: foresee(cell, models[cell.model.label].shape) for cell in cells}
+    return Job(suite, models, cells, forecasts, Store(choices.out / suite.name, warn))
 
 
 def show(job: Job) -> str:
     """Print the plan: what is done, what is missing, what cannot be done, and how long the rest will take."""
     missing = {cell.id for cell in job.store.missing(job.cells)}
     done = {cell.id for cell in job.cells} - missing
-    shapes = {label: described.shape for label, described in job.models.items()}
-    seconds = estimator(job.store.records())
-    return render_plan(job.cells, done, obstacles(job.cells, shapes), seconds, schedules(job.cells, shapes))
+    return render_plan(job.cells, done, job.forecasts, estimator(job.store.records()))
 
 
 def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
@@ -106,8 +106,8 @@ def _describe(spec: ModelSpec) -> Described:
     from vtpbench.harness.models.dummy import describe_dummy, refuse_dummy
     from vtpbench.harness.models.load import describe_model
 
-    if spec.path.startswith(f"{DUMMY}:"):
-        refuse_dummy(describe_dummy(spec.path.removeprefix(f"{DUMMY}:")).info)
+    if spec.dummy is not None:
+        refuse_dummy(describe_dummy(spec.dummy).info)
     assert spec.dtype is not None  # filled in by `load`, as is the next
     assert spec.attention is not None
     described = describe_model(

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vtpbench.harness.files import write_atomic
-from vtpbench.harness.record import Record
+from vtpbench.harness.record import Record, agree
 from vtpbench.harness.sources import stores
 from vtpbench.harness.store import Store
 from vtpbench.pruners.errors import UserError
 
-TOLERANCE = 1e-9
-"""Relative; the last bits of a mean depend on the machine that adds up."""
 OUTCOME = {"status", "score", "stderr", "metrics", "n", "observed"}
 """Fields that must agree. What was asked for is part of the id; the others tell when and where the cell ran."""
 SHOWN = 20
@@ -191,7 +188,7 @@ def _compare(one: Any, other: Any, name: str) -> Iterator[str]:
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         yield from _compare(dict(enumerate(one)), dict(enumerate(other)), name)
     elif isinstance(one, float) and isinstance(other, float):
-        if not math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        if not agree(one, other):
             yield f"{name} {one:.10g} and {other:.10g}"
     elif one != other:
         yield f"{name} {_short(one)} and {_short(other)}"

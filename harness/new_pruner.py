@@ -8,6 +8,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from vtpbench.harness.files import write_atomic
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import entries
 
@@ -42,8 +43,7 @@ def new_pruner(name: str, folder: Path = Path()) -> list[Path]:
     }
     texts = {target / place: _fill(template, facts) for place, template in written.items()}
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_atomic(path, text.encode())
     return list(texts)
 
 

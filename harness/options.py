@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 import vtpbench.suites
+from vtpbench.harness.strict_yaml import read_value
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,3 +46,14 @@ def validate_option(option: str, text: str, value: Any, kind: Any) -> Any:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as e:
         raise UserError(f"{option} {text}: {e.errors()[0]['msg']}") from e
+
+
+def read_options(settings: Iterable[str]) -> dict[str, Any]:
+    """Read the `key=value` options of a pruner on the command line, values as YAML; raises `UserError`."""
+    found = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--option {setting}: write key=value, e.g. --option layer=3")
+        found[key.strip()] = read_value(text, f"--option {setting}")
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtpbench.harness.answering import image_name
-from vtpbench.harness.strict_yaml import read_text
+from vtpbench.harness.files import read_text
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vtpbench.harness.benchmarks import describe as describe_benchmark
-from vtpbench.harness.cell import Cell, tokens_for
+from vtpbench.harness.blame import blaming
+from vtpbench.harness.cell import Cell
 from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo, Record
-from vtpbench.harness.specs import RANDOM, VANILLA, build_seeded, describe_pruner, is_seeded
+from vtpbench.harness.specs import automatic, build_seeded, describe_pruner, is_seeded
 from vtpbench.harness.suite import Matrix, ModelSpec, PrunerSpec, Suite
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.pruners.registry import build
 
 if TYPE_CHECKING:
+    from vtpbench.harness.schedules import Forecast
     from vtpbench.pruners.base import Pruner
 
 Fingerprint: TypeAlias = "Callable[[Pruner, ModelInfo], str]"
@@ -31,7 +33,7 @@ def plan(
     """List the cells of a suite: model x pruner x budget x benchmark x seed, each denominator before what it divides.
 
     Every matrix gets `vanilla`, and what prunes gets `random` beside it, unless a matrix names `random` for the same model,
-    budget and benchmark: a method is ranked above it or not at all.
+    budget and benchmark: a method is ranked above it or not at all. Both carry the label that any matrix gives them.
 
     Parameters
     ----------
@@ -42,7 +44,8 @@ def plan(
 
     Raises
     ------
-    UserError : a budget above a model's vision tokens, two rows that are the same measurement, data out of reach
+    UserError : a budget above a model's vision tokens, two rows that are the same measurement, data out of reach, a pruner that
+        breaks
 
     """
     generation = suite.generation.model_dump(mode="json", exclude_none=True)
@@ -51,14 +54,14 @@ def plan(
         for label, benchmark in suite.benchmarks.items()
     }
     cells: dict[str, Cell] = {}
-    floor = next((spec for matrix in suite.matrix for spec in matrix.pruners if spec.name == "random"), RANDOM)
+    unasked = automatic(spec for matrix in suite.matrix for spec in matrix.pruners)
     for spec in suite.models:
         model = describe(spec)
         matrices = {m: each for m, each in enumerate(suite.matrix) if each.models is None or spec.label in each.models}
         floored = _floored(matrices.values())
         for m, matrix in matrices.items():
             _refuse_large_budgets(suite, m, model)
-            rows = _rows(matrix, model, fingerprint, floor)
+            rows = _rows(matrix, model, fingerprint, *unasked)
             for label in [benchmark.label for benchmark in matrix.benchmarks]:
                 for pruner, budget, seed in rows:
                     if pruner.name == "random" and not _names_random(matrix) and (budget, label) in floored:
@@ -126,14 +129,14 @@ def _floored(matrices: Iterable[Matrix]) -> set[tuple[BudgetInfo, str]]:
 
 
 def _rows(
-    matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint, floor: PrunerSpec
+    matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint, vanilla: PrunerSpec, floor: PrunerSpec
 ) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
-    """Pruner, budget and seed of every row, vanilla first; `floor` is the suite's random pruner."""
-    vanilla = next((spec for spec in matrix.pruners if spec.name == "vanilla"), VANILLA)
+    """Pruner, budget and seed of every row, vanilla first; `vanilla` and `floor` come where the matrix does not name them."""
+    named = next((spec for spec in matrix.pruners if spec.name == "vanilla"), vanilla)
     pruners = [spec for spec in matrix.pruners if spec.name != "vanilla"]
     if pruners and not _names_random(matrix):
         pruners.insert(0, floor)
-    rows = [(_describe(vanilla, model, fingerprint), BudgetInfo(), 0)]
+    rows = [(_describe(named, model, fingerprint), BudgetInfo(), 0)]
     for spec in pruners:
         info = _describe(spec, model, fingerprint)
         seeds = matrix.seeds if is_seeded(spec.name) else (0,)
@@ -142,8 +145,9 @@ def _rows(
 
 
 def _describe(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> PrunerInfo:
-    pruner = build(spec.name, spec.placed)
-    return describe_pruner(spec, pruner, fingerprint(pruner, model))
+    with blaming(spec.name):
+        pruner = build(spec.name, spec.placed)
+        return describe_pruner(spec, pruner, fingerprint(pruner, model))
 
 
 def _refuse_large_budgets(suite: Suite, m: int, model: ModelInfo) -> None:
@@ -160,22 +164,21 @@ class PlanRow:
     model: str
     pruner: str
     budget: str
-    tokens: int | None
-    """Average vision tokens per image and layer, None where the model's count varies."""
+    tokens: float | None
+    """Average vision tokens per image and layer, None where it varies with the image."""
     seed: int
     states: Mapping[str, str]
     """`done`, `missing`, `infeasible` or `unsupported`, by benchmark."""
 
 
-def plan_rows(cells: Iterable[Cell], done: AbstractSet[str], reasons: Mapping[str, str]) -> list[PlanRow]:
-    """Gather cells to rows in their order; `done` holds ids, `reasons` comes from `obstacles`."""
+def plan_rows(cells: Iterable[Cell], done: AbstractSet[str], forecasts: Mapping[str, Forecast]) -> list[PlanRow]:
+    """Gather cells to rows in their order; `done` holds ids, as `forecasts` does."""
     found: dict[tuple[str, str, str, int], PlanRow] = {}
     for cell in cells:
-        budget, n = cell.budget.label, cell.model.vision_tokens
-        tokens = cell.budget.tokens if n is None else tokens_for(cell.budget, n)
-        key = (cell.model.label, cell.pruner.label, budget, cell.seed)
-        row = found.setdefault(key, PlanRow(*key[:3], tokens, cell.seed, {}))
-        state = "done" if cell.id in done else reasons.get(cell.id, "missing").partition(":")[0]
+        forecast = forecasts[cell.id]
+        key = (cell.model.label, cell.pruner.label, cell.budget.label, cell.seed)
+        row = found.setdefault(key, PlanRow(*key[:3], forecast.average, cell.seed, {}))
+        state = "done" if cell.id in done else forecast.obstacle.partition(":")[0] or "missing"
         found[key] = dataclasses.replace(row, states={**row.states, cell.benchmark.label: state})
     return list(found.values())
 
@@ -183,9 +186,8 @@ def plan_rows(cells: Iterable[Cell], done: AbstractSet[str], reasons: Mapping[st
 def render_plan(
     cells: Sequence[Cell],
     done: AbstractSet[str],
-    reasons: Mapping[str, str] | None = None,
+    forecasts: Mapping[str, Forecast],
     seconds: Callable[[Cell], float | None] = lambda cell: None,
-    schedules: Mapping[str, str] | None = None,
 ) -> str:
     """Print a plan as text: a row per model, pruner, budget and seed, a column per benchmark; schedules, counts and time.
 
@@ -193,33 +195,32 @@ def render_plan(
     ----------
     cells : what `plan` gave, `narrow`ed or not
     done : ids of cells that have their record
-    reasons : why cells cannot be measured, by id, from `obstacles`
+    forecasts : what is known of each cell beforehand, by id
     seconds : estimated wall-clock time of a cell, None where unknown; see `estimator`
-    schedules : vision tokens by decoder layer of the cells that cut there, by id
 
     """
-    reasons = reasons or {}
     benchmarks = list(dict.fromkeys(cell.benchmark.label for cell in cells))
     table = [["model", "pruner", "budget", "tokens", "seed", *benchmarks]]
-    for row in plan_rows(cells, done, reasons):
-        tokens = "varies" if row.tokens is None else str(row.tokens)
+    for row in plan_rows(cells, done, forecasts):
+        tokens = "varies" if row.tokens is None else f"{row.tokens:.1f}".removesuffix(".0")
         states = [row.states.get(label, "") for label in benchmarks]
         table.append([row.model, row.pruner, row.budget, tokens, str(row.seed), *states])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    todo = [cell for cell in cells if cell.id not in done and cell.id not in reasons]
-    blocked = [cell for cell in cells if cell.id in reasons and cell.id not in done]
-    why = _by_row(blocked, reasons)
-    cut = _by_row((cell for cell in cells if schedules and cell.id in schedules), schedules or {})
+    todo = [cell for cell in cells if cell.id not in done and not forecasts[cell.id].obstacle]
+    blocked = [cell for cell in cells if cell.id not in done and forecasts[cell.id].obstacle]
+    why = _by_row(blocked, lambda cell: forecasts[cell.id].obstacle)
+    cut = _by_row(cells, lambda cell: forecasts[cell.id].schedule)
     notes = [["", "vision tokens that enter the decoder layers:", *cut] if cut else [], ["", *why] if why else []]
     count = f"{len(cells)} cells: {len(cells) - len(todo) - len(blocked)} done, {len(todo)} missing"
     impossible = f", {len(blocked)} impossible" if blocked else ""
     return "\n".join([*lines, *notes[0], *notes[1], "", f"{count}{impossible}; {_time(todo, seconds)}"])
 
 
-def _by_row(cells: Iterable[Cell], texts: Mapping[str, str]) -> list[str]:
-    """Print the texts of cells, by id, once for all benchmarks and seeds."""
-    return list(dict.fromkeys(f"{c.model.label} / {c.pruner.label} @ {c.budget.label}: {texts[c.id]}" for c in cells))
+def _by_row(cells: Iterable[Cell], text: Callable[[Cell], str]) -> list[str]:
+    """Print the texts of cells that have one, once for all benchmarks and seeds."""
+    lines = (f"{c.model.label} / {c.pruner.label} @ {c.budget.label}: {text(c)}" for c in cells if text(c))
+    return list(dict.fromkeys(lines))
 
 
 def _time(todo: Sequence[Cell], seconds: Callable[[Cell], float | None]) -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+from vtpbench.harness.blame import blame
 from vtpbench.pruners.errors import UserError
-from vtpbench.pruners.registry import Entry, entries
+from vtpbench.pruners.registry import Entry, build, entries
+
+if TYPE_CHECKING:
+    from vtpbench.pruners.base import Pruner
 
 BUDGET, TOKENS = 192, 576
 
@@ -28,23 +33,29 @@ def list_pruners() -> list[Row]:
 
 
 def _row(entry: Entry) -> Row:
+    cls = entry.load()
+    try:
+        acts_at, needs = _described(build(entry.name, {}))
+    except UserError:  # options without a default, or without a usable one
+        acts_at, needs = "depends on its options", "options"
+    except Exception as e:  # a stranger's pruner may fail in any way, and the others are to be listed
+        acts_at, needs = "broken", blame(entry.name, e)
+    return Row(entry.name, acts_at, needs, cls.source, entry.distribution)
+
+
+def _described(pruner: Pruner) -> tuple[str, str]:
+    """Say where a pruner acts, and what it needs."""
     from vtpbench.pruners.base import Grid, ModelShape
 
     shape = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)))
-    cls = entry.load()
-    try:
-        pruner = cls()
-        cuts = pruner.cuts(BUDGET, TOKENS, shape)
-        tower = [cut.at % shape.vision_layers for cut in pruner.tower_cuts(BUDGET, TOKENS, shape)]
-        shrinks = pruner.target_grid(BUDGET, Grid(1, 24, 24), shape) is not None
-    except (TypeError, ValueError, UserError):  # options without a default, or without a usable one
-        return Row(entry.name, "depends on its options", "options", cls.source, entry.distribution)
-    try:
-        needs = ", ".join(sorted({evidence.kind for evidence in pruner.needs(shape)}))
-    except UserError as e:
-        needs = str(e).partition(";")[0]
+    cuts = pruner.cuts(BUDGET, TOKENS, shape)
+    tower = [cut.at % shape.vision_layers for cut in pruner.tower_cuts(BUDGET, TOKENS, shape)]
+    shrinks = pruner.target_grid(BUDGET, Grid(1, 24, 24), shape) is not None
     acts_at = "the image" if shrinks else _inside(tower) if tower else _places([cut.at for cut in cuts])
-    return Row(entry.name, acts_at, needs, cls.source, entry.distribution)
+    try:
+        return acts_at, ", ".join(sorted({evidence.kind for evidence in pruner.needs(shape)}))
+    except UserError as e:
+        return acts_at, str(e).partition(";")[0]
 
 
 def _inside(layers: list[int]) -> str:

@@ -5,10 +5,11 @@ A record is one JSON file with a checksum.
 
 from __future__ import annotations
 
+from math import isclose
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from vtpbench.harness.migrate import MIGRATIONS
 from vtpbench.harness.sealed import Frozen, seal, unseal
@@ -17,6 +18,8 @@ SCHEMA_VERSION = 1
 CODE = "vtpbench-code"
 """Name, among an environment's versions, of the hash of the harness's code that decides numbers."""
 Status = Literal["ok", "failed", "infeasible", "unsupported"]
+TOLERANCE = 1e-9
+"""Relative, and absolute; the last bits of a mean depend on the machine that adds up."""
 
 
 DUMMY = "dummy"
@@ -178,9 +181,9 @@ class Record(Frozen):
     benchmark: BenchmarkInfo
     seed: int
     score: float | None = None
-    """The reported number, scale applied."""
+    """The reported number, scale applied; None unless the status is ok."""
     stderr: float | None = None
-    """Of `score`, from the per-sample scores; None where the metric is no mean."""
+    """Of `score`, from the per-sample scores; None where the metric is no mean, or where there is no score."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Every number that lmms-eval gave for the task."""
     n: int = 0
@@ -192,9 +195,20 @@ class Record(Frozen):
     created: str
     """UTC, ISO 8601."""
 
+    @field_validator("score", "stderr")
+    @classmethod
+    def _only_where_ok(cls, value: float | None, info: ValidationInfo) -> float | None:
+        """Drop the score of a cell that missed its budget, which records once kept: readers need to ask for the score alone."""
+        return value if info.data.get("status") == "ok" else None
+
     def dump(self) -> str:
         """Serialise with the checksum; the same record gives the same text."""
         return seal(self)
+
+
+def agree(one: float, other: float) -> bool:
+    """Whether two numbers are the same result."""
+    return isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 def load_record(path: Path) -> Record:

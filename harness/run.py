@@ -19,7 +19,7 @@ from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.progress import Progress, duration, headline
 from vtpbench.harness.record import Environment, ModelInfo, Record, Timing
 from vtpbench.harness.store import Store, is_done
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.pruners.errors import Impossible, UserError
 
 if TYPE_CHECKING:
     from vtpbench.harness.benchmarks import Benchmark
@@ -175,18 +175,17 @@ class _Worker:
 
 
 def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | Outcome:
-    """Do a part of a cell; the one place where an exception becomes a result, so that the other cells go on.
+    """Do a part of a cell; an exception becomes the cell's result, so that the other cells go on.
 
-    `fatal` is the mistake that ends the run, `at` names what is being done.
+    `fatal` is the mistake that ends the run, `at` names what is being done. `Row.attempt` does the same for the rows of a
+    profile, `check` for the lines of its report.
     """
     try:
         return work()
     except fatal:
         raise
-    except Infeasible as e:
-        return Outcome("infeasible", str(e))
-    except Unsupported as e:
-        return Outcome("unsupported", str(e))
+    except Impossible as e:
+        return Outcome(e.status, str(e))
     except UserError as e:
         return Outcome("failed", str(e))
     except Exception as e:

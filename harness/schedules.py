@@ -3,58 +3,70 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vtpbench.harness.blame import blaming
 from vtpbench.harness.cell import Cell, tokens_for
 from vtpbench.harness.plan import build_pruner
-from vtpbench.pruners.errors import Infeasible, Unsupported
+from vtpbench.pruners.errors import Impossible, share
 
 if TYPE_CHECKING:
-    from vtpbench.pruners.base import Cut, ModelShape, Pruner
+    from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner
 
 EXAMPLE_TOKENS = 1000
 """Size of the image for which a schedule is shown where a model's count varies."""
+LARGE_TOKENS = (100_000, 200_000)
+"""Sizes of images of which any budget is a part."""
 
 
-def obstacles(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[str, str]:
-    """Say which cells cannot be measured and why, by id.
+@dataclass(frozen=True)
+class Forecast:
+    """What is known of a cell before it is run."""
 
-    Parameters
-    ----------
-    cells : planned cells
-    shapes : shape of each model by label; cells of other models, or of models without a fixed token count, are not judged
+    average: float | None
+    """Vision tokens per image and decoder layer, None where that varies with the image."""
+    obstacle: str = ""
+    """Why it cannot be measured, `infeasible: reason` or `unsupported: reason`; empty where nothing stands in the way."""
+    schedule: str = ""
+    """Tokens by layer, where it cuts inside the model."""
+
+
+def foresee(cell: Cell, shape: ModelShape) -> Forecast:
+    """Ask a cell's pruner what it will do to the counts of a model of that shape.
+
+    Where the model's count varies, it is asked about an image of `EXAMPLE_TOKENS`: a budget out of reach there is no obstacle.
+
+    Raises
+    ------
+    UserError : an option that does not fit the model, or a pruner that breaks
 
     """
-    found: dict[str, str] = {}
-    for cell in cells:
-        shape, n = shapes.get(cell.model.label), cell.model.vision_tokens
-        if shape is None or n is None:
-            continue
+    n = cell.model.vision_tokens or EXAMPLE_TOKENS
+    with blaming(cell.pruner.name):
+        pruner = build_pruner(cell)
+        average = _average(cell, pruner, shape)
         try:
-            cuts_of(cell, build_pruner(cell), n, shape)
-        except Infeasible as e:
-            found[cell.id] = f"infeasible: {e}"
-        except Unsupported as e:
-            found[cell.id] = f"unsupported: {e}"
-    return found
+            cuts, tower = cuts_of(cell, pruner, n, shape)
+        except Impossible as e:
+            known = cell.model.vision_tokens is not None or e.status == "unsupported"
+            return Forecast(average, f"{e.status}: {e}" if known else "")
+    if not tower and all(cut.at == 0 for cut in cuts):
+        return Forecast(average)
+    example = "" if cell.model.vision_tokens else f" (an image of {n} tokens)"
+    return Forecast(average, schedule=_state(cuts, n, shape.decoder_layers) + _state_tower(tower, shape) + example)
 
 
-def schedules(cells: Iterable[Cell], shapes: Mapping[str, ModelShape]) -> dict[str, str]:
-    """State the resolved schedule of each cell that cuts inside the model, by id; parameters as in `obstacles`."""
-    found: dict[str, str] = {}
-    for cell in cells:
-        shape, n = shapes.get(cell.model.label), cell.model.vision_tokens or EXAMPLE_TOKENS
-        if shape is None:
-            continue
-        try:
-            cuts, tower = cuts_of(cell, build_pruner(cell), n, shape)
-        except (Infeasible, Unsupported):
-            continue
-        if tower or any(cut.at > 0 for cut in cuts):
-            example = "" if cell.model.vision_tokens else f" (an image of {n} tokens)"
-            found[cell.id] = _state(cuts, n, shape.decoder_layers) + _state_tower(tower, shape) + example
-    return found
+def _average(cell: Cell, pruner: Pruner, shape: ModelShape) -> float | None:
+    """Average that a run must show, None where it varies with the image; of what is impossible, what was asked for."""
+    sizes = LARGE_TOKENS if cell.model.vision_tokens is None else (cell.model.vision_tokens,)
+    budgets = [(tokens_for(cell.budget, n), n) for n in sizes]
+    try:
+        averages = {pruner.expected_average(budget, n, shape) for budget, n in budgets}
+    except Impossible:
+        averages = {float(budget) for budget, _ in budgets}
+    return averages.pop() if len(averages) == 1 else None
 
 
 def cuts_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
@@ -63,14 +75,26 @@ def cuts_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> tuple[tupl
     Raises `Infeasible` or `Unsupported` where the pruner, that of the cell, cannot do it.
     """
     from vtpbench.harness.models.request import Request
-    from vtpbench.pruners.base import Grid
 
     budget = tokens_for(cell.budget, n)
     pruner.needs(shape)
     cuts = pruner.cuts(budget, n, shape)
     if shape.tiles is None or cell.is_vanilla:
         return cuts, ()
-    return cuts, Request(pruner, lambda n: budget).tower_cuts(n, Grid(shape.tiles, 1, n // shape.tiles), shape)
+    if pruner.scope == "tile" and cuts and cuts[0].at == 0:
+        share(cuts[0].keep, shape.tiles)
+    request, grid = Request(pruner, lambda n: budget), _example_grid(shape.tiles, n)
+    request.size(grid, shape)
+    return cuts, request.tower_cuts(n, grid, shape)
+
+
+def _example_grid(tiles: int, n: int) -> Grid:
+    """Lay `n` tokens out in tiles as near to squares as they divide: that is what towers of a fixed size see."""
+    from vtpbench.pruners.base import Grid
+
+    tile = n // tiles
+    height = next(side for side in range(math.isqrt(tile), 0, -1) if tile % side == 0)
+    return Grid(tiles, height, tile // height)
 
 
 def _state(cuts: tuple[Cut, ...], n: int, layers: int) -> str:

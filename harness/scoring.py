@@ -15,10 +15,9 @@ from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.record import BatchInfo, Observed
 from vtpbench.harness.sample_scores import is_number, sample_score
 from vtpbench.pruners.base import ModelShape, Pruner
+from vtpbench.pruners.budget import met
 from vtpbench.pruners.errors import UserError
 
-TOLERANCE_TOKENS, TOLERANCE_SHARE = 1.0, 0.01
-"""A cell whose observed average is off by more than both of these fails."""
 ROUNDED = 1e-5
 """What a task may round off its metric; MMMU keeps five decimals."""
 
@@ -36,11 +35,11 @@ class Evaluated:
 
 
 def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated) -> Outcome:
-    """Turn an evaluation into a cell's result; it fails where the counts are not what was asked for.
+    """Turn an evaluation into a cell's result; where the counts are not what was asked for, it fails and has no score.
 
     Raises
     ------
-    UserError : none of the questions that a limit left has the metric
+    UserError : none of the questions that a limit left has the metric, or its value is no finite number
 
     """
     numbers = {k: float(v) for k, v in evaluated.results.items() if k.endswith(",none") and is_number(v)}
@@ -49,6 +48,11 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
     counted = [term for term in terms if f"{term},none" in evaluated.results]  # of MME, a limit may leave one of its two
     if not counted:
         raise UserError(f"no question that was asked counts for {cell.benchmark.metric}; ask more, or give a limit_seed")
+    for term in counted:
+        if term not in metrics:
+            value = evaluated.results[f"{term},none"]
+            given = f"task {cell.benchmark.task} gives {term} = {value!r}, no finite number"
+            raise UserError(f"{given}; mend the task, or name another metric")
     total = sum(metrics[term] for term in counted)
     answers = list(evaluated.answers.values())
     rows = [
@@ -58,8 +62,8 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
     return Outcome(
         status="failed" if problem else "ok",
         reason=problem,
-        score=cell.benchmark.scale * total,
-        stderr=_stderr(cell, [row.score for row in rows], total),
+        score=None if problem else cell.benchmark.scale * total,
+        stderr=None if problem else _stderr(cell, [row.score for row in rows], total),
         metrics={k: v for k, v in metrics.items() if "stderr" not in k},
         n=len(rows),
         observed=_observed(answers, shape.decoder_layers),
@@ -107,9 +111,7 @@ def _audit(cell: Cell, pruner: Pruner, shape: ModelShape, answers: list[Answer])
         for original, counts in zip(answer.original, answer.per_layer, strict=True):
             budget = original if cell.is_vanilla else tokens_for(cell.budget, original)
             expected = pruner.expected_average(budget, original, shape)
-            excess = _mean(counts) - expected
-            off = max(excess, 0.0) if pruner.adaptive else abs(excess)
-            if off > max(TOLERANCE_TOKENS, TOLERANCE_SHARE * expected):
+            if not met(_mean(counts), expected, adaptive=pruner.adaptive):
                 seen = f"{_mean(counts):.2f} vision tokens entered a layer on average, {expected:.2f} were due"
                 return f"sample {answer.sample}: {seen} (image of {original} tokens, per layer {list(counts)})"
     return None

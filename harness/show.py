@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from PIL.Image import Image
 from vtpbench.harness.answering import image_name
 from vtpbench.harness.cell import tokens_for
 from vtpbench.harness.device import open_device
-from vtpbench.harness.files import write_atomic, writing
+from vtpbench.harness.files import prepare_file, write_atomic
 from vtpbench.harness.looking import Look, Stop, look
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
@@ -26,7 +24,7 @@ from vtpbench.harness.record import BudgetInfo
 from vtpbench.harness.specs import Budget, PrunerSpec, build_seeded
 from vtpbench.harness.token_boxes import token_boxes
 from vtpbench.pruners.base import Grid, Pruner
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.pruners.errors import Impossible, UserError
 from vtpbench.pruners.vanilla import Vanilla
 from vtpbench.report.panels import Board, Panel
 from vtpbench.report.pictures import Sheet, Strip, html, png
@@ -116,9 +114,8 @@ class Gallery:
         for contestant in self.contestants:
             try:
                 seen = self._look(contestant.pruner, image)
-            except (Infeasible, Unsupported) as e:
-                kind = "infeasible" if isinstance(e, Infeasible) else "unsupported"
-                yield Panel(contestant.label, (kind,), note=str(e))
+            except Impossible as e:
+                yield Panel(contestant.label, (e.status,), note=str(e))
             else:
                 yield from self._pruned(contestant.label, seen, image)
 
@@ -198,10 +195,5 @@ def _writer(out: Path) -> Any:
     """Find the format by the file's name; raises `UserError` now rather than after the work."""
     if out.suffix.lower() not in WRITERS:
         raise UserError(f"--out {out}: the name must end in {' or '.join(WRITERS)}")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not os.access(out.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    prepare_file(out)
     return WRITERS[out.suffix.lower()]

@@ -76,7 +76,9 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
     if skipped := len(held) - len(records):
         warn(f"records of models with random weights are skipped, {skipped} in number: their scores mean nothing")
     if not records:
-        raise UserError(f"no records in {', '.join(map(str, folders or names))}; measure something first: vtpbench run demo")
+        asked = next((name for name in names if not Path(name).is_dir()), "demo")
+        places = ", ".join(map(str, folders or names))
+        raise UserError(f"no records in {places}; name a folder of results, or measure something first: vtpbench run {asked}")
 
     def samples(record: Record) -> pd.DataFrame | None:
         holders = stores_by_cell.get((record.suite, record.cell_id), [])

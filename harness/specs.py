@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from vtpbench.harness.record import BudgetInfo, PrunerInfo
-from vtpbench.harness.strict_yaml import Strict, locate, reject
+from vtpbench.harness.blame import blaming
+from vtpbench.harness.files import locate
+from vtpbench.harness.record import DUMMY, BudgetInfo, PrunerInfo
+from vtpbench.harness.strict_yaml import Strict, reject
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build, find
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+DUMMY_PREFIX = f"{DUMMY}:"
+"""Before the name of a configuration: a model of that shape with random weights."""
+FILE = re.compile(r".*/.*|.+\.[A-Za-z]\w*")
+"""What may name a file: a folder, or an extension. `dummy`, `raster` and `1.5` are values, whatever lies beside the suite."""
 
 
 class ModelSpec(Strict):
@@ -54,8 +61,9 @@ class ModelSpec(Strict):
     @field_validator("path")
     @classmethod
     def _must_exist(cls, value: str, info: ValidationInfo) -> str:
-        if value.startswith((".", "/", "~")) and not locate(value, info.context).is_dir():
-            reject(f"no checkpoint folder {locate(value, info.context)}")
+        is_hub_id = value.count("/") == 1 and not value.startswith((".", "/", "~"))
+        if not is_hub_id and not value.startswith(DUMMY_PREFIX) and not locate(value, info.context).is_dir():
+            reject(f"no checkpoint folder {locate(value, info.context)}; give a folder, or a hub id: owner/name")
         return value
 
     @field_validator("prompt")
@@ -77,6 +85,11 @@ class ModelSpec(Strict):
     def location(self) -> str:
         """What to load: the absolute path of a local folder, or the hub id."""
         return str(self._local or self.path)
+
+    @property
+    def dummy(self) -> str | None:
+        """Configuration for which random weights are drawn, named behind `dummy:`; None for a checkpoint."""
+        return self.path.removeprefix(DUMMY_PREFIX) if self.path.startswith(DUMMY_PREFIX) else None
 
 
 class PrunerSpec(Strict):
@@ -102,7 +115,7 @@ class PrunerSpec(Strict):
 
     def model_post_init(self, context: Any) -> None:
         """Note where the files lie that options name, such as trained weights, while the suite's place is known."""
-        named = {name: option for name, option in self.options.items() if isinstance(option, str) and "/" in option}
+        named = {name: option for name, option in self.options.items() if isinstance(option, str) and FILE.fullmatch(option)}
         found = {name: locate(option, context) for name, option in named.items()}
         self._files = {name: str(path) for name, path in found.items() if path.is_file()}
 
@@ -126,7 +139,8 @@ class PrunerSpec(Strict):
             reject("give seeds as `seeds: [0, 1]` beside `pruners`, not as an option", "options", "seed")
         try:
             if self.options:  # else there is nothing to check here, and torch need not be imported
-                build(self.name, self.placed)
+                with blaming(self.name):
+                    build(self.name, self.placed)
         except UserError as e:
             reject(str(e), "options", *(option for option in self.options if f"'{option}'" in str(e)))
         return self
@@ -134,6 +148,13 @@ class PrunerSpec(Strict):
 
 VANILLA, RANDOM = PrunerSpec(name="vanilla", label="vanilla"), PrunerSpec(name="random", label="random")
 """Measured unasked: what all are divided by, and what all that prune must beat."""
+
+
+def automatic(named: Iterable[PrunerSpec]) -> tuple[PrunerSpec, PrunerSpec]:
+    """Give the vanilla and the random that come unasked: as they are named elsewhere in the suite, else under their own names."""
+    specs = tuple(named)
+    vanilla, floor = (next((spec for spec in specs if spec.name == default.name), default) for default in (VANILLA, RANDOM))
+    return vanilla, floor
 
 
 def is_seeded(name: str) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from filelock import FileLock, Timeout
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POLL_S = 0.2
+_MAGIC = b"PAR1"
+"""At the beginning and the end of a Parquet file."""
 
 
 class Store:
@@ -65,9 +67,7 @@ class Store:
             if record.cell_id != cell_id:
                 raise BadRecord(f"{path}: holds the cell {record.cell_id}")
         except BadRecord as e:
-            if path not in self._warned:
-                self._warned.add(path)
-                self._warn(f"{e}; it is skipped, and the next run measures its cell again")
+            self._warn_once(path, f"{e}; it is skipped, and the next run measures its cell again")
             return None
         return record
 
@@ -77,8 +77,11 @@ class Store:
         return [record for record in found if record is not None]
 
     def missing(self, cells: Iterable[Cell]) -> tuple[Cell, ...]:
-        """Cells still to be run: those without a record, with a damaged one, and those that failed."""
-        return tuple(cell for cell in cells if not is_done(self.read(cell.id)))
+        """Cells still to be run: those without a record or per-sample table, with a damaged one, and those that failed."""
+        return tuple(cell for cell in cells if not self._is_whole(self.read(cell.id)))
+
+    def _is_whole(self, record: Record | None) -> bool:
+        return is_done(record) and (record.status != "ok" or _ends_well(self.samples_path(record.cell_id)))
 
     def journal(self, cell: Cell) -> FileJournal:
         """Where the answers of an unfinished cell go."""
@@ -116,11 +119,26 @@ class Store:
         write_atomic(self.samples_path(cell_id), _parquet(samples))
 
     def samples(self, cell_id: str) -> pd.DataFrame | None:
-        """Per-sample table of a cell, columns as the fields of `Sample`; None where there is none."""
+        """Per-sample table of a cell, columns as the fields of `Sample`; None where there is none, after a warning for a
+        damaged one.
+        """  # noqa: D205 - one sentence
         import pandas as pd
+        from pyarrow import ArrowException
 
         path = self.samples_path(cell_id)
-        return pd.read_parquet(path) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return pd.read_parquet(path)
+        except (ArrowException, OSError) as e:
+            reason = str(e).splitlines()[0]
+            self._warn_once(path, f"{path} is damaged ({reason}); it is skipped, and the next run measures its cell again")
+            return None
+
+    def _warn_once(self, path: Path, line: str) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            self._warn(line)
 
     def add(self, record: Record) -> None:
         """Write a record and, unless the cell failed and will be tried again, forget its journal.
@@ -145,9 +163,18 @@ class Store:
         return self.folder / "samples" / f"{cell_id}.parquet"
 
 
-def is_done(record: Record | None) -> bool:
+def is_done(record: Record | None) -> TypeGuard[Record]:
     """Whether a cell needs no further attempt; a failed one does."""
     return record is not None and record.status != "failed"
+
+
+def _ends_well(table: Path) -> bool:
+    """Whether a Parquet file is there and has its end, which one that was cut off lacks; without reading it."""
+    if not table.exists() or table.stat().st_size < 2 * len(_MAGIC):
+        return False
+    with table.open("rb") as stream:
+        stream.seek(-len(_MAGIC), io.SEEK_END)
+        return stream.read() == _MAGIC
 
 
 def _parquet(samples: Sequence[Sample]) -> bytes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -35,6 +34,12 @@ class Strict(BaseModel):
 def reject(message: str, *at: Key) -> NoReturn:
     """Refuse a value from within a validator; `at` leads from the validated object to the culprit."""
     raise PydanticCustomError("rejected", "{text}", {"text": message, "at": at})
+
+
+def read_value(text: str, name: str) -> Any:
+    """Read one YAML value, None for an empty text; raises `UserError` that begins with `name`."""
+    node = _compose(text, name)
+    return None if node is None else _construct(node, name)
 
 
 def filled_list(value: Any) -> Any:
@@ -221,35 +226,3 @@ def _message(error: ErrorDetails) -> str:
     if error["type"] == "model_type":
         return f"{names}: expected `key: value` entries, not {error['input']!r}"
     return f"{names}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
-
-
-def locate(value: str, context: Mapping[str, Any] | None) -> Path:
-    """Absolute path of a file or folder that YAML names: from the YAML file's folder, else from the working folder.
-
-    `context` is that of a validation; its `folder` is the file's.
-    """
-    path = Path(value).expanduser()
-    beside = Path((context or {}).get("folder", "")) / path
-    return (beside if beside.exists() or not path.exists() else path).resolve()
-
-
-def read_options(settings: Iterable[str]) -> dict[str, Any]:
-    """Read the `key=value` options of a pruner on the command line, values as YAML; raises `UserError`."""
-    found = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--option {setting}: write key=value, e.g. --option layer=3")
-        value = _compose(text, f"--option {setting}")
-        found[key.strip()] = None if value is None else _construct(value, f"--option {setting}")
-    return found
-
-
-def read_text(path: Path) -> str:
-    """Read a file as UTF-8; raises `UserError` where that fails."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise UserError(f"cannot read {path}: {e.strerror}") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"cannot read {path}: it is not UTF-8 text") from e

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from vtpbench.harness.benchmarks import Benchmark, Profile
+from vtpbench.harness.files import read_text
 from vtpbench.harness.record import BudgetInfo
 from vtpbench.harness.specs import RANDOM, VANILLA, Attention, Budget, Dtype, ModelSpec, PrunerSpec
-from vtpbench.harness.strict_yaml import Document, Key, Strict, filled_list, read_text, reject
+from vtpbench.harness.strict_yaml import Document, Key, Strict, filled_list, reject
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 __all__ = ["Generation", "Matrix", "ModelSpec", "PrunerSpec", "Suite", "find_file", "load", "packaged_suites"]

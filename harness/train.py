@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +21,12 @@ from rich.console import Console
 from vtpbench.harness.answering import image_name
 from vtpbench.harness.device import open_device
 from vtpbench.harness.environment import versions
-from vtpbench.harness.files import write_atomic, writing
+from vtpbench.harness.files import prepare_file, read_text, write_atomic, writing
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.models.request import seeing
 from vtpbench.harness.phases import Phases
 from vtpbench.harness.pictures import Pictures, read_exclusion
-from vtpbench.harness.strict_yaml import Document, Strict, read_text
+from vtpbench.harness.strict_yaml import Document, Strict
 from vtpbench.pruners.base import Evidence, Grid
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.oc_vtp.checkpoint import Header, load, save
@@ -226,12 +225,7 @@ def _destination(out: Path | None, model: Path) -> Path:
         out = model / FILE if os.access(model, os.W_OK) else Path(FILE)
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: the name must end in .safetensors")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(out.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if out.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    prepare_file(out)
     return out
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vtpbench.pruners.errors import Infeasible
+from vtpbench.pruners.errors import share
 
 Kind = Literal[
     "hidden", "received", "cls", "keys", "projected", "row", "rows_mean", "text", "layer_keys", "embeddings", "rotary"
@@ -171,11 +171,9 @@ class TokenView:
         def split(x: Tensor) -> Tensor:
             return x.reshape(x.shape[0] * tiles, x.shape[1] // tiles, *x.shape[2:])
 
-        if self.cut.keep % tiles:
-            raise Infeasible(f"a budget of {self.cut.keep} cannot be shared equally by {tiles} tiles; use a multiple of {tiles}")
         return replace(
             self,
-            cut=Cut(self.cut.at, self.cut.keep // tiles),
+            cut=Cut(self.cut.at, share(self.cut.keep, tiles)),
             features=split(self.features),
             index=shifted(split(self.index), -first),
             grid=replace(self.grid, tiles=1),

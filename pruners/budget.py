@@ -66,6 +66,11 @@ def within(average: float, budget: float) -> bool:
     return abs(average - budget) <= max(1.0, 0.01 * budget)
 
 
+def met(average: float, expected: float, *, adaptive: bool) -> bool:
+    """Whether the tokens that entered a layer, on average, are those that were due; an adaptive pruner may keep fewer."""
+    return within(average, expected) or (adaptive and average < expected)
+
+
 def one_of(option: str, value: object, allowed: Collection[str]) -> None:
     """Raise `UserError` where an option has none of its values."""
     if value not in allowed:

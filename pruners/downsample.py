@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner
-from vtpbench.pruners.errors import Infeasible
+from vtpbench.pruners.errors import share
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class Downsample(Pruner):
     def target_grid(self, budget: int, grid: Grid, shape: ModelShape) -> tuple[int, int]:
         """Choose height and width, in tokens, of each tile of an image that would have `grid` at full size."""
         del shape
-        if budget < grid.tiles or budget % grid.tiles:
-            raise Infeasible(f"{grid.tiles} tiles cannot share a budget of {budget} equally; use a multiple of {grid.tiles}")
-        share = budget // grid.tiles
+        tokens = share(budget, grid.tiles)
 
         def merit(size: tuple[int, int]) -> tuple[bool, int, float, int]:
             height, width = size
@@ -47,4 +45,4 @@ class Downsample(Pruner):
             stretch = max(sides) / min(sides)
             return stretch <= 2.25, height * width, -stretch, -height
 
-        return max(((h, min(grid.width, share // h)) for h in range(1, min(grid.height, share) + 1)), key=merit)
+        return max(((h, min(grid.width, tokens // h)) for h in range(1, min(grid.height, tokens) + 1)), key=merit)

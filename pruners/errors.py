@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import ClassVar, Literal
 
 
 class UserError(Exception):
     """Something that the user can mend; the message names the fix, the command line prints it and exits with 2."""
 
 
-class Infeasible(UserError):
+class Impossible(UserError):
+    """What a pruner cannot do, by its nature; the cell is recorded with `status` and this reason. Raise one of those below."""
+
+    status: ClassVar[Literal["infeasible", "unsupported"]]
+
+
+class Infeasible(Impossible):
     """A pruner cannot reach a budget; the cell is recorded as `infeasible` with this reason, never approximated."""
 
+    status = "infeasible"
 
-class Unsupported(UserError):
+
+class Unsupported(Impossible):
     """A pruner cannot act on a model (no CLS token, no trained checkpoint ...); the cell is recorded as `unsupported`."""
+
+    status = "unsupported"
+
+
+def share(budget: int, tiles: int) -> int:
+    """Give each tile of an image its part of a budget; raises `Infeasible` where the parts would differ."""
+    if budget % tiles:
+        raise Infeasible(f"a budget of {budget} cannot be shared equally by {tiles} tiles; use a multiple of {tiles}")
+    return budget // tiles
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vtpbench.pruners.base import Evidence, Keep, ModelShape, Pruner, TokenView, rank, top
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, rank, top
+from vtpbench.pruners.errors import Infeasible, Unsupported, UserError, share
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,19 @@ class HiPrune(Pruner):
         middle = next((layer for layer in usable if layer >= start), shape.feature_layer)
         return frozenset({Evidence("received", middle), Evidence("received", shape.feature_layer)})
 
+    def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
+        """Cut before the language model; raises `Infeasible` where a tile's share cannot hold its anchors and buffers."""
+        if shape.tiles is not None:  # else it is known image by image what a tile gets
+            self.anchors(share(budget, shape.tiles))
+        return super().cuts(budget, n, shape)
+
+    def anchors(self, budget: int) -> int:
+        """Count the anchors of a tile; they and their neighbours must not exceed its budget, whatever the image."""
+        k = round(budget * self.alpha / 5)
+        if 5 * k > budget:  # the image's own count would cost a host sync
+            raise Infeasible(f"HiPrune: {k} anchors and their neighbours can exceed a budget of {budget}; lower alpha")
+        return k
+
     def score(self, view: TokenView) -> Tensor:
         """Put anchors and buffers above all others, which are ranked by deep attention."""
         return deep(view).masked_fill(self.marked(view), torch.inf)
@@ -77,9 +90,7 @@ class HiPrune(Pruner):
 
     def marked(self, view: TokenView) -> Tensor:
         """Mark anchors and buffers, `(images, n)` bool."""
-        k = round(view.cut.keep * self.alpha / 5)
-        if 5 * k > view.cut.keep:  # without the image's own count, which would cost a host sync and fail midway
-            raise Infeasible(f"HiPrune: {k} anchors and their neighbours can exceed a budget of {view.cut.keep}; lower alpha")
+        k = self.anchors(view.cut.keep)
         shallow = view.evidence[min(view.evidence, key=lambda evidence: evidence.layer)]
         width = view.grid.width
         anchor = rank(shallow)[:, :k, None]

@@ -51,18 +51,34 @@ class Entry:
 
     def load(self) -> type[Pruner]:
         """Import the class; a failing import names the distribution."""
-        from vtpbench.pruners.base import Pruner
-
         module, _, attribute = self.target.partition(":")
         try:
-            found = getattr(_import(module), attribute, None)
+            imported = _import(module)
+            found = getattr(imported, attribute, None)
         except UserError:
             raise
         except Exception as e:  # a stranger's module may fail in any way; the message must say whose it is
             raise UserError(f"pruner '{self.name}' of {self.distribution} cannot be imported: {type(e).__name__}: {e}") from e
-        if not (inspect.isclass(found) and issubclass(found, Pruner) and "__dataclass_fields__" in vars(found)):
-            raise UserError(f"pruner '{self.name}' of {self.distribution}: {self.target} is no dataclass derived from Pruner")
+        if reason := self._unfit(found, attribute, imported):
+            raise UserError(f"pruner '{self.name}' of {self.distribution}: {reason}")
+        assert isinstance(found, type)
         return found
+
+    @staticmethod
+    def _unfit(found: object, name: str, module: Any) -> str:
+        """Say why something that was imported is no pruner; empty where it is one."""
+        from vtpbench.pruners.base import Pruner
+
+        mine = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
+        if found is None:
+            return f"there is no class {name}; {did_you_mean(name, mine)}"
+        if not (inspect.isclass(found) and issubclass(found, Pruner)):
+            return f"{name} does not derive from vtpbench.pruners.base.Pruner"
+        if "__dataclass_fields__" not in vars(found):
+            return f"write @dataclass(frozen=True) above class {name}"
+        if all(getattr(found, part) is getattr(Pruner, part) for part in ("score", "select", "reduce", "apply", "cuts")):
+            return f"{name} chooses nothing; define score(self, view)"
+        return ""
 
     def code(self) -> str:
         """Hash of the source that decides the pruner's numbers.
@@ -93,6 +109,8 @@ def find(name: str) -> Entry:
     """Look a name up; `./file.py:Class` runs the code of that file."""
     if ".py:" in name:
         return Entry(name, name, f"file {name.partition(':')[0]}")
+    if name.endswith(".py"):
+        raise UserError(f"pruner '{name}' names a file; add its class: {name}:Class")
     known = entries()
     if name not in known:
         raise UserError(f"unknown pruner '{name}'; {did_you_mean(name, known)}")
@@ -145,7 +163,8 @@ def _import(module: str) -> Any:
         return importlib.import_module(module)
     path = Path(module)
     if not path.is_file():
-        raise UserError(f"no pruner file {path}")
+        near = [str(other) for other in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
+        raise UserError(f"no pruner file {path}; {did_you_mean(str(path), near)}")
     spec = importlib.util.spec_from_file_location(f"vtpbench_local_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

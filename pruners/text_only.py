@@ -12,7 +12,7 @@ from vtpbench.pruners.base import Cut, ModelShape, Pruner, TokenView
 
 @dataclass(frozen=True)
 class TextOnly(Pruner):
-    """Remove all vision tokens, whatever the budget: one row for all budgets, with 0 tokens observed.
+    """Remove all vision tokens, whatever the budget: the rows of all budgets answer alike, with 0 tokens observed.
 
     Source: baseline of the field.
     """

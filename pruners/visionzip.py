@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vtpbench.pruners.base import Evidence, Keep, ModelShape, Pruner, TokenView, rank, take
-from vtpbench.pruners.errors import Infeasible, Unsupported
+from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, rank, take
+from vtpbench.pruners.errors import Infeasible, Unsupported, share
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,12 @@ class VisionZip(Pruner):
         if layer not in shape.full_attention:
             raise Unsupported(f"VisionZip needs full attention in the feature layer {layer} of {shape.family}")
         return frozenset({Evidence("cls" if shape.has_cls else "received", layer), Evidence("keys", layer)})
+
+    def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
+        """Cut before the language model; raises `Infeasible` where a tile's share leaves no dominant token."""
+        if shape.tiles is not None:  # else it is known image by image what a tile gets
+            self.split(share(budget, shape.tiles))
+        return super().cuts(budget, n, shape)
 
     def split(self, budget: int) -> tuple[int, int]:
         """Share a tile's budget: tokens that stay as they are (CLS among them), tokens that are merged."""

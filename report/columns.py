@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isclose, sqrt
+from math import sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from vtpbench.harness.record import Record
+from vtpbench.harness.record import Record, agree
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.settings import groups, identity, is_vanilla, split
 from vtpbench.report.stats import REFERENCE
@@ -46,15 +46,13 @@ class Part:
 
 
 def part_tables(
-    parts: Iterable[Part], benchmarks: Sequence[str], pruners: Sequence[str], reference: str | None
+    parts: Iterable[Part], benchmarks: Sequence[str], pruners: Sequence[str], reference: str = REFERENCE
 ) -> tuple[Table, ...]:
-    """Make the tables of parts; with a `reference` (see `build`), intervals and tests, too."""
+    """Make the tables of parts, with intervals and tests; the arguments are those of `build`."""
     return tuple(
         replace(table, title=f"{table.title} · {part.title}", footer=(*part.facts, *table.footer))
         for part in parts
-        for table in build(
-            part.records, benchmarks, pruners, None if reference is None else part.samples, reference or REFERENCE
-        )
+        for table in build(part.records, benchmarks, pruners, part.samples, reference)
     )
 
 
@@ -158,7 +156,7 @@ class _Draft:
             except NoInterval as e:
                 return self.refuse(record, str(e), label, mark)
             own = [info.scale * value for value in part["score"].dropna()]
-            is_mean = len(own) > 1 and isclose(fmean(own), score, abs_tol=1e-9)
+            is_mean = len(own) > 1 and agree(fmean(own), score)
             stderr = stdev(own) / sqrt(len(own)) if is_mean else None
             outcome: dict[str, Any] = {"score": score, "stderr": stderr, "n": len(own), "metrics": {}}
             self.records.append(record.model_copy(update={**update, **outcome}))

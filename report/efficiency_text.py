@@ -20,7 +20,7 @@ from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread
 from vtpbench.report.efficiency_columns import amounts, columns, facts
 from vtpbench.report.efficiency_latex import latex
 from vtpbench.report.layout import clean, share
-from vtpbench.report.markdown import escape
+from vtpbench.report.markdown import escape, pipe_table
 from vtpbench.report.render import OTHERS
 
 NAMES = 2
@@ -43,11 +43,8 @@ def grid(table: EfficiencyTable) -> list[list[str]]:
 def _markdown(tables: Sequence[EfficiencyTable]) -> str:
     parts = []
     for table in tables:
-        lines = grid(table)
-        widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(lines[0]))]
-        rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-        text = [[escape(cell).rjust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-        parts += [f"## {escape(table.title)}", "", *(f"| {' | '.join(line)} |" for line in [text[0], rule, *text[1:]]), ""]
+        names, *rows = [[escape(cell) for cell in line] for line in grid(table)]
+        parts += [f"## {escape(table.title)}", "", *pipe_table(names, rows), ""]
         parts += [f"- {escape(note)}" for note in table.notes]
         parts += [*(f"- **{name}:** {escape(fact)}" for name, fact in facts(table)), ""]
     return "\n".join(parts)

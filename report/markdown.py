@@ -23,15 +23,29 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", clean(text))
 
 
+def pipe_table(names: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> list[str]:
+    """Lay out cells, escaped before, as lines of equal width.
+
+    `text_columns` from the left hold text, the others numbers; a row of one cell is a heading within the table.
+    """
+    n = len(names)
+    lines = [names, *([f"**{row[0]}**", *[""] * (n - 1)] if len(row) == 1 < n else row for row in rows)]
+    widths = [max(3, *map(cell_len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * width if i < text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return [f"| {' | '.join(_padded(line, widths, text_columns))} |" for line in [lines[0], rule, *lines[1:]]]
+
+
+def _padded(line: Sequence[str], widths: Sequence[int], text_columns: int) -> list[str]:
+    spaces = [" " * (width - cell_len(value)) for value, width in zip(line, widths, strict=True)]
+    return [v + s if i < text_columns else s + v for i, (v, s) in enumerate(zip(line, spaces, strict=True))]
+
+
 def _table(table: Table) -> str:
-    names = [escape(name) for name in header(table)]
-    lines: list[list[str]] = []
+    rows: list[list[str]] = []
     for block in table.blocks:
-        lines.append([f"**{escape(block.title)}**", *[""] * (len(names) - 1)])
-        lines.extend([_place(place) for place in places(row)] for row in block.rows)
-    widths = [max(3, *(cell_len(line[i]) for line in [names, *lines])) for i in range(len(names))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    text = [f"## {escape(table.title)}", "", *(_line(line, widths) for line in [names, rule, *lines]), ""]
+        rows.append([escape(block.title)])
+        rows += ([_place(place) for place in places(row)] for row in block.rows)
+    text = [f"## {escape(table.title)}", "", *pipe_table([*map(escape, header(table))], rows), ""]
     if table.notes:
         text += [*(f"{marks((i,))} {escape(note)}  " for i, note in enumerate(table.notes, 1)), ""]
     return "\n".join([*text, *(f"- **{escape(name)}:** {escape(fact)}" for name, fact in table.footer), ""])
@@ -40,8 +54,3 @@ def _table(table: Table) -> str:
 def _place(place: Place) -> str:
     below = f"<br>{escape(place.below)}" if place.below else ""
     return f"{escape(place.text)}{marks(place.notes)}{below}"
-
-
-def _line(values: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [" " * (width - cell_len(value)) for value, width in zip(values, widths, strict=True)]
-    return f"| {values[0]}{padded[0]} | " + " | ".join(p + v for v, p in zip(values[1:], padded[1:], strict=True)) + " |"

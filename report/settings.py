@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from vtpbench.harness.record import CODE, BenchmarkInfo, Record
+from vtpbench.harness.record import CODE, BenchmarkInfo, Record, agree
 from vtpbench.pruners.errors import UserError
 
 Key = TypeVar("Key")
@@ -80,9 +80,9 @@ def unique(records: Iterable[Record]) -> list[Record]:
     chosen: dict[tuple[str, str], Record] = {}
     for record in sorted(records, key=newest):
         known = chosen.get((record.suite, record.cell_id))
-        if known is not None and known.score is not None and record.score is not None and known.score != record.score:
+        if known is not None and known.score is not None and record.score is not None and not agree(known.score, record.score):
             raise UserError(
-                f"cell {record.cell_id} of suite '{record.suite}' has two results, {known.score:g} and {record.score:g}; "
+                f"cell {record.cell_id} of suite '{record.suite}' has two results, {known.score:.10g} and {record.score:.10g}; "
                 "report on the folders one by one, or remove one of the two record files"
             )
         if known is None or known.status != "ok" or record.status == "ok":

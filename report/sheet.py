@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.report.markdown import escape
+from vtpbench.report.markdown import escape, pipe_table
 
 Value = str | float | int | None
 
@@ -64,20 +62,6 @@ def render_sheet(sheet: Sheet, format_name: str) -> str:
 
 
 def _markdown(grid: Grid) -> str:
-    names = [escape(name) for name in grid.columns]
-    lines = [_cells(line, len(names)) for line in grid.lines]
-    widths = [max(3, *(cell_len(line[i]) for line in [names, *lines])) for i in range(len(names))]
-    text = grid.text_columns
-    rule = ["-" * width if i < text else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    shown = [f"| {' | '.join(_padded(line, widths, text))} |" for line in [names, rule, *lines]]
+    names, *lines = [[escape(text) for text in line] for line in (grid.columns, *grid.lines)]
     facts = [f"- **{escape(name)}:** {escape(fact)}" for name, fact in grid.facts]
-    return "\n".join([f"## {escape(grid.title)}", "", *shown, "", *facts, ""])
-
-
-def _cells(line: Sequence[str], n: int) -> list[str]:
-    return [f"**{escape(line[0])}**", *[""] * (n - 1)] if len(line) == 1 < n else [escape(text) for text in line]
-
-
-def _padded(line: Sequence[str], widths: Sequence[int], text_columns: int) -> list[str]:
-    spaces = [" " * (width - cell_len(value)) for value, width in zip(line, widths, strict=True)]
-    return [v + s if i < text_columns else s + v for i, (v, s) in enumerate(zip(line, spaces, strict=True))]
+    return "\n".join([f"## {escape(grid.title)}", "", *pipe_table(names, lines, grid.text_columns), "", *facts, ""])

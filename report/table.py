@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal
 
-from vtpbench.harness.record import Record
+from vtpbench.harness.record import Record, agree
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.footer import footer
 from vtpbench.report.names import block_title, row_labels
@@ -185,7 +185,7 @@ def _entry(records: Sequence[Record], vanilla: float | None, notes: _Notes) -> E
         return Entry(worst, vanilla=vanilla, notes=tuple(sorted(set(numbers))), records=tuple(records))
     score = fmean(scores)
     if relative(score, vanilla) is None:
-        why = "vanilla scores 0" if vanilla == 0 else "no vanilla record of this benchmark in the same setting"
+        why = "vanilla scores 0" if vanilla == 0 else "no vanilla score of this benchmark in the same setting"
         numbers.append(notes.number(f"no relative accuracy: {why}"))
     spread = stdev(scores) if len(scores) > 1 else None
     return Entry("ok", score, spread, vanilla, relative(score, vanilla), tuple(sorted(set(numbers))), tuple(records))
@@ -220,8 +220,8 @@ def _vanilla_scores(records: Iterable[Record]) -> dict[str, float]:
     for column, same in groups(measured, lambda r: r.benchmark.label).items():
         versions = groups(same, lambda r: identity(r.pruner, without="label")).values()
         means = [fmean(r.score for r in version if r.score is not None) for version in versions]
-        if max(means) - min(means) > 1e-9:
-            cells = ", ".join(f"{version[0].cell_id} ({mean:g})" for version, mean in zip(versions, means, strict=True))
+        if not agree(min(means), max(means)):
+            cells = ", ".join(f"{version[0].cell_id} ({mean:.10g})" for version, mean in zip(versions, means, strict=True))
             raise UserError(f"vanilla results on '{column}' disagree: cells {cells}; remove the record that is out of date")
         found[column] = means[0]
     return found

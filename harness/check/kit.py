@@ -13,7 +13,7 @@ import torch
 from vtpbench.harness.check.properties import PROPERTIES, Property, Status, Verdict
 from vtpbench.harness.check.subject import Builder, Subject
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError, did_you_mean
+from vtpbench.pruners.errors import Impossible, UserError, did_you_mean
 from vtpbench.pruners.registry import build, find
 
 
@@ -84,10 +84,8 @@ def _one_thread() -> Iterator[None]:
 def _judge(prop: Property, family: str, subject: Subject) -> Result:
     try:
         verdict = prop.test(subject)
-    except Infeasible as e:
-        verdict = Verdict("infeasible", str(e))
-    except Unsupported as e:
-        verdict = Verdict("unsupported", str(e))
+    except Impossible as e:
+        verdict = Verdict(e.status, str(e))
     except Exception as e:  # a stranger's pruner may fail in any way; each failure is a line of the report
         verdict = Verdict("fail", f"{type(e).__name__}: {e}")
     return Result(family, prop.name, verdict.status, verdict.reason)

@@ -18,7 +18,7 @@ from vtpbench.harness.check.masking import masked_logits
 from vtpbench.harness.check.subject import ALL, HALF, QUARTER, TOLERANCE, Run, Subject, budget_of, difference, with_apply
 from vtpbench.harness.models.batch import ImageTokens
 from vtpbench.pruners.base import Keep, TokenView
-from vtpbench.pruners.budget import within
+from vtpbench.pruners.budget import met
 from vtpbench.pruners.errors import Infeasible
 
 Status = Literal["pass", "fail", "n/a", "infeasible", "unsupported"]
@@ -174,8 +174,7 @@ def average_is_budget(subject: Subject) -> Verdict:
             budget, counts = budget_of(share, image.original), run.per_layer(key)
             observed = sum(counts) / max(1, len(counts))
             expected = run.pruner.expected_average(budget, image.original, shape)
-            met = observed <= expected or within(observed, expected) if run.pruner.adaptive else within(observed, expected)
-            if not met:
+            if not met(observed, expected, adaptive=run.pruner.adaptive):
                 return Verdict("fail", f"{observed:.4g} tokens on average, {expected:.4g} of {image.original} were asked for")
     return PASS
 

@@ -11,10 +11,11 @@ from typing import Any, get_args
 
 import torch
 
+from vtpbench.harness.blame import blaming
 from vtpbench.harness.device import open_device
 from vtpbench.harness.efficiency.profile import Progress, Protocol, profile, require_searchable
 from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord
-from vtpbench.harness.efficiency.rows import Contestant, blame
+from vtpbench.harness.efficiency.rows import Contestant
 from vtpbench.harness.efficiency.timers import start_timer
 from vtpbench.harness.files import prepare, write_atomic
 from vtpbench.harness.models.dummy import describe_dummy, filler, open_dummy
@@ -22,14 +23,12 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.options import NEUTRAL, default_dtype, model_path, read_option, validate_option
 from vtpbench.harness.record import DUMMY, BudgetInfo, PrunerInfo
-from vtpbench.harness.specs import RANDOM, VANILLA, Budget, Dtype, ModelSpec, PrunerSpec, describe_pruner
+from vtpbench.harness.specs import DUMMY_PREFIX, Budget, Dtype, ModelSpec, PrunerSpec, automatic, describe_pruner
 from vtpbench.harness.suite import load
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.pruners.registry import build
 
-PREFIX = f"{DUMMY}:"
-"""Before the name of a configuration: a model of that shape with random weights."""
 TEXT_TOKENS = 32
 """Of a dummy's prompt, as in Table 4 of the OC-VTP paper."""
 
@@ -79,8 +78,8 @@ def profile_order(order: Order, progress: Progress) -> list[Path]:
 def describe(spec: ModelSpec, dtype: str, attention: str) -> Described:
     """Say what a model is: a checkpoint, or behind `dummy:` a configuration that random weights are drawn for."""
     options: dict[str, Any] = {"dtype": dtype, "attention": attention, "preprocessing": spec.preprocessing}
-    if spec.path.startswith(PREFIX):
-        described = describe_dummy(spec.path.removeprefix(PREFIX), **options)
+    if spec.dummy is not None:
+        described = describe_dummy(spec.dummy, **options)
     else:
         described = describe_model(spec.label, spec.location, revision=spec.revision, prompt=spec.prompt, **options)
     info = described.info.model_copy(update={"id": spec.path, "label": spec.label})
@@ -127,8 +126,8 @@ def _budgets(order: Order) -> list[BudgetInfo]:
 
 def _label(model: str) -> str:
     """Name a model as the last part of its path."""
-    if model.startswith(PREFIX):
-        return Path(model.removeprefix(PREFIX)).name.removesuffix(".json") or model
+    if model.startswith(DUMMY_PREFIX):
+        return Path(model.removeprefix(DUMMY_PREFIX)).name.removesuffix(".json") or model
     return Path(model).absolute().name
 
 
@@ -144,7 +143,7 @@ def contestants(
     `fingerprint` hashes the files beside a pruner's options. Raises `UserError` for rows that the table could not tell apart,
     and where a file is not there.
     """
-    vanilla, floor = (next((spec for spec, _ in asked if spec.name == default.name), default) for default in (VANILLA, RANDOM))
+    vanilla, floor = automatic(spec for spec, _ in asked)
     known = {budget for spec, budget in asked if spec.name == floor.name}
     floors = [(floor, budget) for budget in dict.fromkeys(budget for _, budget in asked) if budget not in known]
     pruned = [(spec, budget) for spec, budget in asked if spec.name != vanilla.name]
@@ -154,14 +153,9 @@ def contestants(
 
 
 def _contestant(spec: PrunerSpec, budget: BudgetInfo, fingerprint: Callable[[Pruner], str]) -> Contestant:
-    pruner = build(spec.name, spec.placed)
-    try:
-        files = fingerprint(pruner)
-    except UserError:
-        raise
-    except Exception as e:  # a stranger's pruner may fail in any way
-        raise UserError(blame(spec.name, e)) from e
-    return Contestant(describe_pruner(spec, pruner, files), pruner, budget)
+    with blaming(spec.name):
+        pruner = build(spec.name, spec.placed)
+        return Contestant(describe_pruner(spec, pruner, fingerprint(pruner)), pruner, budget)
 
 
 def _refuse_namesakes(rows: Sequence[Contestant]) -> None:

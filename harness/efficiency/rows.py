@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from vtpbench.harness.blame import blame
 from vtpbench.harness.device import is_out_of_memory, refuse_lost
 from vtpbench.harness.efficiency.record import STAGES, Measured
 from vtpbench.harness.efficiency.stages import Prompts, Seen, Subject
 from vtpbench.harness.record import BudgetInfo, PrunerInfo
 from vtpbench.pruners.base import Pruner
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.pruners.errors import Impossible, UserError
 
 T = TypeVar("T")
 
@@ -54,10 +55,8 @@ class Row:
         info, batch = self.contestant.info, len(prompts.images)
         try:
             work(self, prompts)
-        except Infeasible as e:
-            self._drop("infeasible", str(e))
-        except Unsupported as e:
-            self._drop("unsupported", str(e))
+        except Impossible as e:
+            self._drop(e.status, str(e))
         except Exception as e:  # as in a run: a stranger's pruner may fail in any way
             if is_out_of_memory(e):
                 mend = "use --batch max, or a smaller one" if batch > 1 else "use a smaller model or number format"
@@ -69,12 +68,6 @@ class Row:
 
     def _drop(self, status: Literal["infeasible", "unsupported", "failed"], reason: str) -> None:
         self.dropped = Measured(pruner=self.contestant.info, budget=self.contestant.budget, status=status, reason=reason)
-
-
-def blame(name: str, error: Exception) -> str:
-    """Say in one line that a pruner broke, and how to find out why."""
-    what = " ".join(str(error).split())
-    return f"pruner '{name}' broke with {type(error).__name__}: {what}; look into it with: vtpbench check {name}"
 
 
 def turn(rows: Sequence[T], repeat: int) -> list[T]:

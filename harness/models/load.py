@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +64,11 @@ def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise UserError(f"model '{label}': no checkpoint folder {path}")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     from vtpbench.harness import hub
 
+    transport = import_module("huggingface_hub.errors").HTTPError  # of the HTTP library that the installed version uses
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
     offline = hub.offline_reason()
 
@@ -77,12 +79,17 @@ def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
         folder = fetch(wanted)
         return folder if any(folder.glob("*.safetensors")) else fetch([*wanted, "pytorch_model*.bin"])
     except LocalEntryNotFoundError as e:
+        why = offline or _first_line(e.__cause__ or e)
         raise UserError(
             f"model '{label}': {path} is neither a folder nor in the Hugging Face cache, and the hub is out of reach "
-            f"({offline}); run `hf download {path}` on a machine with network and copy the cache, or give a folder"
+            f"({why}); run `hf download {path}` on a machine with network and copy the cache, or give a folder"
         ) from e
-    except (HfHubHTTPError, HFValidationError) as e:
-        raise UserError(f"model '{label}': {path} cannot be fetched from the hub: {e}") from e
+    except (transport, HFValidationError) as e:  # refused, too: `HfHubHTTPError` is one
+        raise UserError(f"model '{label}': {path} cannot be fetched from the hub: {str(e) or type(e).__name__}") from e
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def describe_model(
@@ -155,6 +162,11 @@ def _model_type(folder: Path, label: str) -> str:
     return str(found)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Files that hold a checkpoint's weights: safetensors, or else pickles."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
 def _weights(folder: Path, label: str) -> str:
     """Hash of the model's own files, wherever they lie; for a hub snapshot its revision, which names the same bytes.
 
@@ -162,7 +174,7 @@ def _weights(folder: Path, label: str) -> str:
     """
     if folder.parent.name == "snapshots":
         return folder.name
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    files = weight_files(folder)
     if not files:
         raise UserError(f"model '{label}': {folder} holds no weights, neither model*.safetensors nor pytorch_model*.bin")
     small = [file for pattern in ("*.json", "*.jinja", "*.model", "*.txt") for file in folder.glob(pattern)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from vtpbench.harness.models.family import IMAGE_MARKER
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
+from vtpbench.harness.models.load import find_checkpoint, weight_files
 from vtpbench.harness.models.pretrained import load_pretrained
 from vtpbench.pruners.errors import Unsupported, UserError
 
@@ -45,15 +46,8 @@ def model_type(config: dict[str, Any]) -> str:
     return "original_llava_next" if config.get("image_aspect_ratio") == "anyres" else "original_llava"
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Files that hold a checkpoint's weights: safetensors, or else pickles."""
-    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-
-
 def tower_folder(folder: Path) -> Path:
     """Folder of the vision tower that a checkpoint names: a folder (from the checkpoint's, too) or a hub id."""
-    from vtpbench.harness.models.load import find_checkpoint
-
     name = str(read_json(folder)["mm_vision_tower"])
     return folder / name if (folder / name).is_dir() else find_checkpoint(name, None, f"vision tower of {folder.name}")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Pruner
-from vtpbench.pruners.errors import Infeasible
+from vtpbench.pruners.errors import share
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Request:
 
         Raises `Infeasible` where the tiles cannot share the budget equally.
         """
-        tokens, tiles, cuts = self.budget(n), grid.tiles, self._inside(n, grid, shape)
-        if cuts and tokens is not None and tokens % tiles:
-            raise Infeasible(f"a budget of {tokens} cannot be shared equally by {tiles} tiles; use a multiple of {tiles}")
+        tokens, cuts = self.budget(n), self._inside(n, grid, shape)
+        if cuts and tokens is not None:
+            share(tokens, grid.tiles)
         return cuts
 
     def _inside(self, n: int, grid: Grid, shape: ModelShape) -> tuple[Cut, ...]:

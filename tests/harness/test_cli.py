@@ -88,6 +88,44 @@ def test_a_mistake_is_one_line_and_exit_code_2(suite: Path, command: str, argume
     assert not (suite.parent / "results").exists()
 
 
+BROKEN = """\
+from dataclasses import dataclass
+from vtpbench.pruners.base import Pruner
+
+@dataclass(frozen=True)
+class Broken(Pruner):
+    def cuts(self, budget, n, shape):
+        return {}["no such"]
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("pruner", "message"),
+    [
+        ("hiprune: {object_layer: 99}", "object_layer 99 is no layer with full attention"),
+        ("'broken.py:Broken': {}", "pruner 'broken.py:Broken' broke with KeyError: 'no such'; look into it with: vtpbench check"),
+    ],
+)
+def test_what_a_pruner_says_of_the_model_is_told_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, pruner: str, message: str
+):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    result = call(command, "demo", "--set", f"matrix={{pruners: [{{{pruner}}}], budgets: [16], benchmarks: [demo-exist]}}")
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_data_of_a_suite_that_needs_none(form: list[str]):
+    result = call("data", "efficiency", *form)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == ("[]" if form else "everything is here")
+
+
 def test_missing_data_are_named_before_a_model_is_looked_at(suite: Path):
     (suite.parent / "tasks" / "data.parquet").unlink()
     result = call("run", suite)
@@ -175,7 +213,7 @@ def test_report_names_a_damaged_record_and_goes_on(results: Path):
     ("arguments", "message"),
     [
         (["nowhere"], "no suite file nowhere"),
-        (["empty"], "no records in empty; measure something first"),
+        (["empty"], "no records in empty; name a folder of results, or measure something first: vtpbench run demo"),
         (["results", "--format", "htm"], "unknown format 'htm'; did you mean 'html'?"),
         (["results", "--out", "results/toy/records"], "cannot write results/toy/records: Is a directory"),
     ],

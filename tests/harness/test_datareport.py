@@ -12,6 +12,7 @@ import huggingface_hub.constants
 import pytest
 
 from vtpbench.harness import datareport, hub
+from vtpbench.harness.models import load as load_checkpoint
 from vtpbench.harness.suite import Suite, load
 from vtpbench.pruners.errors import UserError
 
@@ -111,6 +112,58 @@ def test_local_data_and_checkpoints_are_found_where_the_suite_names_them(cache: 
     assert gone.state == "missing"
     assert "gone.parquet, which does not exist" in gone.place
     assert datareport.advice([gone]) == ["1 missing: put the files where the suite names them"]
+
+
+TOWER = "openai/clip-vit-large-patch14-336"
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_the_vision_tower_of_an_original_checkpoint_is_listed_once_the_checkpoint_is_here(
+    cache: Path, tmp_path: Path, shipped: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.parquet").touch()
+    suite = make_suite(tmp_path, "[{pope: {overrides: {dataset_path: ./data}}}]")
+    assert len(datareport.examine(suite)) == 2, "the checkpoint is not here, so nobody knows what it names"
+    snapshot = put_model(cache, "model.safetensors")
+    (snapshot / "config.json").write_text(json.dumps({"mm_vision_tower": "tower" if shipped else TOWER}))
+    if shipped:
+        (snapshot / "tower").mkdir()
+        assert datareport.advice(datareport.examine(suite)) == ["everything is here"]
+        return
+    _, own, tower = datareport.examine(suite)
+    assert (own.state, tower.state, tower.name, tower.used_by) == ("cached", "missing", TOWER, "llava-1.5-7b-hf (vision tower)")
+    assert f"  hf download {TOWER}" in datareport.advice([own, tower])
+    with pytest.raises(UserError, match=f"{TOWER} is neither a folder nor in the Hugging Face cache"):
+        datareport.fetch(suite)
+
+
+def test_the_vision_tower_is_fetched_with_the_checkpoint_that_names_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bring(path: str, revision: str | None, label: str) -> Path:
+        snapshot = put_model(cache, "model.safetensors") if path == MODEL else tmp_path
+        (snapshot / "config.json").write_text(json.dumps({"mm_vision_tower": TOWER}))
+        return snapshot
+
+    put_dataset(cache, "lmms-lab-encoder___mme", "default")
+    monkeypatch.setattr(hub, "offline_reason", lambda: "no network here")
+    monkeypatch.setattr(load_checkpoint, "find_checkpoint", bring)
+    said: list[str] = []
+    datareport.fetch(make_suite(tmp_path, "[mme]"), said.append)
+    assert said == [f"fetching the model {MODEL}", f"fetching the model {TOWER}"]
+
+
+def test_models_of_random_weights_need_nothing(cache: Path) -> None:
+    suite = load("efficiency")
+    assert suite.models[0].dummy == "llava-1.5-7b"
+    assert datareport.examine(suite) == []
+    datareport.fetch(suite)
+
+
+def test_what_cannot_be_a_hub_id_is_a_line(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="model 'org/a--b' is neither a checkpoint folder nor a hub id such as"):
+        datareport.examine(make_suite(tmp_path, "[gqa]", "org/a--b"))
 
 
 def test_rows_fit_a_table(cache: Path, tmp_path: Path) -> None:

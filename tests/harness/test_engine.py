@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ import torch
 from rich.console import Console
 
 from vtpbench.harness.album import Album
+from vtpbench.harness.answering import Answerer
 from vtpbench.harness.cell import Answer
 from vtpbench.harness.engine import Engine, Plugin, open_engine
 from vtpbench.harness.job import Choices, Job, execute, make_job
@@ -16,9 +18,16 @@ from vtpbench.harness.journal import FileJournal
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.progress import Progress
 from vtpbench.harness.record import BudgetInfo
+from vtpbench.harness.scoring import Evaluated
+from vtpbench.harness.scoring import outcome as scored
+from vtpbench.harness.sources import gather
 from vtpbench.pruners.errors import Infeasible, UserError
+from vtpbench.pruners.registry import build as build_pruner
+from vtpbench.report.render import render
+from vtpbench.report.table import build
 
 LIMIT = 20
+VANILLA = build_pruner("vanilla", {})
 
 
 class Memory:
@@ -184,20 +193,49 @@ def test_samples_carry_what_a_paired_test_needs(job, engine) -> None:
     assert {s.tokens for s in b.samples} == {6.0}
 
 
-def test_a_cell_that_misses_its_budget_fails(job, engine, tmp_path) -> None:
-    file = tmp_path / "dishonest.py"
-    file.write_text(
-        "from dataclasses import dataclass\n"
-        "from vtpbench.pruners.base import Cut, Pruner\n\n"
-        "@dataclass(frozen=True)\nclass Half(Pruner):\n"
-        "    def cuts(self, budget, n, shape):\n        return (Cut(0, budget // 2),)\n\n"
-        "    def score(self, view):\n        return view.features.norm(dim=-1)\n"
-    )
-    cell = cell_of(job, "random")
-    pruner = cell.pruner.model_copy(update={"name": f"{file}:Half", "options": {}})
+DISHONEST = """
+from dataclasses import dataclass
+from vtpbench.pruners.base import Cut, Pruner
+
+@dataclass(frozen=True)
+class Half(Pruner):
+    def cuts(self, budget, n, shape):
+        return (Cut(0, budget // 2),)
+
+    def score(self, view):
+        return view.features.norm(dim=-1)
+"""
+
+
+def test_a_cell_that_misses_its_budget_fails_and_has_no_score(job, engine, tmp_path) -> None:
+    (tmp_path / "dishonest.py").write_text(DISHONEST)
+    cell = cell_of(job, "random", "demo-open")
+    pruner = cell.pruner.model_copy(update={"name": f"{tmp_path}/dishonest.py:Half", "options": {}})
     outcome, _ = run(engine, job, replace(cell, pruner=pruner))
     assert outcome.status == "failed"
     assert "3.00 vision tokens entered a layer on average, 6.00 were due" in str(outcome.reason)
+    assert (outcome.score, outcome.stderr) == (None, None)
+    assert outcome.observed.tokens == 3.0
+
+
+def test_a_cell_that_misses_its_budget_is_failed_in_the_table(tiny_checkpoint, tmp_path) -> None:
+    (tmp_path / "dishonest.py").write_text(DISHONEST)
+    models = f"models=[{{label: tiny, path: {tiny_checkpoint}, dtype: float32}}]"
+    matrix = f"matrix={{pruners: [random, {tmp_path}/dishonest.py:Half], budgets: [6], benchmarks: [demo-exist]}}"
+    made = make_job("demo", Choices(tmp_path / "results", (), [models, matrix], 4, 4), print)
+    assert execute(made, "cpu", Progress(Console(quiet=True))).exit_code == 1
+    records = gather([str(tmp_path / "results")], tmp_path, print).records
+    text = render(build(records), "markdown")
+    assert re.search(r"\| Half +\| +- \| +failed² \| +- \| +0 of 1 \|", text), text
+    assert "² failed: sample 1: 3.00 vision tokens" in text
+
+
+@pytest.mark.parametrize("value", [float("nan"), None])
+def test_a_metric_without_a_number_is_named(job, engine, value) -> None:
+    cell = cell_of(job, "vanilla", "demo-open")
+    evaluated = Evaluated({f"{cell.benchmark.metric},none": value}, [], Answerer(engine.family, VANILLA, lambda n: n, 1), {})
+    with pytest.raises(UserError, match=f"task {cell.benchmark.task} gives {cell.benchmark.metric} = {value}, no finite number"):
+        scored(cell, VANILLA, engine.family.shape, evaluated)
 
 
 def test_lmms_eval_finds_the_model_by_its_own_command(job, tiny_checkpoint, tmp_path) -> None:

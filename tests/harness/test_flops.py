@@ -146,7 +146,7 @@ def test_a_tower_that_tokens_leave_takes_less(tiny) -> None:
     assert count(dimensions(family), work).vision == pytest.approx(vision, rel=0.001)
     assert vision < 0.7 * count(dimensions(family), replace(work, tower=None)).vision
     cost = measure(family, method, 6, picture, "Why?")
-    layers = ((8, 8, 4), (6, 6, 3), (5, 4, 3))  # even and odd rows of each, how many merge; keys of 8 are compared, features of 32 merged
+    layers = ((8, 8, 4), (6, 6, 3), (5, 4, 3))  # even and odd rows, how many merge; keys of 8, features of 32
     assert cost.evidence == sum(2 * even * odd * 8 + 2 * even * merging * 32 for even, odd, merging in layers)
     assert (cost.choice, cost.decoder) == (0, 0)
 

@@ -9,10 +9,11 @@ from zipfile import ZipFile
 
 import pytest
 
+from vtpbench.harness import pruner_table
 from vtpbench.harness.new_pruner import new_pruner
 from vtpbench.harness.pruner_table import Row, list_pruners
 from vtpbench.pruners.errors import UserError
-from vtpbench.pruners.registry import BUILT_IN
+from vtpbench.pruners.registry import BUILT_IN, Entry
 
 PLUGIN = Path(__file__).parents[1] / "plugin_package"
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
@@ -87,3 +88,34 @@ def test_list_says_where_each_acts_and_what_it_needs():
     assert rows["vanilla"].acts_at == "nowhere"
     assert "no trained checkpoint" in rows["oc-vtp"].needs
     assert all(row.source for row in rows.values())
+
+
+BROKEN = """\
+from dataclasses import dataclass
+from vtpbench.pruners.base import Pruner
+
+@dataclass(frozen=True)
+class Broken(Pruner):
+    source = "nobody"
+    def cuts(self, budget, n, shape):
+        return {}["no such"]
+
+@dataclass(frozen=True)
+class Asking(Pruner):
+    source = "nobody"
+    weights: str
+
+    def score(self, view):
+        return view.features[..., 0]
+"""
+
+
+def test_one_that_breaks_is_a_row_and_the_others_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "own.py").write_text(BROKEN)
+    names = [f"{tmp_path}/own.py:Broken", f"{tmp_path}/own.py:Asking"]
+    strangers = {name: Entry(name, name, "theirs") for name in names}
+    monkeypatch.setattr(pruner_table, "entries", lambda: {**strangers, "random": Entry("random", BUILT_IN["random"], "vtpbench")})
+    rows = {row.name.rpartition(":")[2]: (row.acts_at, row.needs) for row in list_pruners()}
+    broken = f"pruner '{names[0]}' broke with KeyError: 'no such'; look into it with: vtpbench check {names[0]}"
+    assert rows.pop("Broken") == ("broken", broken)
+    assert rows == {"Asking": ("depends on its options", "options"), "random": ("before the LLM", "")}

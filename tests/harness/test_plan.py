@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 from vtpbench.harness.cell import Cell, tokens_for
 from vtpbench.harness.plan import build_pruner, estimator, narrow, plan, render_plan
 from vtpbench.harness.record import BatchInfo, BudgetInfo, DrawInfo, Environment, ModelInfo, Record, Timing
-from vtpbench.harness.schedules import obstacles, schedules
+from vtpbench.harness.schedules import Forecast, foresee
 from vtpbench.harness.suite import ModelSpec, Suite, load
 from vtpbench.pruners.base import ModelShape
 from vtpbench.pruners.errors import UserError
@@ -85,6 +85,10 @@ def describe(spec: ModelSpec, vision_tokens: int | None = 64) -> ModelInfo:
 
 def cells_of(folder: Path, text: str = SUITE, *overrides: str, versions: Mapping[str, str] = VERSIONS) -> tuple[Cell, ...]:
     return plan(suite(folder, text, *overrides), describe, versions)
+
+
+def forecasts(cells: Iterable[Cell], shape: ModelShape) -> dict[str, Forecast]:
+    return {cell.id: foresee(cell, shape) for cell in cells}
 
 
 def record(cell: Cell, wall_s: float) -> Record:
@@ -255,15 +259,90 @@ def test_random_comes_by_itself_only_where_no_matrix_names_it_for_the_model(fold
         assert list(seeds.values()) == [[0]] * 7
 
 
+def test_the_label_of_vanilla_holds_in_matrices_that_do_not_name_it(folder: Path) -> None:
+    common = "benchmarks: [{label: one, task: one, folder: tasks, metric: hits}]"
+    named = f"  - {{pruners: [random, {{label: Full, name: vanilla}}], budgets: [8], {common}}}\n"
+    other = f"  - {{pruners: [grid], budgets: [8], {common}}}\n"
+    for matrices in (named + other, other + named):
+        cells = cells_of(folder, "models: [{label: m, path: org/m}]\nmatrix:\n" + matrices)
+        assert sorted(cell.pruner.label for cell in cells) == ["Full", "grid", "random"]
+    twice = named + named.replace("Full", "All")
+    with pytest.raises(UserError, match="are the same measurement under two names"):
+        cells_of(folder, "models: [{label: m, path: org/m}]\nmatrix:\n" + twice)
+
+
+TILED = replace(SHAPE, vision_layers=4, full_attention=(0, 1, 2, 3), has_cls=True, tiles=5)
+
+
+@pytest.mark.parametrize("pruner", ["grid", "pool", "hiprune", "visionzip", "downsample", "tome", "tome: {stage: post}"])
+def test_a_budget_that_tiles_cannot_share_is_an_obstacle(pruner: str, folder: Path) -> None:
+    text = SUITE.replace("[random]", f"[{pruner if ':' not in pruner else '{' + pruner + '}'}]").replace("[8, 25%]", "[40, 41]")
+    cells = plan(suite(folder, text), lambda spec: describe(spec, 80), VERSIONS)
+    found = {cell.budget.label: foresee(cell, TILED).obstacle for cell in cells if cell.pruner.name not in ("vanilla", "random")}
+    assert found == {"40": "", "41": "infeasible: a budget of 41 cannot be shared equally by 5 tiles; use a multiple of 5"}
+
+
+@pytest.mark.parametrize(
+    ("pruner", "budgets", "feasible"),
+    [
+        ("visionzip: {contextual: 40}", (32, 40, 41), (41,)),
+        ("hiprune: {alpha: 1}", (8, 10), (10,)),
+        ("hiprune: {alpha: 0.1}", (8, 10), (8, 10)),
+    ],
+)
+def test_what_options_need_of_a_budget_is_known_beforehand(
+    pruner: str, budgets: tuple[int, ...], feasible: tuple[int, ...], folder: Path
+) -> None:
+    cells = cells_of(folder, SUITE.replace("[random]", f"[{{{pruner}}}]").replace("[8, 25%]", str(list(budgets))))
+    asked = [cell for cell in cells if cell.pruner.name not in ("vanilla", "random")]
+    found = {cell.budget.tokens: foresee(cell, replace(TILED, tiles=1)).obstacle for cell in asked}
+    assert tuple(budget for budget, obstacle in found.items() if not obstacle) == feasible
+    assert all(obstacle.startswith("infeasible: ") for obstacle in found.values() if obstacle)
+
+
+@pytest.mark.parametrize("method", ["needs(self, shape)", "cuts(self, budget, n, shape)", "fingerprint(self, shape)"])
+def test_a_pruner_that_breaks_is_named_in_a_line(method: str, folder: Path) -> None:
+    imports = "from dataclasses import dataclass\nfrom vtpbench.pruners.base import Pruner\n\n"
+    broken = f"@dataclass(frozen=True)\nclass Broken(Pruner):\n    score = None\n    def {method}:\n        return {{}}['no\\nsuch']\n"
+    (folder / "broken.py").write_text(imports + broken)
+    chosen = suite(folder, SUITE.replace("[random]", f"['{folder}/broken.py:Broken']"))
+    message = r"pruner '.*broken\.py:Broken' broke with KeyError: .*; look into it with: vtpbench check .*broken\.py:Broken$"
+    with pytest.raises(UserError, match=message):
+        forecasts(plan(chosen, describe, VERSIONS, lambda pruner, model: pruner.fingerprint(SHAPE)), SHAPE)
+
+
+def test_where_the_count_varies_a_model_that_does_not_fit_is_an_obstacle_and_a_budget_is_none(folder: Path) -> None:
+    late = f"[{{label: late, name: '{folder}/late.py:Late', options: {{layer: 7}}}}, "
+    clipped = f"{{label: cls, name: '{folder}/late.py:Late', options: {{cls: true}}}}]"
+    cells = plan(suite(folder, SUITE.replace("[random]", late + clipped)), lambda spec: describe(spec, None), VERSIONS)
+    found = {cell.pruner.label: foresee(cell, SHAPE).obstacle for cell in cells}
+    assert found == {"vanilla": "", "random": "", "late": "", "cls": "unsupported: no CLS token"}
+
+
+def test_the_plan_shows_the_average_that_a_run_must_show(folder: Path) -> None:
+    paper = "{fastv: {rows: all, schedule: paper}}"
+    text = SUITE.replace("[random]", f"[text-only, {paper}]").replace("[8, 25%]", "[192, 12.5%]").replace("[0, 1]", "[0]")
+    shape = replace(SHAPE, decoder_layers=32)
+
+    def column(vision_tokens: int | None) -> list[str]:
+        cells = plan(suite(folder, text), lambda spec: describe(spec, vision_tokens), VERSIONS)
+        lines = render_plan(cells, set(), forecasts(cells, shape)).splitlines()
+        return [line.split()[3] for line in lines[1:8]]
+
+    rows = ["vanilla", "random @ 192", "random @ 12.5%", "text-only @ 192", "text-only @ 12.5%", "fastv @ 192", "fastv @ 12.5%"]
+    fixed, varying = ["576", "192", "72", "0", "0", "204.8", "72"], ["varies", "192", "varies", "0", "0", "192", "varies"]
+    assert dict(zip(rows, column(576), strict=True)) == dict(zip(rows, fixed, strict=True))
+    assert dict(zip(rows, column(None), strict=True)) == dict(zip(rows, varying, strict=True))
+
+
 def test_the_printed_plan(folder: Path) -> None:
     late = f"{{label: late, name: '{folder}/late.py:Late', options: {{layer: 4}}}}"
     clipped = f"{{label: cls, name: '{folder}/late.py:Late', options: {{cls: true}}}}"
     text = SUITE.replace("[random]", f"[random, {late}, {clipped}]").replace("[0, 1]", "[0]").replace("[8, 25%]", "[16, 50%]")
     cells = cells_of(folder, text)
-    reasons = obstacles(cells, {"m": SHAPE})
     done = {cell.id for cell in cells if cell.benchmark.label == "one" and cell.pruner.name in ("vanilla", "random")}
     times = estimator([record(cells[0], 40.0)])
-    assert render_plan(cells, done, reasons, times, schedules(cells, {"m": SHAPE})) == """\
+    assert render_plan(cells, done, forecasts(cells, SHAPE), times) == """\
 model  pruner   budget  tokens  seed  one          two
 m      vanilla  all     64      0     done         missing
 m      random   16      16      0     done         missing
@@ -281,25 +360,25 @@ m / cls @ 16: unsupported: no CLS token
 m / cls @ 50%: unsupported: no CLS token
 
 14 cells: 3 done, 5 missing, 6 impossible; about 3 min to go"""
-    assert obstacles(cells, {}) == schedules(cells, {}) == {}
 
 
 def test_where_the_count_varies_the_schedule_is_that_of_an_example(folder: Path) -> None:
     text = SUITE.replace("[random]", f"[random, '{folder}/late.py:Late']").replace("[8, 25%]", "[50%]")
     cells = plan(suite(folder, text), lambda spec: describe(spec, None), VERSIONS)
-    assert set(schedules(cells, {"m": SHAPE}).values()) == {
-        "1000 in layers 0-1, 500 in layers 2-7; average 625.0 (an image of 1000 tokens)"
+    assert {cell.pruner.label: foresee(cell, SHAPE) for cell in cells} == {
+        "vanilla": Forecast(None),
+        "random": Forecast(None),
+        "Late": Forecast(None, "", "1000 in layers 0-1, 500 in layers 2-7; average 625.0 (an image of 1000 tokens)"),
     }
 
 
 def test_schedules_show_what_happens_in_the_vision_tower(folder: Path) -> None:
     cells = cells_of(folder, SUITE.replace("[random]", "[random, tome]").replace("[8, 25%]", "[7, 20]").replace("[0, 1]", "[0]"))
     shape = replace(SHAPE, vision_layers=4, full_attention=(0, 1, 2, 3), tiles=1)
-    assert set(schedules(cells, {"m": shape}).values()) == {
-        "20 in layers 0-7; average 20.0; in the vision tower 49, 34, 20 behind layers 0-2"
-    }
-    assert {cell.budget.label: reason for cell in cells if (reason := obstacles([cell], {"m": shape}).get(cell.id))} == {
-        "7": "infeasible: tome cannot merge 64 tokens into 7 in 3 layers; use at least 8 a tile"
+    found = {cell.budget.label: foresee(cell, shape) for cell in cells if cell.pruner.name == "tome"}
+    assert found == {
+        "7": Forecast(7.0, "infeasible: tome cannot merge 64 tokens into 7 in 3 layers; use at least 8 a tile"),
+        "20": Forecast(20.0, "", "20 in layers 0-7; average 20.0; in the vision tower 49, 34, 20 behind layers 0-2"),
     }
 
 
@@ -314,6 +393,9 @@ class Thinner(Pruner):
     def tower_cuts(self, budget, n, shape):
         at = [int(layer) for layer in self.layers.split()]
         return tuple(Cut(layer - shape.vision_layers, n - 2 * i - 2) for i, layer in enumerate(at))
+
+    def score(self, view):
+        return view.features[..., 0]
 """
 
 
@@ -331,8 +413,7 @@ def test_many_layers_of_the_vision_tower_are_shown_as_spans(layers: str, shown: 
     own = f"{{'{folder}/thinner.py:Thinner': {{layers: '{layers}'}}}}"
     cells = cells_of(folder, SUITE.replace("[random]", f"[{own}]").replace("[8, 25%]", "[8]"))
     shape = replace(SHAPE, vision_layers=12, full_attention=tuple(range(12)), tiles=1)
-    (text,) = set(schedules(cells, {"m": shape}).values())
-    assert text.partition("; in the vision tower ")[2] == shown
+    assert foresee(cells[-1], shape).schedule.partition("; in the vision tower ")[2] == shown
 
 
 def test_the_estimate_prefers_records_of_the_same_questions(folder: Path) -> None:
@@ -343,8 +424,10 @@ def test_the_estimate_prefers_records_of_the_same_questions(folder: Path) -> Non
     times = estimator([record(one, 10.0), record(two, 100.0)])
     assert (times(one), times(two)) == (10.0, 100.0)
     assert estimator([])(one) is None
-    assert render_plan(cells, set()).endswith("10 cells: 0 done, 10 missing; time unknown, nothing like it has been measured yet")
-    assert render_plan(cells, {cell.id for cell in cells}).endswith("10 done, 0 missing; nothing to do")
+    known = forecasts(cells, SHAPE)
+    unknown = "10 cells: 0 done, 10 missing; time unknown, nothing like it has been measured yet"
+    assert render_plan(cells, set(), known).endswith(unknown)
+    assert render_plan(cells, {cell.id for cell in cells}, known).endswith("10 done, 0 missing; nothing to do")
 
 
 def test_a_budget_is_no_more_than_an_image_has() -> None:

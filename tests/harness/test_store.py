@@ -46,8 +46,27 @@ def test_a_record_comes_back_equal(store: Store):
 @pytest.mark.parametrize(("status", "done"), [("ok", True), ("infeasible", True), ("unsupported", True), ("failed", False)])
 def test_only_failed_cells_are_missing_again(store: Store, status: Status, done: bool):
     cells = (scripted.make_cell(seed=0), scripted.make_cell(seed=1))
+    store.save_samples(cells[0].id, [])
     store.add(record_of(cells[0], status))
     assert store.missing(cells) == (cells[1:] if done else cells)
+
+
+def test_a_cell_without_a_whole_table_of_samples_is_missing_and_the_table_is_no_obstacle(store: Store, warnings: list[str]):
+    cell = scripted.make_cell()
+    store.add(record_of(cell))
+    table = store.samples_path(cell.id)
+    assert store.missing([cell]) == (cell,)
+    assert store.samples(cell.id) is None
+    store.save_samples(cell.id, [])
+    assert store.missing([cell]) == ()
+    assert len(store.samples(cell.id)) == 0
+    table.write_bytes(table.read_bytes()[:-3])
+    assert store.missing([cell]) == (cell,)
+    assert warnings == []
+    assert store.samples(cell.id) is store.samples(cell.id) is None
+    (line,) = warnings
+    assert line.startswith(f"{table} is damaged (")
+    assert line.endswith("the next run measures its cell again")
 
 
 def truncate(path: Path) -> None:

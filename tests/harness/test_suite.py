@@ -264,6 +264,7 @@ MISTAKES = {
         "a protocol is a way of preprocessing here: write `preprocessing: fixed672`",
     ),
     "no models": (BLOCK[BLOCK.index("matrix:") :], 1, "key 'models' is missing"),
+    "missing folder that is no hub id": (BLOCK.replace("org/model", "models/llava/ckpt"), 2, "no checkpoint folder "),
     "missing folder": (BLOCK.replace("org/model", "./nowhere"), 2, "no checkpoint folder "),
     "model label in matrix": (BLOCK.replace("matrix:", "matrix:\n  models: [n]"), 5, "no model is labelled 'n'; known: m"),
     "key twice": (BLOCK + "limit: 1\nbatch_size: 2\nlimit: 2\n", 15, "key 'limit' is given twice"),
@@ -309,3 +310,22 @@ def test_files_that_options_name_are_found_beside_the_suite(tmp_path: Path, monk
     (_, pruner) = load(file).matrix[0].pruners
     assert pruner.options == {"checkpoint": "weights/a.safetensors"}
     assert pruner.files == {"checkpoint": str(tmp_path / "weights/a.safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("pruner", "option", "name", "is_file"),
+    [
+        ("oc-vtp", "checkpoint", "mine.safetensors", True),
+        ("oc-vtp", "checkpoint", "./dummy", True),
+        ("oc-vtp", "checkpoint", "dummy", False),
+        ("tome", "order", "raster", False),
+        ("sparsevlm", "version", "1.5", False),
+    ],
+)
+def test_a_file_needs_no_folder_before_its_name_and_a_value_is_none(
+    pruner: str, option: str, name: str, is_file: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).touch()
+    (chosen,) = load(write(tmp_path, GOOD.replace("[random]", f"[{pruner}: {{{option}: '{name}'}}]"))).matrix[0].pruners
+    assert chosen.options == {option: name}
+    assert chosen.files == ({option: str((tmp_path / name).resolve())} if is_file else {})

@@ -25,7 +25,6 @@ from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.phases import Phases
 from vtpbench.harness.pictures import Pictures, read_exclusion
-from vtpbench.harness.schedules import obstacles
 from vtpbench.harness.train import Order, read_config, tower_features, train_oc_vtp
 from vtpbench.pruners.errors import Unsupported, UserError
 from vtpbench.pruners.oc_vtp import OCVTP
@@ -168,7 +167,7 @@ def test_runs_with_other_options_share_the_features(order: Callable[..., Order],
 def test_another_tower_is_refused(order: Callable[..., Order], model: Path, tmp_path: Path) -> None:
     train_oc_vtp(order(), Watched())
     trained = job(model, tmp_path)
-    assert not obstacles(trained.cells, {"tiny": trained.models["tiny"].shape})
+    assert not any(forecast.obstacle for forecast in trained.forecasts.values())
     weights = load_file(model / "model.safetensors")
     decoder = next(name for name in weights if "language_model" in name)
     tower = next(name for name in weights if "vision_tower" in name)
@@ -176,7 +175,7 @@ def test_another_tower_is_refused(order: Callable[..., Order], model: Path, tmp_
     OCVTP().needs(describe_model("tiny", str(model)).shape)  # a finetuned decoder changes nothing
     save_file({**weights, tower: weights[tower] + 1}, model / "model.safetensors", {"format": "pt"})
     found = job(model, tmp_path)
-    (reason,) = obstacles(found.cells, {"tiny": found.models["tiny"].shape}).values()
+    (reason,) = (forecast.obstacle for forecast in found.forecasts.values() if forecast.obstacle)
     assert reason.startswith("unsupported: ")
     assert "vision tower" in reason
 
@@ -257,6 +256,14 @@ def test_features_of_every_family_in_the_order_of_the_images(name: str) -> None:
 def test_mistakes_in_the_order(changes: dict[str, Any], message: str, order: Callable[..., Order]) -> None:
     with pytest.raises(UserError, match=message):
         train_oc_vtp(order(**changes), Watched())
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_training(order: Callable[..., Order], tmp_path: Path) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*folder\.safetensors"):
+        train_oc_vtp(order(out=tmp_path / "folder.safetensors"), Watched())
+    with pytest.raises(UserError, match="cannot write"):
+        train_oc_vtp(order(out=tmp_path / "config.yaml" / "weights.safetensors"), Watched())
 
 
 def test_mistakes_in_the_images(order: Callable[..., Order], images: Path, tmp_path: Path) -> None:

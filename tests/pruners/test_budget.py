@@ -6,7 +6,7 @@ from math import ceil
 import pytest
 
 from vtpbench.pruners.base import Cut, ModelShape, average_in
-from vtpbench.pruners.budget import boundaries, bracket, one_of, published, require_reachable, within
+from vtpbench.pruners.budget import boundaries, bracket, met, one_of, published, require_reachable, within
 from vtpbench.pruners.errors import Infeasible, UserError
 from vtpbench.pruners.fastv import FastV
 from vtpbench.pruners.pyramiddrop import PyramidDrop
@@ -52,6 +52,11 @@ def test_tolerance_is_one_token_or_one_percent() -> None:
     assert not within(65.1, 64)
     assert within(2908, 2880)
     assert not within(2909, 2880)
+
+
+def test_an_adaptive_pruner_may_keep_fewer_but_no_more() -> None:
+    assert [met(average, 64, adaptive=False) for average in (10, 63, 65, 66)] == [False, True, True, False]
+    assert [met(average, 64, adaptive=True) for average in (10, 63, 65, 66)] == [True, True, True, False]
 
 
 def test_the_floor_is_named_as_the_smallest_budget_that_works() -> None:

@@ -118,6 +118,16 @@ def test_too_many_anchors_are_refused() -> None:
     assert HiPrune(alpha=1).apply(golden_view(keep=10)).k == 10
 
 
+def test_cuts_refuse_what_the_choice_would() -> None:
+    pruner, two = HiPrune(alpha=1), replace(CLIP, tiles=2)
+    assert pruner.cuts(20, 1152, two) == (Cut(0, 20),)
+    with pytest.raises(Infeasible, match="2 anchors and their neighbours can exceed a budget of 8; lower alpha"):
+        pruner.cuts(16, 1152, two)
+    with pytest.raises(Infeasible, match="a budget of 41 cannot be shared equally by 2 tiles"):
+        pruner.cuts(41, 1152, two)
+    assert pruner.cuts(16, 1152, CLIP) == (Cut(0, 16),), "how many tiles there are is not known"
+
+
 @pytest.mark.parametrize("compat", [False, True])
 def test_batch_does_not_matter(compat: bool) -> None:
     view = random_view(50, Grid(1, 12, 12), images=3, has_cls=False)

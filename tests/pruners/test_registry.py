@@ -20,6 +20,13 @@ class Mine(Pruner):
         if self.order < 1:
             raise ValueError(f"order must be at least 1, not {self.order}")
 
+    def score(self, view):
+        return view.features.norm(p=self.order, dim=-1)
+
+@dataclass(frozen=True)
+class Idle(Pruner):
+    pass
+
 class NoDataclass(Pruner):
     pass
 
@@ -143,9 +150,24 @@ def test_failing_import_names_the_distribution(provide):
     assert build("random", {})  # the others go on working
 
 
-@pytest.mark.parametrize("target", ["Absent", "NoDataclass", "NoPruner", "PRUNER"])
-def test_what_is_no_pruner_is_refused(target: str, mine: Path):
-    assert "is no dataclass derived from Pruner" in refusal(f"{mine}:{target}")
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (":Absent", "there is no class Absent; known: "),
+        (":Mini", "there is no class Mini; did you mean 'Mine'?"),
+        (":NoDataclass", "write @dataclass(frozen=True) above class NoDataclass"),
+        (":NoPruner", "NoPruner does not derive from vtpbench.pruners.base.Pruner"),
+        (":dataclass", "dataclass does not derive from vtpbench.pruners.base.Pruner"),
+        (":Idle", "Idle chooses nothing; define score(self, view)"),
+        ("", "mine.py' names a file; add its class: "),
+    ],
+)
+def test_what_is_no_pruner_is_refused(target: str, reason: str, mine: Path):
+    assert reason in refusal(f"{mine}{target}")
+
+
+def test_a_file_that_is_not_there_is_likened_to_those_that_are(mine: Path):
+    assert f"did you mean '{mine}'?" in refusal(f"{mine.with_name('mien.py')}:Mine")
 
 
 def test_local_file(mine: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,7 +176,7 @@ def test_local_file(mine: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(mine.parent)
     assert repr(build("./mine.py:Mine", {})) == "Mine(order=2)"
     assert refusal("./mine.py:Mine", order=0) == "pruner './mine.py:Mine': order must be at least 1, not 0"
-    assert refusal("./absent.py:Mine") == "no pruner file absent.py"
+    assert refusal("./absent.py:Mine") == "no pruner file absent.py; did you mean 'mine.py'?"
 
 
 def test_code_is_hashed(mine: Path):

@@ -127,6 +127,16 @@ def test_more_contextual_tokens_than_remain_is_an_error() -> None:
         VisionZip(contextual=5).apply(golden_view(keep=5))
 
 
+def test_cuts_refuse_what_the_choice_would() -> None:
+    pruner, five = VisionZip(contextual=8), replace(CLIP, tiles=5)
+    assert pruner.cuts(45, 2880, five) == (Cut(0, 45),)
+    with pytest.raises(Infeasible, match="8 contextual tokens leave none of 8"):
+        pruner.cuts(40, 2880, five)
+    with pytest.raises(Infeasible, match="a budget of 46 cannot be shared equally by 5 tiles; use a multiple of 5"):
+        pruner.cuts(46, 2880, five)
+    assert pruner.cuts(46, 2880, CLIP) == (Cut(0, 46),), "how many tiles there are is not known"
+
+
 def test_key_scale_changes_nothing_and_contextual_rows_are_linear() -> None:
     view = random_view(32, Grid(1, 12, 12))
     assert view.cls is not None

@@ -7,7 +7,9 @@ import json
 import pandas as pd
 import pytest
 
+from vtpbench.harness.record import load_record
 from vtpbench.pruners.errors import UserError
+from vtpbench.report import data
 from vtpbench.report.columns import by_category, hard, part_tables
 from vtpbench.report.flips import flips, flips_sheet
 from vtpbench.report.published import published
@@ -58,7 +60,7 @@ def entry(table, label: str, column: str):
 
 
 def test_hard_questions_are_those_that_downsampling_gets_wrong_and_vanilla_is_scored_on_them_too(cells) -> None:
-    (table,) = part_tables(hard(cells.records, cells.samples), [], [], None)
+    (table,) = part_tables(hard(cells.records, cells.samples), [], [])
     vanilla, pruned = entry(table, "vanilla", "A"), entry(table, "random", "A")
     assert (vanilla.score, pruned.score) == (60.0, 40.0)  # questions 2, 3, 5, 6, 7
     assert pruned.relative == pytest.approx(100 * 40 / 60)
@@ -72,7 +74,7 @@ def test_each_budget_has_hard_questions_of_its_own(cells) -> None:
     cells.add("random", "A", RANDOM, tokens=48)
     cells.add("downsample", "A", [1, 1, 1, 1, 1, 1, 1, 0], tokens=48)
     cells.add("random", "A", RANDOM, tokens=32)
-    tables = {table.title.rsplit(" at ", 1)[1]: table for table in part_tables(hard(cells.records, cells.samples), [], [], None)}
+    tables = {table.title.rsplit(" at ", 1)[1]: table for table in part_tables(hard(cells.records, cells.samples), [], [])}
     assert set(tables) == {"16 tokens", "48 tokens"}
     assert entry(tables["48 tokens"], "random", "A").score == 100.0
     assert entry(tables["48 tokens"], "random", "A").notes == (1,)
@@ -85,7 +87,7 @@ def test_a_metric_that_is_no_mean_and_a_missing_downsample_cell_say_so(cells) ->
     cells.add("downsample", "F1", PLAIN, 60.0)
     cells.add("vanilla", "B", VANILLA)
     cells.add("random", "B", RANDOM)
-    (table,) = part_tables(hard(cells.records, cells.samples), [], [], None)
+    (table,) = part_tables(hard(cells.records, cells.samples), [], [])
     assert entry(table, "random", "F1").status == entry(table, "random", "B").status == "unsupported"
     assert any("exact_match is no mean over questions" in note for note in table.notes)
     assert any("no downsample cell with per-sample scores at this budget" in note for note in table.notes)
@@ -95,7 +97,7 @@ def test_a_metric_that_is_no_mean_and_a_missing_downsample_cell_say_so(cells) ->
 def test_an_f1_that_happens_to_equal_the_mean_of_one_cell_is_not_recomputed(cells) -> None:
     for pruner, scores, score in (("vanilla", [1] * 8, 100.0), ("random", RANDOM, 61.5), ("downsample", PLAIN, 55.0)):
         cells.add(pruner, "F1", scores, score)
-    (table,) = part_tables(hard(cells.records, cells.samples), [], [], None)
+    (table,) = part_tables(hard(cells.records, cells.samples), [], [])
     assert entry(table, "vanilla", "F1").status == "unsupported"
 
 
@@ -104,10 +106,36 @@ def test_without_downsample_the_mend_is_named(cells) -> None:
         hard([r for r in cells.records if r.pruner.name != "downsample"], cells.samples)
 
 
+def test_a_cell_that_failed_takes_no_part_whatever_score_its_file_has(cells, tmp_path) -> None:
+    made = cells.add("fastv", "A", RANDOM)
+    file = tmp_path / "record.json"
+    file.write_text(made.model_copy(update={"status": "failed", "reason": "5 tokens, 6 were due"}).dump())
+    assert json.loads(file.read_text())["score"] == 50.0
+    cells.records[-1] = load_record(file)
+    (whole,) = build(cells.records, samples=cells.samples)
+    for table in (whole, *part_tables(by_category(cells.records, cells.samples), [], [])):
+        row = next(row for block in table.blocks for row in block.rows if row.label == "fastv")
+        assert {(e.status, e.score, e.relative) for e in row.entries} == {("failed", None, None)}
+        assert (row.average, row.n) == (None, 0)
+        assert "failed: 5 tokens, 6 were due" in table.notes
+    (setting,) = flips(cells.records, cells.samples)
+    assert "fastv" not in {cell.label for cell in setting.cells}
+    (shown,) = (cell for cell in data.cells([whole]) if cell["pruner"] == "fastv")
+    assert (shown["score"], shown["stderr"], shown["relative"]) == (None, None, None)
+
+
+def test_vanilla_that_failed_is_no_denominator_whatever_score_its_file_has(cells, tmp_path) -> None:
+    (tmp_path / "record.json").write_text(cells.records[0].model_copy(update={"status": "failed", "reason": "why"}).dump())
+    cells.records[0] = load_record(tmp_path / "record.json")
+    (table,) = build(cells.records)
+    assert {row.average for block in table.blocks for row in block.rows} == {None}
+    assert flips(cells.records, cells.samples)[0].left_out == ("A (no vanilla cell with samples)",)
+
+
 def test_infeasible_cells_and_cells_without_samples_stay_and_say_why(cells, record) -> None:
     cells.records.append(record("fastv", "A", status="infeasible", reason="too few", batch=None))
     cells.tables.pop(cells.add("visionzip", "A", RANDOM).cell_id)
-    (table,) = part_tables(hard(cells.records, cells.samples), [], [], None)
+    (table,) = part_tables(hard(cells.records, cells.samples), [], [])
     assert entry(table, "fastv", "A").status == "infeasible"
     assert entry(table, "visionzip", "A").status == "unsupported"
     assert "unsupported: its per-sample table is missing" in table.notes
@@ -115,7 +143,7 @@ def test_infeasible_cells_and_cells_without_samples_stay_and_say_why(cells, reco
 
 def test_categories_are_columns_and_their_scores_are_means_of_their_own_questions(cells) -> None:
     cells.add("vanilla", "F1", VANILLA, 80.0)
-    (table,) = part_tables(by_category(cells.records, cells.samples), [], [], None)
+    (table,) = part_tables(by_category(cells.records, cells.samples), [], [])
     assert table.columns == ("color", "count")
     assert [entry(table, label, "color").score for label in ("vanilla", "random", "downsample")] == [100.0, 50.0, 50.0]
     assert entry(table, "random", "count").relative == 100.0
@@ -143,7 +171,7 @@ def test_parts_have_intervals_as_whole_tables_have(record) -> None:
     for pruner, right in (("vanilla", 36), ("random", 20), ("visionzip", 30)):
         table = cells.tables[cells.add(pruner, "A", [1] * right + [0] * (40 - right)).cell_id]
         table["category"] = ["even", "odd"] * 20
-    (table,) = part_tables(by_category(cells.records, cells.samples), [], [], "random")
+    (table,) = part_tables(by_category(cells.records, cells.samples), [], [])
     low, high = entry(table, "visionzip", "even").interval
     assert low < entry(table, "visionzip", "even").relative < high
 
@@ -176,14 +204,14 @@ def pairs(record) -> Cells:
 
 
 def test_mme_by_category_is_its_subtasks(pairs) -> None:
-    (table,) = part_tables(by_category(pairs.records, pairs.samples), [], [], None)
+    (table,) = part_tables(by_category(pairs.records, pairs.samples), [], [])
     assert table.columns == ("OCR", "existence")
     assert [entry(table, label, "existence").score for label in ("vanilla", "random", "downsample")] == [200, 125, 125]
     assert [entry(table, label, "OCR").score for label in ("vanilla", "random", "downsample")] == [200, 50, 0]
 
 
 def test_pairs_stay_together_among_the_hard_questions(pairs) -> None:
-    (table,) = part_tables(hard(pairs.records, pairs.samples), [], [], None)
+    (table,) = part_tables(hard(pairs.records, pairs.samples), [], [])
     assert table.footer[0][1].endswith("4 of 6 of O")  # of existence, the second pair only
     assert entry(table, "vanilla", "O").score == 400
     assert entry(table, "random", "O").score == 50 + 50
@@ -196,7 +224,7 @@ def test_rotations_stay_together_among_the_hard_questions(record) -> None:
     cells = Cells(record)
     for pruner, answers, right in (("vanilla", "111110", 2), ("random", "110111", 2), ("downsample", "111000", 1)):
         official(cells, pruner, "gpt_eval_score", 100 * right / 3, rows(answers))
-    (table,) = part_tables(hard(cells.records, cells.samples), [], [], None)
+    (table,) = part_tables(hard(cells.records, cells.samples), [], [])
     assert table.footer[0][1].endswith("4 of 6 of O")
     assert [entry(table, label, "O").score for label in ("vanilla", "random")] == [50, 50]
 
@@ -212,7 +240,7 @@ def test_f1_is_counted_anew_for_each_stratum(record) -> None:
     cells = Cells(record)
     official(cells, "vanilla", "pope_f1_score", 1.0, rows("ynynynyn"))
     official(cells, "random", "pope_f1_score", 0.75, rows("yyynynnn"))
-    (table,) = part_tables(by_category(cells.records, cells.samples), [], [], None)
+    (table,) = part_tables(by_category(cells.records, cells.samples), [], [])
     assert entry(table, "random", "random").score == pytest.approx(4 / 5)
     assert entry(table, "random", "popular").score == pytest.approx(2 / 3)
     assert entry(table, "vanilla", "popular").score == 1
@@ -224,7 +252,7 @@ def test_mmmu_s_subjects_are_its_categories_and_what_is_not_scored_does_not_coun
     for pruner, right in (("vanilla", [1, 1, 0, 1]), ("random", [1, 0, 0, 1])):
         rows = [("", score, {"subdomain": subject}) for score, subject in zip(right, ["Art", "Art", "Math", "Math"], strict=True)]
         official(cells, pruner, "mmmu_acc", sum(right) / 4, rows)
-    (table,) = part_tables(by_category(cells.records, cells.samples), [], [], None)
+    (table,) = part_tables(by_category(cells.records, cells.samples), [], [])
     assert {column: entry(table, "random", column).score for column in table.columns} == {"Art": 0.5, "Math": 0.5}
     cells.add("vanilla", "SEED", [1, 0, None, 1], 200 / 3)
     cells.add("downsample", "SEED", [0, 1, None, 1], 200 / 3)

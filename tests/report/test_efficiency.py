@@ -5,6 +5,7 @@ import re
 from importlib.resources import files
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from vtpbench.harness.efficiency.record import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
@@ -118,6 +119,14 @@ def test_markdown_is_a_table(record) -> None:
     assert "a&#124;b" in text
     assert "- **break-even budget:** largest with a TTFT speed-up above 1: random 48, slow 16\n" in text
     assert "operations: one prompt" not in text
+
+
+def test_columns_of_markdown_are_even_whatever_is_in_them(record) -> None:
+    rows = [*record.rows[:2], measured("a|b 漢字", 16, [20.0, 40.0, 20.0])]
+    text = render(build([record.model_copy(update={"rows": rows})]), "markdown")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({cell_len(line) for line in lines}) == 1
+    assert [line.split("|")[1] for line in lines[-3:]] == [" vanilla       ", " random        ", " a&#124;b 漢字 "]
 
 
 def test_csv_and_json_hold_the_same_rows(record) -> None:

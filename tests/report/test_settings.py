@@ -4,7 +4,7 @@ import pytest
 
 from vtpbench.harness.record import DrawInfo, Record
 from vtpbench.pruners.errors import UserError
-from vtpbench.report.settings import require_comparable, split
+from vtpbench.report.settings import require_comparable, split, unique
 from vtpbench.report.table import build
 
 VERSIONS = {"vtpbench": "0.1.0", "transformers": "5.23.0", "torch": "2.12.0", "python": "3.11.9"}
@@ -68,6 +68,13 @@ def test_the_place_of_a_model_is_named_only_where_it_is_another_model(record) ->
     assert titles == {"dtype float32", "dtype bfloat16"}
     other = record("vanilla", model={"id": "/mnt/other", "weights": "ffff"})
     assert any("id /mnt/other · weights ffff" in s.title for s in split([here, other]))
+
+
+def test_last_bits_of_a_score_are_no_other_result(record) -> None:
+    one = record(score=40.0)
+    assert len(unique([one, one.model_copy(update={"score": 40.000000000000007})])) == 1
+    with pytest.raises(UserError, match=r"has two results, 40 and 40\.000001; report on"):
+        unique([one, one.model_copy(update={"score": 40.000001})])
 
 
 def test_a_drawn_slice_and_the_first_questions_are_two_tables(record) -> None:

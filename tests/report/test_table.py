@@ -74,7 +74,7 @@ def test_without_vanilla_there_is_a_score_but_no_relative_accuracy(record) -> No
     row = table.blocks[1].rows[0]
     assert (row.entries[0].score, row.entries[0].relative) == (40.0, None)
     assert (row.average, row.n) == (75.0, 1)
-    why = "no relative accuracy: no vanilla record of this benchmark in the same setting"
+    why = "no relative accuracy: no vanilla score of this benchmark in the same setting"
     assert table.notes == ("missing: no record yet", why)
 
 

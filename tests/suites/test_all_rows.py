@@ -53,7 +53,7 @@ def test_all_rows_of_table_1_run_on_the_embedded_model(tmp_path: Path, request: 
     assert all(count == pytest.approx(BUDGET, abs=1) for label, count in observed.items() if label not in shorter)
     assert all(observed[label] <= BUDGET for label in shorter)
 
-    tables = part_tables(by_category(found.records, found.samples), found.benchmarks, found.pruners, None)
+    tables = part_tables(by_category(found.records, found.samples), found.benchmarks, found.pruners)
     assert tables[0].columns == ("adversarial", "popular", "random"), "POPE's strata"
     for part in hard(found.records, found.samples):
         assert all("downsample" not in record.pruner.name for record in part.records)

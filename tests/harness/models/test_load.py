@@ -1,13 +1,17 @@
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from vtpbench.harness.models.llava import VICUNA_V1
-from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.harness.models.load import describe_model, find_checkpoint, open_model
 from vtpbench.harness.models.template import PLACES, chat_template
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
@@ -193,3 +197,54 @@ def test_a_prompt_template_that_does_not_fit_is_refused(template, message, check
         opened(checkpoints["llava"], prompt=str(tmp_path / "wrong.jinja"))
     with pytest.raises(UserError, match="neither vicuna_v1 nor a Jinja file"):
         describe_model("tiny", str(checkpoints["llava"]), prompt=str(tmp_path / "absent.jinja"))
+
+
+class BrokenHub(BaseHTTPRequestHandler):
+    """Answers that it is there, and nothing else."""
+
+    busy: bool
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if self.busy:
+            self.send_error(503)  # else it hangs up
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def served(busy: bool) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (BrokenHub,), {"busy": busy}))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("busy", "said"),
+    [
+        (True, r"the hub is out of reach \(Server error '503 Service Unavailable' for url .*\); run `hf download some/model`"),
+        (False, "some/model cannot be fetched from the hub: Server disconnected without sending a response"),
+    ],
+)
+def test_a_hub_that_breaks_off_is_told_with_its_error(busy, said, monkeypatch, tmp_path) -> None:
+    import datasets.config
+    from huggingface_hub import constants
+
+    with served(busy) as endpoint:
+        for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", endpoint)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        with pytest.raises(UserError, match=said):
+            find_checkpoint("some/model", None, "mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -33,6 +34,8 @@ def stock_llava(family: Any, images: list[Any]) -> dict[str, Any]:
 
 def stock_llava_next(family: Any, images: list[Any]) -> dict[str, Any]:
     """Give the stock model the features of its own tower and projector: 5 tiles an image, laid out by rows of the picture."""
+    if "mm_encoder_outputs" not in inspect.signature(family.model.forward).parameters:
+        pytest.skip("this version of transformers takes no features")
     rows = []
     for image in images:
         tiles = family.image_processor(image, image_grid_pinpoints=[[32, 32]], return_tensors="pt")["pixel_values"][0]

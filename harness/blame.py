@@ -1,0 +1,25 @@
+"""Whose mistake it was: a pruner may be a stranger's and fail in any way, which is no defect of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vtpbench.pruners.errors import UserError
+
+
+def blame(name: str, error: Exception) -> str:
+    """Say in one line that a pruner broke, and how to find out why."""
+    what = " ".join(str(error).split())
+    return f"pruner '{name}' broke with {type(error).__name__}: {what}; look into it with: vtpbench check {name}"
+
+
+@contextmanager
+def blaming(name: str) -> Iterator[None]:
+    """Turn what goes wrong in a pruner's code below into a `UserError` that names the pruner; what it says itself stays."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:  # a stranger's pruner may fail in any way
+        raise UserError(blame(name, e)) from e
