@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from vtpbench.report.table import Table
 
 RESULTS = Path("results")
+ENDINGS = {
+    ".md": "markdown",
+    ".csv": "csv",
+    ".json": "json",
+    ".tex": "latex",
+    ".html": "html",
+    ".htm": "html",
+    ".png": "png",
+    ".svg": "svg",
+}
+"""What a file is to hold whose name ends so, where no format is asked for."""
 
 
 class Columns(str, Enum):
@@ -43,7 +54,8 @@ def report_command(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="markdown, csv, json, latex, html; png, svg: efficiency plot. By default a table on a terminal, else markdown.",
+            help="markdown, csv, json, latex, html; png, svg: efficiency plot. By default what the ending of --out says, "
+            "a table on a terminal, else markdown.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead.")] = None,
@@ -64,6 +76,7 @@ def report_command(
     from vtpbench.report.published import PAPER
     from vtpbench.report.table import build as build_accuracy
 
+    format_ = format_ or (ENDINGS.get(out.suffix.lower()) if out else None)
     if sum((against is not None, columns is not None, samples)) > 1:
         raise UserError("--against, --columns and --samples are reports of their own; give one of them")
     asked = [name for name in sources or [str(RESULTS)] if name != PAPER]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord, find_efficiency
+from vtpbench.harness.naming import named
 from vtpbench.harness.record import DUMMY, Record
 from vtpbench.harness.store import Store
 from vtpbench.harness.suite import Suite, load
@@ -52,6 +53,7 @@ def split(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> t
 def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> Sources:
     """Read the records that `names` stand for: folders of results, or suites, whose folder lies in `results`.
 
+    Of a suite's folder those that it asks for as it stands, under its labels; the others are counted in a warning.
     Those of models with random weights are skipped with a warning: however they came about, no table may hold them.
 
     Raises
@@ -59,17 +61,17 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
     UserError : a name that is neither, or no record at all
 
     """
-    folders: list[Path] = []
+    folders: dict[Path, Suite | None] = {}
     suites: list[Suite] = []
     for name in names:
         if Path(name).is_dir():
-            folders += stores(Path(name))
+            folders.update(dict.fromkeys(stores(Path(name))))
         elif Path(name) != results:
             suites.append(load(name))
-            folders.append(results / suites[-1].name)
+            folders.setdefault(results / suites[-1].name, suites[-1])
     stores_by_cell: dict[tuple[str, str], list[Store]] = {}
-    found = [Store(folder, warn) for folder in dict.fromkeys(folders)]
-    held = [(record, store) for store in found for record in store.records()]
+    found = [Store(folder, warn) for folder in folders]
+    held = [(record, store) for store in found for record in _asked(store, folders[store.folder], warn)]
     records = [record for record, _ in held if record.model.weights != DUMMY]
     for record, store in held:
         stores_by_cell.setdefault((record.suite, record.cell_id), []).append(store)
@@ -96,6 +98,18 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
         samples,
         pictures,
     )
+
+
+def _asked(store: Store, suite: Suite | None, warn: Callable[[str], None]) -> list[Record]:
+    """Read the records of a folder, where a suite was named those that it asks for."""
+    records = store.records()
+    if suite is None:
+        return records
+    asked = named(suite, records)
+    if others := len(records) - len(asked):
+        whole = f"`vtpbench report {store.folder}` shows all"
+        warn(f"{others} of {len(records)} records are of rows, budgets or limits that the suite does not name now; {whole}")
+    return asked
 
 
 def stores(folder: Path) -> list[Path]:

@@ -303,7 +303,8 @@ def test_what_options_need_of_a_budget_is_known_beforehand(
 @pytest.mark.parametrize("method", ["needs(self, shape)", "cuts(self, budget, n, shape)", "fingerprint(self, shape)"])
 def test_a_pruner_that_breaks_is_named_in_a_line(method: str, folder: Path) -> None:
     imports = "from dataclasses import dataclass\nfrom vtpbench.pruners.base import Pruner\n\n"
-    broken = f"@dataclass(frozen=True)\nclass Broken(Pruner):\n    score = None\n    def {method}:\n        return {{}}['no\\nsuch']\n"
+    head = "@dataclass(frozen=True)\nclass Broken(Pruner):\n    score = None\n"
+    broken = f"{head}    def {method}:\n        return {{}}['no\\nsuch']\n"
     (folder / "broken.py").write_text(imports + broken)
     chosen = suite(folder, SUITE.replace("[random]", f"['{folder}/broken.py:Broken']"))
     message = r"pruner '.*broken\.py:Broken' broke with KeyError: .*; look into it with: vtpbench check .*broken\.py:Broken$"
