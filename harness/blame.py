@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from vtpbench.pruners.errors import UserError
 
@@ -11,7 +13,14 @@ from vtpbench.pruners.errors import UserError
 def blame(name: str, error: Exception) -> str:
     """Say in one line that a pruner broke, and how to find out why."""
     what = " ".join(str(error).split())
-    return f"pruner '{name}' broke with {type(error).__name__}: {what}; look into it with: vtpbench check {name}"
+    return f"pruner '{name}' broke with {type(error).__name__}: {what}{whence(error)}; look into it with: vtpbench check {name}"
+
+
+def whence(error: Exception) -> str:
+    """Say where an error comes from, the innermost line that is not of an installed library; nothing where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith("<")]
+    return f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
 @contextmanager

@@ -38,6 +38,8 @@ def print_grid(rows: list[list[str]]) -> None:
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
+    for _ in rows[0]:
+        grid.add_column(overflow="fold")  # nothing is cut off, however narrow the terminal
     for row in rows:
         grid.add_row(*map(Text, row))
     console(sys.stdout).print(grid)

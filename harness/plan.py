@@ -12,7 +12,7 @@ from vtpbench.harness.benchmarks import describe as describe_benchmark
 from vtpbench.harness.blame import blaming
 from vtpbench.harness.cell import Cell
 from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo, Record
-from vtpbench.harness.specs import automatic, build_seeded, describe_pruner, is_seeded
+from vtpbench.harness.specs import automatic, build_seeded, describe_pruner, is_seeded, refuse_large_budget
 from vtpbench.harness.suite import Matrix, ModelSpec, PrunerSpec, Suite
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.pruners.registry import build
@@ -152,9 +152,7 @@ def _describe(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> P
 
 def _refuse_large_budgets(suite: Suite, m: int, model: ModelInfo) -> None:
     for b, budget in enumerate(suite.matrix[m].budgets):
-        if model.vision_tokens is not None and (budget.tokens or 0) > model.vision_tokens:
-            tokens = f"the {model.vision_tokens} vision tokens of model '{model.label}'"
-            raise UserError(f"{suite.where('matrix', m, 'budgets', b)}: budget {budget.tokens} is larger than {tokens}")
+        refuse_large_budget(budget, model, f"{suite.where('matrix', m, 'budgets', b)}: ")
 
 
 @dataclass(frozen=True)

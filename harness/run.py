@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vtpbench.harness.album import Album
+from vtpbench.harness.blame import whence
 from vtpbench.harness.cell import Cell, Journal
 from vtpbench.harness.device import refuse_lost
 from vtpbench.harness.files import StorageError
@@ -75,6 +77,8 @@ class Summary:
     visits: tuple[Visit, ...]
     before: int
     seconds: float
+    folder: Path
+    """Of the suite's results."""
 
     @property
     def exit_code(self) -> int:
@@ -84,7 +88,7 @@ class Summary:
     def lines(self) -> list[str]:
         """Say at the end what failed and why, then the counts."""
         failed = [visit for visit in self.visits if visit.record.status == "failed"]
-        lines = [f"failed: {v.cell}: {headline(v.record.reason)} (records/{v.cell.id}.json)" for v in failed]
+        lines = [f"failed: {v.cell}: {headline(v.record.reason)} ({self.folder}/records/{v.cell.id}.json)" for v in failed]
         counts = Counter("done by another run" if visit.elsewhere else visit.record.status for visit in self.visits)
         counts["done before"] = self.before
         parts = [f"{counts[word]} {word}" for word in _WORDS if counts[word]]
@@ -116,7 +120,7 @@ def run(cells: Sequence[Cell], setting: Setting) -> Summary:
             setting.progress.note(f"waiting for {len(busy)} cells that another run is working on")
         for cell in busy:
             worker.visit(cell, wait=True)
-    return Summary(tuple(worker.visits), len(cells) - len(todo), perf_counter() - start)
+    return Summary(tuple(worker.visits), len(cells) - len(todo), perf_counter() - start, store.folder)
 
 
 class _Worker:
@@ -190,7 +194,8 @@ def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | O
         return Outcome("failed", str(e))
     except Exception as e:
         refuse_lost(e, at, "name the other cells with --only")
-        reason = f"{traceback.format_exception_only(e)[0].strip()}\n\n{traceback.format_exc()}"
+        first, *rest = traceback.format_exception_only(e)[0].strip().splitlines()
+        reason = "\n".join([f"{first}{whence(e)}", *rest, "", traceback.format_exc()])
         return Outcome("failed", reason.encode(errors="replace").decode())  # file names may hold what UTF-8 cannot
 
 

@@ -21,7 +21,7 @@ from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.harness.options import NEUTRAL, default_dtype, model_path, read_option
 from vtpbench.harness.pictures import Picture
 from vtpbench.harness.record import BudgetInfo
-from vtpbench.harness.specs import Budget, PrunerSpec, build_seeded
+from vtpbench.harness.specs import Budget, PrunerSpec, build_seeded, refuse_large_budget
 from vtpbench.harness.token_boxes import token_boxes
 from vtpbench.pruners.base import Grid, Pruner
 from vtpbench.pruners.errors import Impossible, UserError
@@ -78,6 +78,7 @@ def show(order: Order) -> Path:
     images = [(path.name, read_image(path)) for path in order.images]
     device = open_device(order.device)
     described = describe_model(order.model, model_path(order.model), dtype=default_dtype(device))
+    refuse_large_budget(budget, described.info)
     transformers.logging.disable_progress_bar()
     gallery = Gallery(open_model(described, device), contestants, budget, order.question)
     strips = tuple(Strip(name, tuple(gallery.panels(image))) for name, image in images)

@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_
 
 from vtpbench.harness.blame import blaming
 from vtpbench.harness.files import locate
-from vtpbench.harness.record import DUMMY, BudgetInfo, PrunerInfo
+from vtpbench.harness.options import DEMO, model_path
+from vtpbench.harness.record import DUMMY, BudgetInfo, ModelInfo, PrunerInfo
 from vtpbench.harness.strict_yaml import Strict, reject
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build, find
@@ -33,7 +34,7 @@ class ModelSpec(Strict):
     """A model: hub id or checkpoint folder, and what of its use can change a number. Plain text is the path alone."""
 
     path: str = Field(min_length=1)
-    """Checkpoint folder (from the suite's folder, else from the working folder) or hub id."""
+    """Checkpoint folder (from the suite's folder, else from the working folder), hub id, or `demo`, the embedded model."""
     label: str = Field(min_length=1)
     """Name in tables; the last part of the path unless given."""
     revision: str | None = None
@@ -62,8 +63,8 @@ class ModelSpec(Strict):
     @classmethod
     def _must_exist(cls, value: str, info: ValidationInfo) -> str:
         is_hub_id = value.count("/") == 1 and not value.startswith((".", "/", "~"))
-        if not is_hub_id and not value.startswith(DUMMY_PREFIX) and not locate(value, info.context).is_dir():
-            reject(f"no checkpoint folder {locate(value, info.context)}; give a folder, or a hub id: owner/name")
+        if value != DEMO and not is_hub_id and not value.startswith(DUMMY_PREFIX) and not locate(value, info.context).is_dir():
+            reject(f"no checkpoint folder {locate(value, info.context)}; give a folder, a hub id (owner/name), or {DEMO}")
         return value
 
     @field_validator("prompt")
@@ -77,6 +78,9 @@ class ModelSpec(Strict):
 
     def model_post_init(self, context: Any) -> None:
         """Note where the folder is, while the suite's place is known."""
+        if self.path == DEMO:
+            self._local = Path(model_path(DEMO))
+            return
         folder = Path((context or {}).get("folder", ""))
         places = (folder / Path(self.path).expanduser(), Path(self.path).expanduser())
         self._local = next((place.resolve() for place in places if place.is_dir()), None)
@@ -203,3 +207,10 @@ def _budget(data: Any) -> Any:
 
 
 Budget = Annotated[BudgetInfo, BeforeValidator(_budget)]
+
+
+def refuse_large_budget(budget: BudgetInfo, model: ModelInfo, where: str = "") -> None:
+    """Raise `UserError` for more tokens than an image has, where every image has equally many."""
+    if model.vision_tokens is not None and (budget.tokens or 0) > model.vision_tokens:
+        tokens = f"the {model.vision_tokens} vision tokens of model '{model.label}'"
+        raise UserError(f"{where}budget {budget.tokens} is larger than {tokens}")

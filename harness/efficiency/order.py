@@ -23,7 +23,16 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.options import NEUTRAL, default_dtype, model_path, read_option, validate_option
 from vtpbench.harness.record import DUMMY, BudgetInfo, PrunerInfo
-from vtpbench.harness.specs import DUMMY_PREFIX, Budget, Dtype, ModelSpec, PrunerSpec, automatic, describe_pruner
+from vtpbench.harness.specs import (
+    DUMMY_PREFIX,
+    Budget,
+    Dtype,
+    ModelSpec,
+    PrunerSpec,
+    automatic,
+    describe_pruner,
+    refuse_large_budget,
+)
 from vtpbench.harness.suite import load
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import UserError, did_you_mean
@@ -88,12 +97,13 @@ def describe(spec: ModelSpec, dtype: str, attention: str) -> Described:
 
 def open_for_speed(described: Described, device: torch.device) -> Family:
     """Open a model whose answers never end early, so that all rows generate equally many tokens."""
-    from transformers import GenerationConfig
+    import transformers
 
     if described.info.weights == DUMMY:
         return open_dummy(described, device)
+    transformers.logging.disable_progress_bar()  # the profile has one of its own
     family = open_model(described, device)
-    family.model.generation_config = GenerationConfig()
+    family.model.generation_config = transformers.GenerationConfig()
     return family
 
 
@@ -132,6 +142,8 @@ def _label(model: str) -> str:
 
 
 def _task(suite: str, described: Described, asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> Task:
+    for _, budget in asked:
+        refuse_large_budget(budget, described.info)
     return Task(suite, described, contestants(asked, lambda pruner: pruner.fingerprint(described.shape)))
 
 

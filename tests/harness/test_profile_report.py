@@ -117,9 +117,10 @@ def test_a_damaged_record_is_skipped_with_a_warning(results: Path) -> None:
         (("profile", "--model", "dummy:", "--pruner", "grid", "--budget", "4"), "no configuration '' to draw random weights for"),
         ((*DEMO, "--pruner", "fastv: {layer: 1}", "--pruner", "fastv: {layer: 2}"), "two rows are called 'fastv'; give labels"),
         ((*DEMO, "--pruner", "grid", "--device", "meta"), "device 'meta' holds no values"),
+        ((*DEMO[:3], "--pruner", "grid", "--budget", "145"), "budget 145 is larger than the 144 vision tokens of model 'demo'"),
         ((*DEMO, "--pruner", "grid", "--out", "mine.yaml"), "cannot write mine.yaml/efficiency/demo: Not a directory"),
         ((*DEMO, "--pruner", "oc-vtp: {checkpoint: none.safetensors}"), "no OC-VTP checkpoint at none.safetensors; train one"),
-        ((*DEMO, "--pruner", "theirs.py:Unhashable"), "broke with KeyError: 'x'; look into it with: vtpbench check theirs.py:U"),
+        ((*DEMO, "--pruner", "theirs.py:Unhashable"), "broke with KeyError: 'x', at theirs.py:13; look into it with: vtpbench c"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(results: Path, options: tuple[str, ...], told: str) -> None:

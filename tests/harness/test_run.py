@@ -53,7 +53,7 @@ def test_what_goes_wrong_in_a_cell_is_recorded_and_the_run_goes_on(tmp_path: Pat
     summary = run([scripted.make_cell(name) for name in names], scripted.make_setting(tmp_path))
     records = {visit.cell.pruner.name: visit.record for visit in summary.visits}
     assert [records[name].status for name in names] == ["failed", "infeasible", "unsupported", "failed", "ok"]
-    assert records["defect"].reason.startswith("RuntimeError: index out of range\n")
+    assert re.match(r"RuntimeError: index out of range, at scripted_run\.py:\d+\n", records["defect"].reason)
     assert "in go_wrong" in records["defect"].reason, "the traceback is kept"
     assert records["mistake"].reason == "option 'x' must be positive"
     assert summary.exit_code == 1

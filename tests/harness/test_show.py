@@ -310,6 +310,7 @@ def test_a_page_names_images_pruners_and_answers(image: Path, tiny_checkpoint: P
         ({"pruners": ["fastv: {"]}, "this is not YAML"),
         ({"pruners": []}, "name at least one with --pruner"),
         ({"budget": "many"}, "--budget many: a budget is a count"),
+        ({"budget": "17"}, "budget 17 is larger than the 16 vision tokens of model '"),
         ({"budget": "0"}, "--budget 0: a budget must be at least 1"),
         ({"out": Path("show.jpg")}, "must end in .png or .html"),
         ({"model": "/nowhere"}, "no checkpoint folder /nowhere"),

@@ -329,3 +329,11 @@ def test_a_file_needs_no_folder_before_its_name_and_a_value_is_none(
     (chosen,) = load(write(tmp_path, GOOD.replace("[random]", f"[{pruner}: {{{option}: '{name}'}}]"))).matrix[0].pruners
     assert chosen.options == {option: name}
     assert chosen.files == ({option: str((tmp_path / name).resolve())} if is_file else {})
+
+
+def test_the_embedded_model_is_at_hand_wherever_a_suite_lies(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()  # nor can a folder of that name hide it
+    (tmp_path / "mine.yaml").write_text(BLOCK.replace("org/model", "demo"))
+    (model,) = load(tmp_path / "mine.yaml").models
+    assert (Path(model.location) / "model.safetensors").is_file()
+    assert model.path == "demo"
