@@ -132,10 +132,8 @@ def _dataset_info(dataset: str) -> Any:
 @contextmanager
 def _hub_errors(what: str) -> Iterator[None]:
     """Say in one line that the hub refuses."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
-
-    refusals = import_module("datasets.exceptions").DatasetNotFoundError, HfHubHTTPError, httpx.HTTPError, ConnectionError
+    transport = import_module("huggingface_hub.errors").HTTPError  # of the HTTP library that the installed version uses
+    refusals = import_module("datasets.exceptions").DatasetNotFoundError, transport, ConnectionError
     try:
         yield
     except refusals as e:

@@ -31,10 +31,12 @@ class Picture:
 
     def decode(self) -> Image:
         """Decode to RGB, turned as its camera was held: what `datasets` and the benchmarks' tasks make of the same bytes."""
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
         try:
             return ImageOps.exif_transpose(Image.open(io.BytesIO(self.data))).convert("RGB")
+        except UnidentifiedImageError as e:
+            raise UserError(f"cannot read the image {self.where}: no known format; replace or remove it") from e
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # as formats and Pillow have it
             raise UserError(f"cannot read the image {self.where}: {str(e).splitlines()[0]}; replace or remove it") from e
 

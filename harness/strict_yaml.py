@@ -45,7 +45,7 @@ def read_value(text: str, name: str) -> Any:
 def filled_list(value: Any) -> Any:
     """Validate, before its items, that a value is a list with something in it."""
     if not isinstance(value, (list, tuple)):
-        reject(f"expected a list: [{value}]")
+        reject("expected a list, and nothing is there" if value is None else f"expected a list: [{value}]")
     if not value:
         reject("the list is empty; give at least one item")
     return value

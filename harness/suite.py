@@ -97,6 +97,8 @@ class Suite(Strict):
         """Leave out `x-` keys (a place for anchors), name the suite after its file, and make one matrix a list."""
         data = {key: value for key, value in data.items() if not str(key).startswith("x-")}
         data.setdefault("name", (info.context or {}).get("name"))
+        if isinstance(data.get("matrix"), str):
+            reject("expected the lists `pruners`, `budgets` and `benchmarks` below `matrix:`, not a text", "matrix")
         if isinstance(data.get("matrix"), Mapping):
             data["matrix"] = [data["matrix"]]
         return data

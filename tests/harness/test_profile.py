@@ -181,7 +181,7 @@ class Breaking(Pruner):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ValueError("no\n such"), r"pruner 'theirs' broke with ValueError: no such, at test_profile\.py:\d+; look .* check theirs"),
+        (ValueError("no\n such"), r"pruner 'theirs' broke with ValueError: no such, at test_profile\.py:\d+; .* check theirs"),
         (UserError("its file is damaged"), "its file is damaged"),
     ],
 )
