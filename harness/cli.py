@@ -177,7 +177,7 @@ def data_command(
         return
     if rows:
         _print_rows(rows)
-    for line in datareport.advice(assets):
+    for line in datareport.advice(assets, suite):
         typer.echo(line)
 
 

@@ -90,8 +90,8 @@ def rows(assets: Iterable[Asset]) -> list[dict[str, Any]]:
     ]
 
 
-def advice(assets: Sequence[Asset]) -> list[str]:
-    """Say what to do about what is missing: here, or on a machine with network for one without."""
+def advice(assets: Sequence[Asset], suite: str = "SUITE") -> list[str]:
+    """Say what to do about what is missing: here, or on a machine with network for one without; `suite` is how it was called."""
     missing = [asset for asset in assets if asset.state == "missing"]
     commands = dict.fromkeys(asset.command for asset in missing if asset.command)
     if not missing:
@@ -106,7 +106,7 @@ def advice(assets: Sequence[Asset]) -> list[str]:
         *(f"  {command}" for command in commands),
         "and copy from its Hugging Face cache to this machine, under the same names,",
         *(f"  {place}" for place in places),
-        "or, in one go: run `HF_HOME=hf vtpbench data SUITE --fetch` there, copy the folder hf, and set HF_HOME to it here",
+        f"or, in one go: run `HF_HOME=hf vtpbench data {suite} --fetch` there, copy the folder hf, and set HF_HOME to it here",
     ]
 
 
