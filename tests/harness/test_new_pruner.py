@@ -116,6 +116,6 @@ def test_one_that_breaks_is_a_row_and_the_others_are_listed(tmp_path: Path, monk
     strangers = {name: Entry(name, name, "theirs") for name in names}
     monkeypatch.setattr(pruner_table, "entries", lambda: {**strangers, "random": Entry("random", BUILT_IN["random"], "vtpbench")})
     rows = {row.name.rpartition(":")[2]: (row.acts_at, row.needs) for row in list_pruners()}
-    broken = f"pruner '{names[0]}' broke with KeyError: 'no such'; look into it with: vtpbench check {names[0]}"
+    broken = f"pruner '{names[0]}' broke with KeyError: 'no such', at own.py:8; look into it with: vtpbench check {names[0]}"
     assert rows.pop("Broken") == ("broken", broken)
     assert rows == {"Asking": ("depends on its options", "options"), "random": ("before the LLM", "")}
