@@ -104,7 +104,7 @@ class Broken(Pruner):
     ("pruner", "message"),
     [
         ("hiprune: {object_layer: 99}", "object_layer 99 is no layer with full attention"),
-        ("'broken.py:Broken': {}", "pruner 'broken.py:Broken' broke with KeyError: 'no such', at broken.py:7; look into it with: vtpbench"),
+        ("'broken.py:Broken': {}", "pruner 'broken.py:Broken' broke with KeyError: 'no such', at broken.py:7; look into it"),
     ],
 )
 def test_what_a_pruner_says_of_the_model_is_told_before_it_is_loaded(
