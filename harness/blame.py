@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from sysconfig import get_paths
 
 from vtpbench.pruners.errors import UserError
 
@@ -17,9 +18,10 @@ def blame(name: str, error: Exception) -> str:
 
 
 def whence(error: Exception) -> str:
-    """Say where an error comes from, the innermost line that is not of an installed library; nothing where there is none."""
+    """Say where an error comes from, the innermost line that is of no library; nothing where there is none."""
+    libraries = (get_paths()["stdlib"], "<")
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith("<")]
+    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith(libraries)]
     return f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 

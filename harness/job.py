@@ -70,7 +70,13 @@ def make_job(suite_name: str, choices: Choices, warn: Callable[[str], None]) -> 
         return pruner.fingerprint(models[model.label].shape)
 
     cells = narrow(plan(suite, describe, versions(), fingerprint), choices.only)
-    forecasts = {cell.id: foresee(cell, models[cell.model.label].shape) for cell in cells}
+    known: dict[tuple[object, ...], Forecast] = {}
+    forecasts = {}
+    for cell in cells:
+        row = cell.model.label, cell.pruner.label, cell.budget, cell.seed  # the benchmark does not matter
+        if row not in known:
+            known[row] = foresee(cell, models[cell.model.label].shape)
+        forecasts[cell.id] = known[row]
     return Job(suite, models, cells, forecasts, Store(choices.out / suite.name, warn))
 
 

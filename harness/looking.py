@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vtpbench.harness.check.subject import Choice, with_apply
 from vtpbench.harness.merges import merged_into, merged_rows
-from vtpbench.harness.models.choice import origins
+from vtpbench.harness.models.choice import judged, origins
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.request import Request
 from vtpbench.pruners.base import Grid, Keep, Pruner, TokenView
@@ -155,7 +155,8 @@ def _behind(kept: Tensor, choices: Sequence[Choice]) -> Choice | None:
 
 def _origins(choice: Choice) -> Tensor:
     """Original place of each row, `(k,)` on the CPU; -1 for rows without one, and for filling."""
-    (places,) = origins(choice.view.index[:1], choice.keep)
+    keep, _ = judged(choice.keep, choice.view.n)  # filling may name anything
+    (places,) = origins(choice.view.index[:1], keep)
     return (places if choice.keep.valid is None else torch.where(choice.keep.valid[0], places, -1)).cpu()
 
 

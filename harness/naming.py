@@ -2,55 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, TypeVar
 
-from vtpbench.harness.record import BudgetInfo, Record
-from vtpbench.harness.specs import PrunerSpec, automatic, describe_pruner
+from vtpbench.harness.benchmarks import Benchmark
+from vtpbench.harness.blame import blaming
+from vtpbench.harness.record import BudgetInfo, PrunerInfo, Record
+from vtpbench.harness.specs import PrunerSpec, automatic, describe_pruner, is_seeded
 from vtpbench.harness.suite import Matrix, Suite
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that a suite names; `options` are all of them, None for a pruner that cannot be built any more."""
+
+    spec: PrunerSpec
+    options: Mapping[str, Any] | None
+    seeded: bool
+
+    def fits(self, measured: PrunerInfo) -> bool:
+        """Whether this is what was measured. Its own file and those that options name may have moved, and options may be new."""
+        if self.options is None:
+            return (measured.name, measured.label) == (self.spec.name, self.spec.label)
+        then = {**self.options, **measured.options}  # what was no option then did what is the default now
+        now, then = (self._without_places(options) for options in (self.options, then))
+        return _class(measured.name) == _class(self.spec.name) and now == then
+
+    def _without_places(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: PurePath(str(value)).name if name in self.spec.files else value for name, value in options.items()}
+
 
 def named(suite: Suite, records: Sequence[Record]) -> list[Record]:
-    """Take the records that a suite asks for, its rows under the labels that it gives them; all records where it asks for none.
+    """Take the records that a suite asks for, under the labels that it gives; all records where it asks for none.
 
-    A row is known by its pruner and options, whatever it was called when it was measured. A suite that was run with other
-    limits or lists (`--limit`, `--set`) and never as it stands asks for none of its records.
+    A model is known by its path, a row by its pruner and options, a benchmark by its task and metric, whatever they were called
+    when they were measured. A suite that was run with other limits or lists (`--limit`, `--set`) and never as it stands asks
+    for none of its records.
     """
     unasked = automatic(spec for matrix in suite.matrix for spec in matrix.pruners)
-    known: dict[int, list[tuple[str, dict[str, Any], str]]] = {
-        m: list(_rows([*matrix.pruners, *unasked])) for m, matrix in enumerate(suite.matrix)
-    }
-    found = []
-    for record in records:
-        for m, matrix in enumerate(suite.matrix):
-            label = next((row[2] for row in known[m] if row[:2] == (record.pruner.name, record.pruner.options)), None)
-            if label is not None and _asks(suite, matrix, record):
-                pruner = record.pruner.model_copy(update={"label": label})
-                found.append(record.model_copy(update={"pruner": pruner}))
-                break
-    return found or list(records)
+    rows = [list(_rows([*matrix.pruners, *unasked])) for matrix in suite.matrix]
+    asked = (_asked(suite, zip(suite.matrix, rows, strict=True), record) for record in records)
+    return [record for record in asked if record is not None] or list(records)
 
 
-def _rows(specs: Iterable[PrunerSpec]) -> Iterable[tuple[str, dict[str, Any], str]]:
-    """Name, all options and label of each row that can be built."""
+def _rows(specs: Iterable[PrunerSpec]) -> Iterator[Row]:
     for spec in specs:
         try:
-            info = describe_pruner(spec, build(spec.name, spec.placed))
+            with blaming(spec.name):
+                info = describe_pruner(spec, build(spec.name, spec.placed))
+                yield Row(spec, info.model_dump(mode="json")["options"], is_seeded(spec.name))
         except UserError:  # its file has gone, for example; its records are still there
-            continue
-        yield info.name, info.model_dump(mode="json")["options"], spec.label
+            yield Row(spec, None, seeded=False)
 
 
-def _asks(suite: Suite, matrix: Matrix, record: Record) -> bool:
-    """Whether a matrix holds the model, the budget, the benchmark and its limit; every row but vanilla has a budget."""
-    models = [model.label for model in suite.models] if matrix.models is None else matrix.models
-    limits = {benchmark.label: benchmark.limit or suite.limit for benchmark in matrix.benchmarks}
+def _asked(suite: Suite, matrices: Iterable[tuple[Matrix, Sequence[Row]]], record: Record) -> Record | None:
+    """Give a record the labels that it has in the first matrix that asks for it; None where no matrix does."""
+    models = {model.label: model for model in suite.models}
+    model = _label(record.model.label, models, lambda spec: spec.path == record.model.id)
     asked = record.benchmark
-    return (
-        record.model.label in models
-        and record.budget in (BudgetInfo(), *matrix.budgets)
-        and asked.label in limits
-        and asked.limit == limits[asked.label]
-    )
+    for matrix, rows in matrices:
+        own = {benchmark.label: benchmark for benchmark in matrix.benchmarks if _limited(suite, benchmark, record)}
+        benchmark = _label(asked.label, own, lambda each: (each.task, " + ".join(each.terms)) == (asked.task, asked.metric))
+        fitting = [row for row in rows if row.fits(record.pruner) and (not row.seeded or record.seed in matrix.seeds)]
+        row = next((row for row in fitting if row.spec.label == record.pruner.label), fitting[0] if fitting else None)
+        in_scope = model in (models if matrix.models is None else matrix.models)
+        if model and benchmark and row and in_scope and record.budget in (BudgetInfo(), *matrix.budgets):
+            labels = {"model": model, "pruner": row.spec.label, "benchmark": benchmark}
+            parts = {part: getattr(record, part).model_copy(update={"label": label}) for part, label in labels.items()}
+            return record.model_copy(update=parts)
+    return None
+
+
+def _label(measured: str, known: Mapping[str, T], fits: Callable[[T], bool]) -> str | None:
+    """Find the label of what was measured: its own, if it still is one, or that of the only thing that fits."""
+    if measured in known:
+        return measured
+    fitting = [label for label, thing in known.items() if fits(thing)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _limited(suite: Suite, benchmark: Benchmark, record: Record) -> bool:
+    """Whether a record asked as many questions of a benchmark, drawn in the same way."""
+    limit = benchmark.limit or suite.limit
+    seed = suite.limit_seed if benchmark.limit_seed is None else benchmark.limit_seed
+    drawn = None if record.benchmark.draw is None else record.benchmark.draw.seed
+    return (record.benchmark.limit, drawn) == (limit, None if limit is None else seed)
+
+
+def _class(name: str) -> str:
+    """Name a pruner wherever its own file lies."""
+    return name.rpartition(":")[2] if ".py:" in name else name

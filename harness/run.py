@@ -20,7 +20,7 @@ from vtpbench.harness.files import StorageError
 from vtpbench.harness.outcome import Outcome
 from vtpbench.harness.progress import Progress, duration, headline
 from vtpbench.harness.record import Environment, ModelInfo, Record, Timing
-from vtpbench.harness.store import Store, is_done
+from vtpbench.harness.store import Store
 from vtpbench.pruners.errors import Impossible, UserError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class _Worker:
             if not mine:
                 return False
             now = store.read(cell.id)
-            if now is not None and (is_done(now) or now != self._before[cell.id]):
+            if now is not None and (store.is_whole(now) or now != self._before[cell.id]):
                 self.visits.append(Visit(cell, now, elsewhere=True))
                 self._setting.progress.skip(cell)
             else:

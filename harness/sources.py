@@ -78,7 +78,7 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
     if skipped := len(held) - len(records):
         warn(f"records of models with random weights are skipped, {skipped} in number: their scores mean nothing")
     if not records:
-        asked = next((name for name in names if not Path(name).is_dir()), "demo")
+        asked = next((name for name in names if not Path(name).is_dir() and Path(name) != results), "demo")
         places = ", ".join(map(str, folders or names))
         raise UserError(f"no records in {places}; name a folder of results, or measure something first: vtpbench run {asked}")
 
@@ -108,7 +108,8 @@ def _asked(store: Store, suite: Suite | None, warn: Callable[[str], None]) -> li
     asked = named(suite, records)
     if others := len(records) - len(asked):
         whole = f"`vtpbench report {store.folder}` shows all"
-        warn(f"{others} of {len(records)} records are of rows, budgets or limits that the suite does not name now; {whole}")
+        kinds = "rows, benchmarks, budgets, limits or seeds"
+        warn(f"{others} of {len(records)} records are of {kinds} that the suite does not name now; {whole}")
     return asked
 
 

@@ -63,7 +63,8 @@ class ModelSpec(Strict):
     @classmethod
     def _must_exist(cls, value: str, info: ValidationInfo) -> str:
         is_hub_id = value.count("/") == 1 and not value.startswith((".", "/", "~"))
-        if value != DEMO and not is_hub_id and not value.startswith(DUMMY_PREFIX) and not locate(value, info.context).is_dir():
+        elsewhere = is_hub_id or value.startswith(DUMMY_PREFIX) or _is_embedded(value, info.context)
+        if not elsewhere and not locate(value, info.context).is_dir():
             reject(f"no checkpoint folder {locate(value, info.context)}; give a folder, a hub id (owner/name), or {DEMO}")
         return value
 
@@ -78,7 +79,7 @@ class ModelSpec(Strict):
 
     def model_post_init(self, context: Any) -> None:
         """Note where the folder is, while the suite's place is known."""
-        if self.path == DEMO:
+        if _is_embedded(self.path, context):
             self._local = Path(model_path(DEMO))
             return
         folder = Path((context or {}).get("folder", ""))
@@ -148,6 +149,11 @@ class PrunerSpec(Strict):
         except UserError as e:
             reject(str(e), "options", *(option for option in self.options if f"'{option}'" in str(e)))
         return self
+
+
+def _is_embedded(path: str, context: Mapping[str, Any] | None) -> bool:
+    """Whether a path means the embedded model: there is no checkpoint of that name."""
+    return path == DEMO and not (locate(path, context) / "config.json").is_file()
 
 
 VANILLA, RANDOM = PrunerSpec(name="vanilla", label="vanilla"), PrunerSpec(name="random", label="random")

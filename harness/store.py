@@ -78,9 +78,10 @@ class Store:
 
     def missing(self, cells: Iterable[Cell]) -> tuple[Cell, ...]:
         """Cells still to be run: those without a record or per-sample table, with a damaged one, and those that failed."""
-        return tuple(cell for cell in cells if not self._is_whole(self.read(cell.id)))
+        return tuple(cell for cell in cells if not self.is_whole(self.read(cell.id)))
 
-    def _is_whole(self, record: Record | None) -> bool:
+    def is_whole(self, record: Record | None) -> bool:
+        """Whether a cell needs no further attempt, and has its table of samples."""
         return is_done(record) and (record.status != "ok" or _ends_well(self.samples_path(record.cell_id)))
 
     def journal(self, cell: Cell) -> FileJournal:
@@ -132,7 +133,8 @@ class Store:
             return pd.read_parquet(path)
         except (ArrowException, OSError) as e:
             reason = str(e).splitlines()[0]
-            self._warn_once(path, f"{path} is damaged ({reason}); it is skipped, and the next run measures its cell again")
+            mend = "remove it, and the next run measures its cell again"
+            self._warn_once(path, f"{path} is damaged ({reason}) and is skipped; {mend}")
             return None
 
     def _warn_once(self, path: Path, line: str) -> None:

@@ -307,12 +307,17 @@ class Pruner:
 
         def segments() -> Tensor:
             assert tiles.segments is not None
-            return (tiles.segments() + tile * tiles.k).view(images, -1)
+            return (tiles.segments() + tile * tiles.k).reshape(images, -1)
 
-        index = shifted(tiles.index, tile * per_tile) if tiles.merged else tiles.index + tile * per_tile
+        within = torch.where(tiles.index < per_tile, tiles.index, NOWHERE)  # else it would name another tile's token
+        index = shifted(within, tile * per_tile)
         return Keep(
-            index.view(images, -1), flat(tiles.features), flat(tiles.valid), None if tiles.segments is None else segments
+            index.reshape(images, -1), flat(tiles.features), flat(tiles.valid), None if tiles.segments is None else segments
         )
+
+
+NOWHERE = -2
+"""As an index: no token, and not the absence of one either; a choice that holds it is refused."""
 
 
 def rank(score: Tensor) -> Tensor:
@@ -326,7 +331,7 @@ def top(score: Tensor, k: int) -> Tensor:
 
 
 def shifted(index: Tensor, by: Tensor) -> Tensor:
-    """Add to places; -1, for a row that has none, stays."""
+    """Add to places; what is negative, -1 for a row that has none, stays."""
     return torch.where(index < 0, index, index + by)
 
 

@@ -27,7 +27,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.sending import STAGED_BYTES
 
-GPU = torch.device("cuda", 0)
+GPU = torch.device("cuda", 63)
+"""A number that no machine has: what is kept for a device, such as tables, is never that of a real one."""
 HOST = torch.device("cpu")
 _BY_VALUE = {
     "_local_scalar_dense": "a value is read",
@@ -140,7 +141,7 @@ class PretendedGpu(TorchDispatchMode):
         tensors = [x for x in tree_leaves((args, options)) if isinstance(x, Tensor)]
         there = any(isinstance(x, Pretended) for x in tensors)
         place = options.get("device") or (GPU if there else HOST)
-        if there or place == GPU:
+        if there or place.type == GPU.type:
             if (what := self._reason(name, args, options, tensors)) is not None:
                 self.waits.append(_wait(what, sys._getframe(1)))
             self.launched += name not in _NOT_LAUNCHED and not _is_view(func)
@@ -150,7 +151,7 @@ class PretendedGpu(TorchDispatchMode):
             options["device"] = HOST
         with unset_fake_temporarily():
             result = func(*tree_map(_held, args), **tree_map(_held, options))
-        return result if place == HOST else _wrapped(result, tensors)
+        return _wrapped(result, tensors) if place.type == GPU.type else result
 
     def _reason(self, name: str, args: Sequence[Any], options: dict[str, Any], tensors: list[Tensor]) -> str | None:
         """Say why an operation waits; None where it does not. Raises `RuntimeError` for operands that a GPU would refuse."""
@@ -166,8 +167,9 @@ class PretendedGpu(TorchDispatchMode):
         if name in _INDEXING and isinstance(args[0], Pretended):
             indices = [index for index in args[1] if index is not None]
             if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
-                filled = name != "index" and args[2].numel() == 1  # one value for all: a fill, whose shape depends on nothing
-                return None if filled else "an index that is a mask"
+                if name != "index" and args[2].numel() == 1 and not isinstance(args[2], Pretended):
+                    return None  # one value of the host for all: a fill, whose shape depends on nothing
+                return "an index that is a mask"
             if not all(isinstance(index, Pretended) for index in indices):
                 return "an index from the host"
         if name == "where" and mixed:  # also without a dimension, which others take as a number

@@ -26,6 +26,18 @@ matrix:
   budgets: [4]
   benchmarks: [{label: exist, task: exist, folder: tasks, metric: accuracy}]
 """
+PLUGIN = """
+from dataclasses import dataclass
+from vtpbench.pruners.base import Pruner
+
+@dataclass(frozen=True)
+class Norm(Pruner):
+    file: str = ""
+
+    def score(self, view):
+        return view.features[..., 0]
+
+"""
 
 
 def options(**given: Any) -> dict[str, Any]:
@@ -57,6 +69,37 @@ def test_a_row_has_the_label_that_the_suite_gives_it_now(suite: Suite) -> None:
     assert [each.score for each in found] == [50.0] * 3
 
 
+def test_models_and_benchmarks_that_are_called_otherwise_now_have_their_new_names(suite: Suite) -> None:
+    old = record()
+    model = old.model.model_copy(update={"label": "old", "id": "a/b"})
+    benchmark = old.benchmark.model_copy(update={"label": "old"})
+    (found,) = named(suite, [old.model_copy(update={"model": model, "benchmark": benchmark})])
+    assert (found.model.label, found.benchmark.label) == ("toy", "exist")
+    assert named(suite, [old, old.model_copy(update={"model": model.model_copy(update={"id": "a/c"})})]) == [old]
+
+
+def test_an_option_that_is_new_has_its_default_in_older_records(suite: Suite) -> None:
+    older = options(layer=1)
+    del older["rows"]
+    (found,) = named(suite, [record("fastv", "FastV", older)])
+    assert found.pruner.label == "Early"
+
+
+def test_files_that_have_moved_are_the_same(tmp_path: Path) -> None:
+    scripted.make_benchmark(tmp_path / "tasks")
+    (tmp_path / "norm.py").write_text(PLUGIN)
+    (tmp_path / "mine.bin").touch()
+    (tmp_path / "other.bin").touch()
+    own = [f"{{label: {name}, name: '{tmp_path}/norm.py:Norm', options: {{file: {name}.bin}}}}" for name in ("mine", "other")]
+    (tmp_path / "toy.yaml").write_text(SUITE.replace("[random,", f"[random, {', '.join(own)},"))
+    before = [record("./norm.py:Norm", "before", {"file": f"weights/{name}.bin"}) for name in ("mine", "other")]
+    assert [each.pruner.label for each in named(load(tmp_path / "toy.yaml"), before)] == ["mine", "other"]
+
+
+def test_seeds_that_are_not_asked_for_are_left_out(suite: Suite) -> None:
+    assert named(suite, [record(seed=0), record(seed=1)]) == [record(seed=0)]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -81,10 +124,15 @@ def test_the_matrix_of_the_model_decides(tmp_path: Path) -> None:
     assert named(load(tmp_path / "toy.yaml"), [record(), other]) == [other]
 
 
-def test_a_plugin_that_has_gone_takes_only_its_own_rows_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("breaks", [True, False])
+def test_rows_of_a_plugin_that_breaks_or_has_gone_are_known_by_their_label(breaks: bool, tmp_path: Path) -> None:
     scripted.make_benchmark(tmp_path / "tasks")
-    (tmp_path / "toy.yaml").write_text(SUITE.replace("[random,", f"[random, '{tmp_path}/gone.py:Mine',"))
-    assert named(load(tmp_path / "toy.yaml"), [record(), record(f"{tmp_path}/gone.py:Mine", "Mine")]) == [record()]
+    name = f"{tmp_path}/norm.py:Norm"
+    if breaks:
+        (tmp_path / "norm.py").write_text(PLUGIN + "    def __post_init__(self):\n        open('no such file')\n")
+    (tmp_path / "toy.yaml").write_text(SUITE.replace("[random,", f"[random, '{name}',"))
+    records = [record(), record(name, "Norm"), record(name, "Norm 2")]
+    assert named(load(tmp_path / "toy.yaml"), records) == records[:2]
 
 
 def test_a_report_says_what_it_leaves_out_and_a_folder_has_everything(
@@ -96,6 +144,6 @@ def test_a_report_says_what_it_leaves_out_and_a_folder_has_everything(
         store.add(each.model_copy(update={"cell_id": f"{number}"}))
     assert len(gather(["toy.yaml"], Path("results"), warnings.append).records) == 1
     (line,) = warnings
-    assert line.startswith("2 of 3 records are of rows, budgets or limits that the suite does not name now; `vtpbench report ")
+    assert line.startswith("2 of 3 records are of rows, benchmarks, budgets, limits or seeds that the suite does not name now; ")
     assert len(gather(["results/toy"], Path("results"), warnings.append).records) == 3
     assert len(warnings) == 1

@@ -9,6 +9,7 @@ import sys
 import time
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_what_goes_wrong_in_a_cell_is_recorded_and_the_run_goes_on(tmp_path: Pat
     assert summary.exit_code == 1
     assert summary.lines()[0].startswith("failed: toy / defect @ 4 / exist / seed 0: RuntimeError: index out of range")
     assert summary.lines()[-1].startswith("5 cells: 1 ok, 1 infeasible, 1 unsupported, 2 failed; ")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda table: table.write_bytes(table.read_bytes()[:-3])])
+def test_a_cell_that_has_lost_its_samples_is_measured_again_once(tmp_path: Path, damage: Callable[[Path], object]):
+    cells = [scripted.make_cell("vanilla"), scripted.make_cell("random")]
+    run(cells, scripted.make_setting(tmp_path))
+    store = scripted.make_setting(tmp_path).store
+    table = store.samples_path(cells[1].id)
+    whole = table.read_bytes()
+    damage(table)
+    assert run(cells, scripted.make_setting(tmp_path)).lines()[-1].startswith("2 cells: 1 ok, 1 done before; ")
+    assert table.read_bytes() == whole
+    assert run(cells, scripted.make_setting(tmp_path)).lines()[-1].startswith("2 cells: 2 done before; ")
 
 
 def test_failed_cells_are_tried_again_and_keep_their_answers(tmp_path: Path):

@@ -264,6 +264,24 @@ def test_panels_say_what_was_done() -> None:
     assert "vtpbench train" in untrained.note
 
 
+@dataclass(frozen=True)
+class Filling(Pruner):
+    """Keeps two tokens, and fills up with what is no token."""
+
+    @property
+    def adaptive(self) -> bool:
+        return True
+
+    def reduce(self, view: TokenView) -> Keep:
+        index = torch.tensor([[1, 3, -1]])
+        return Keep(index, valid=index >= 0)
+
+
+def test_filling_may_name_anything() -> None:
+    (stop,) = seen(Filling(), budget=3).stops
+    assert stop.kept.tolist() == [1, 3]
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     picture().save(tmp_path / "a.png")

@@ -66,7 +66,7 @@ def test_a_cell_without_a_whole_table_of_samples_is_missing_and_the_table_is_no_
     assert store.samples(cell.id) is store.samples(cell.id) is None
     (line,) = warnings
     assert line.startswith(f"{table} is damaged (")
-    assert line.endswith("the next run measures its cell again")
+    assert line.endswith("remove it, and the next run measures its cell again")
 
 
 def truncate(path: Path) -> None:

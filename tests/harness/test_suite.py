@@ -332,8 +332,11 @@ def test_a_file_needs_no_folder_before_its_name_and_a_value_is_none(
 
 
 def test_the_embedded_model_is_at_hand_wherever_a_suite_lies(tmp_path: Path) -> None:
-    (tmp_path / "demo").mkdir()  # nor can a folder of that name hide it
+    (tmp_path / "demo").mkdir()  # nor can a folder of that name hide it, unless it is a checkpoint
     (tmp_path / "mine.yaml").write_text(BLOCK.replace("org/model", "demo"))
     (model,) = load(tmp_path / "mine.yaml").models
     assert (Path(model.location) / "model.safetensors").is_file()
     assert model.path == "demo"
+    (tmp_path / "demo" / "config.json").touch()
+    (model,) = load(tmp_path / "mine.yaml").models
+    assert model.location == str(tmp_path / "demo")

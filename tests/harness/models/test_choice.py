@@ -1,6 +1,7 @@
 """What a pruner may choose."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import pytest
 import torch
@@ -118,3 +119,29 @@ def test_filling_leaves_and_the_order_stays(tiny, tools) -> None:
     (whole,) = family.encode([tools.picture(40, 30)], Request())
     assert torch.equal(batch.images[0].features, whole.features[0, :8:2])
     tools.forward(family, Scattered(), batch)
+
+
+@dataclass(frozen=True)
+class Striding(Pruner):
+    """Chooses tile by tile, with indices whose memory does not lie in their order."""
+
+    scope: ClassVar[Literal["image", "tile"]] = "tile"
+    chosen: tuple[int, ...] = (0, 2)
+
+    def select(self, view):
+        return torch.tensor([self.chosen] * len(view.features)).T.contiguous().T
+
+
+TILED = replace(VIEW, cut=Cut(0, 4), grid=Grid(2, 1, 3))
+
+
+def test_choices_of_tiles_are_joined_however_they_lie_in_memory() -> None:
+    keep, doubt = judged(Striding().apply(TILED), TILED.n)
+    assert keep.index.tolist() == [[0, 2, 3, 5]] * 2
+    assert not doubt
+
+
+@pytest.mark.parametrize("chosen", [(-1, 2), (0, 3), (1, 4)])
+def test_a_token_of_another_tile_is_none(chosen: tuple[int, ...]) -> None:
+    _, doubt = judged(Striding(chosen=chosen).apply(TILED), TILED.n)
+    assert doubt

@@ -47,6 +47,7 @@ WAITING: list[tuple[Case, str]] = [
     (lambda x: x.long().bincount(), "bincount"),
     (lambda x: x[x > 2], MASK),
     (lambda x: x.clone().index_put_((x > 2,), x[3:]), MASK),
+    (lambda x: x.clone().__setitem__(x > 2, x[0]), MASK),
     (lambda x: x[[0, 2]], UP),
     (lambda x: x[torch.tensor([0, 2])], "an index from the host"),
     (lambda x: x.clone().copy_(torch.zeros(6)), UP),
