@@ -27,8 +27,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.sending import STAGED_BYTES
 
-GPU = torch.device("cuda", 63)
-"""A number that no machine has: what is kept for a device, such as tables, is never that of a real one."""
+GPU = torch.device("cuda", 7)
+"""The last that torch can pretend: what is kept for a device, such as tables, is then not that of the real GPU in use."""
 HOST = torch.device("cpu")
 _BY_VALUE = {
     "_local_scalar_dense": "a value is read",
