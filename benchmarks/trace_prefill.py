@@ -32,6 +32,7 @@ from torch.profiler import ProfilerActivity, record_function
 
 from vtpbench.harness.device import open_device
 from vtpbench.harness.efficiency.order import TEXT_TOKENS, describe, open_for_speed
+from vtpbench.harness.efficiency.record import STAGES
 from vtpbench.harness.efficiency.rehearsal import rehearse
 from vtpbench.harness.efficiency.stages import Prompts, Subject, run
 from vtpbench.harness.models import configs
@@ -44,7 +45,6 @@ from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.registry import BUILT_IN, build
 from vtpbench.pruners.sending import STAGED_BYTES
 
-STAGES = ("preprocess", "vision", "pruner", "projector", "prefill", "decode")
 OPTIONS: dict[str, dict[str, Any]] = {"oc-vtp": {"checkpoint": "dummy"}}
 """On a model with random weights."""
 QWEN_OPTIONS = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}

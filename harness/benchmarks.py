@@ -124,6 +124,12 @@ class Benchmark(Strict):
         """Metric keys whose sum is the score."""
         return terms(self.metric)
 
+    def asked(self, limit: int | None, limit_seed: int | None) -> tuple[int | None, int | None]:
+        """Limit in force and the seed of its draw, None for none, where a suite says these; its own win."""
+        limit = limit if self.limit is None else self.limit
+        seed = limit_seed if self.limit_seed is None else self.limit_seed
+        return limit, None if limit is None else seed
+
     @property
     def file(self) -> Path:
         """YAML file of the task; its folder is what lmms-eval takes as `include_path`."""
@@ -210,8 +216,7 @@ def describe(
     for term in benchmark.terms:
         if term not in metrics:
             raise UserError(f"{name} has no metric '{term}'; {did_you_mean(term, metrics)}")
-    limit = limit if benchmark.limit is None else benchmark.limit
-    seed = limit_seed if benchmark.limit_seed is None else benchmark.limit_seed
+    limit, seed = benchmark.asked(limit, limit_seed)
     return BenchmarkInfo(
         label=benchmark.label,
         task=benchmark.task,
@@ -222,7 +227,7 @@ def describe(
         dataset=fingerprint(benchmark),
         generation={**greedy(definition.get("generation_kwargs") or {}, name), **generation},
         profile=benchmark.followed,
-        draw=None if limit is None or seed is None else DrawInfo(seed=seed, together=benchmark.together),
+        draw=None if seed is None else DrawInfo(seed=seed, together=benchmark.together),
     )
 
 

@@ -55,8 +55,8 @@ def _without_places(pruner: PrunerInfo) -> dict[str, Any]:
     The hash in `code` stands for the content of its own file and, behind a `+`, for that of the others.
     """
     facts = pruner.model_dump(mode="json", exclude={"label"})
-    if ".py:" in pruner.name:
-        facts |= {"name": pruner.name.rpartition(":")[2], "distribution": "file"}
+    if pruner.is_file:
+        facts |= {"name": pruner.placeless, "distribution": "file"}
     if "+" in pruner.code:
         facts["options"] = {**pruner.options, **dict.fromkeys(pruner.files, "")}
     return facts

@@ -208,11 +208,10 @@ def merge_command(
 
 
 def _print(content: str | bytes, out: Path | None) -> None:
-    from vtpbench.harness.files import prepare_file, write_atomic
+    from vtpbench.harness.files import write_atomic
 
     data = content if isinstance(content, bytes) else content.encode()
     if out is not None:
-        prepare_file(out)
         write_atomic(out, data)
     elif isinstance(content, str):
         typer.echo(content, nl=False)

@@ -72,9 +72,7 @@ def prepare(folder: Path) -> None:
 
 def prepare_file(file: Path) -> None:
     """Make a file's folder and try it; raises `StorageError` now, rather than after the work, where it cannot be written."""
-    with writing(file):
-        if file.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    _refuse_folder(file)
     prepare(file.parent)
 
 
@@ -83,6 +81,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises `StorageError`, and leaves the old file as it was, where the disk refuses.
     """
+    _refuse_folder(path)
     # One fixed name: a part that a killed run left behind is overwritten by the next attempt instead of piling up.
     part = path.with_name(f"{path.name}.part")
     with writing(path):
@@ -95,3 +94,9 @@ def write_atomic(path: Path, data: bytes) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _refuse_folder(file: Path) -> None:
+    with writing(file):
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

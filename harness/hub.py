@@ -132,14 +132,23 @@ def _dataset_info(dataset: str) -> Any:
 @contextmanager
 def _hub_errors(what: str) -> Iterator[None]:
     """Say in one line that the hub refuses."""
-    transport = import_module("huggingface_hub.errors").HTTPError  # of the HTTP library that the installed version uses
-    refusals = import_module("datasets.exceptions").DatasetNotFoundError, transport, ConnectionError
+    refusals = import_module("datasets.exceptions").DatasetNotFoundError, transport_error(), ConnectionError
     try:
         yield
     except refusals as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         fix = "check its name, and log in if it is gated: hf auth login"
-        raise UserError(f"the hub does not give the {what}: {reason}; {fix}") from e
+        raise UserError(f"the hub does not give the {what}: {first_line(e)}; {fix}") from e
+
+
+def transport_error() -> type[Exception]:
+    """Find the base of what the HTTP library of the installed huggingface_hub raises; `HfHubHTTPError`, a refusal, is one."""
+    found: type[Exception] = import_module("huggingface_hub.errors").HTTPError
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """Say the gist of an error, its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _endpoint() -> str:

@@ -8,31 +8,29 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 from vtpbench.harness.benchmarks import Benchmark
-from vtpbench.harness.blame import blaming
 from vtpbench.harness.record import BudgetInfo, PrunerInfo, Record
-from vtpbench.harness.specs import PrunerSpec, automatic, describe_pruner, is_seeded
+from vtpbench.harness.specs import PrunerSpec, automatic, build_described, is_seeded
 from vtpbench.harness.suite import Matrix, Suite
 from vtpbench.pruners.errors import UserError
-from vtpbench.pruners.registry import build
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row that a suite names; `options` are all of them, None for a pruner that cannot be built any more."""
+    """A row that a suite names; `info` is None for a pruner that cannot be built any more."""
 
     spec: PrunerSpec
-    options: Mapping[str, Any] | None
+    info: PrunerInfo | None
     seeded: bool
 
     def fits(self, measured: PrunerInfo) -> bool:
         """Whether this is what was measured. Its own file and those that options name may have moved, and options may be new."""
-        if self.options is None:
+        if self.info is None:
             return (measured.name, measured.label) == (self.spec.name, self.spec.label)
-        then = {**self.options, **measured.options}  # what was no option then did what is the default now
-        now, then = (self._without_places(options) for options in (self.options, then))
-        return _class(measured.name) == _class(self.spec.name) and now == then
+        now: dict[str, Any] = self.info.model_dump(mode="json")["options"]
+        then = {**now, **measured.options}  # what was no option then did what is the default now
+        return measured.placeless == self.info.placeless and self._without_places(now) == self._without_places(then)
 
     def _without_places(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {name: PurePath(str(value)).name if name in self.spec.files else value for name, value in options.items()}
@@ -54,11 +52,10 @@ def named(suite: Suite, records: Sequence[Record]) -> list[Record]:
 def _rows(specs: Iterable[PrunerSpec]) -> Iterator[Row]:
     for spec in specs:
         try:
-            with blaming(spec.name):
-                info = describe_pruner(spec, build(spec.name, spec.placed))
-                yield Row(spec, info.model_dump(mode="json")["options"], is_seeded(spec.name))
+            row = Row(spec, build_described(spec)[1], is_seeded(spec.name))
         except UserError:  # its file has gone, for example; its records are still there
-            yield Row(spec, None, seeded=False)
+            row = Row(spec, None, seeded=False)
+        yield row
 
 
 def _asked(suite: Suite, matrices: Iterable[tuple[Matrix, Sequence[Row]]], record: Record) -> Record | None:
@@ -89,12 +86,5 @@ def _label(measured: str, known: Mapping[str, T], fits: Callable[[T], bool]) -> 
 
 def _limited(suite: Suite, benchmark: Benchmark, record: Record) -> bool:
     """Whether a record asked as many questions of a benchmark, drawn in the same way."""
-    limit = benchmark.limit or suite.limit
-    seed = suite.limit_seed if benchmark.limit_seed is None else benchmark.limit_seed
     drawn = None if record.benchmark.draw is None else record.benchmark.draw.seed
-    return (record.benchmark.limit, drawn) == (limit, None if limit is None else seed)
-
-
-def _class(name: str) -> str:
-    """Name a pruner wherever its own file lies."""
-    return name.rpartition(":")[2] if ".py:" in name else name
+    return (record.benchmark.limit, drawn) == benchmark.asked(suite.limit, suite.limit_seed)

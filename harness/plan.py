@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vtpbench.harness.benchmarks import describe as describe_benchmark
-from vtpbench.harness.blame import blaming
 from vtpbench.harness.cell import Cell
 from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo, Record
-from vtpbench.harness.specs import automatic, build_seeded, describe_pruner, is_seeded, refuse_large_budget
+from vtpbench.harness.specs import automatic, build_described, build_seeded, is_seeded, refuse_large_budget
 from vtpbench.harness.suite import Matrix, ModelSpec, PrunerSpec, Suite
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.pruners.registry import build
 
 if TYPE_CHECKING:
     from vtpbench.harness.schedules import Forecast
@@ -145,9 +143,7 @@ def _rows(
 
 
 def _describe(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> PrunerInfo:
-    with blaming(spec.name):
-        pruner = build(spec.name, spec.placed)
-        return describe_pruner(spec, pruner, fingerprint(pruner, model))
+    return build_described(spec, lambda pruner: fingerprint(pruner, model))[1]
 
 
 def _refuse_large_budgets(suite: Suite, m: int, model: ModelInfo) -> None:

@@ -62,6 +62,16 @@ class PrunerInfo(Frozen):
     files: dict[str, str] = Field(default_factory=dict, exclude=True)
     """Where the files that options name lie on this machine, by option; no part of a record."""
 
+    @property
+    def placeless(self) -> str:
+        """Name of the pruner wherever its own file lies: that of its class, or the registered one."""
+        return self.name.rpartition(":")[2] if self.is_file else self.name
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the pruner is the class of a file, and no registered one."""
+        return ".py:" in self.name
+
 
 class BudgetInfo(Frozen):
     """What was asked for; exactly one of `tokens` and `ratio` unless the cell is vanilla."""

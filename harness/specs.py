@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -177,11 +177,18 @@ def build_seeded(name: str, options: Mapping[str, Any], seed: int) -> Pruner:
     return build(name, {**options, "seed": seed} if is_seeded(name) else options)
 
 
-def describe_pruner(spec: PrunerSpec, pruner: Pruner, fingerprint: str = "") -> PrunerInfo:
-    """State a pruner with all its options, defaults included; the seed belongs to the cell.
+def build_described(spec: PrunerSpec, fingerprint: Callable[[Pruner], str] = lambda pruner: "") -> tuple[Pruner, PrunerInfo]:
+    """Make a pruner, and state it with all its options, defaults included; the seed belongs to the cell.
 
-    `fingerprint` is the hash of files beside the options that decide what it keeps, such as trained weights.
+    `fingerprint` hashes files beside the options that decide what it keeps, such as trained weights. Raises `UserError` for
+    a pruner that breaks.
     """
+    with blaming(spec.name):
+        pruner = build(spec.name, spec.placed)
+        return pruner, _described(spec, pruner, fingerprint(pruner))
+
+
+def _described(spec: PrunerSpec, pruner: Pruner, fingerprint: str) -> PrunerInfo:
     entry = find(spec.name)
     code = "+".join(part for part in (entry.code(), fingerprint) if part)
     options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}

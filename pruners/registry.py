@@ -69,8 +69,9 @@ class Entry:
         """Say why something that was imported is no pruner; empty where it is one."""
         from vtpbench.pruners.base import Pruner
 
-        mine = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
         if found is None:
+            classes = {key: value for key, value in vars(module).items() if inspect.isclass(value)}
+            mine = [key for key, value in classes.items() if value.__module__ == module.__name__]
             return f"there is no class {name}; {did_you_mean(name, mine)}"
         if not (inspect.isclass(found) and issubclass(found, Pruner)):
             return f"{name} does not derive from vtpbench.pruners.base.Pruner"

@@ -38,12 +38,11 @@ def size_fault(choice: Choice) -> str | None:
 def index_fault(choice: Choice) -> str | None:
     """Look whether indices are among the tokens and, where nothing is merged, ascending and unique."""
     view, keep = choice.view, choice.keep
-    merges = keep.features is not None
     for row, index in enumerate(keep.index):
         real = index if keep.valid is None else index[keep.valid[row]]
-        if not merges and not bool((real.diff() > 0).all()):
+        if not keep.merged and not bool((real.diff() > 0).all()):
             return f"indices are not ascending and unique: {real.tolist()}"
-        if len(real) and not (-1 if merges else 0) <= int(real.min()) <= int(real.max()) < view.n:
+        if len(real) and not (-1 if keep.merged else 0) <= int(real.min()) <= int(real.max()) < view.n:
             return f"indices are not among the {view.n} tokens: {real.tolist()}"
     return None
 

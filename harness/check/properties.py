@@ -78,7 +78,7 @@ def truthful_indices(subject: Subject) -> Verdict:
     choices = subject.base.choices
     if not choices:
         return Verdict("n/a", "it makes no cut")
-    merging = [choice for choice in choices if choice.keep.features is not None and choice.keep.k]
+    merging = [choice for choice in choices if choice.keep.merged and choice.keep.k]
     try:
         faults = [*map(index_fault, choices), *(origin_fault(choice, subject.pruner) for choice in merging)]
     except NoDerivative:
@@ -125,7 +125,7 @@ def removal_is_masking(subject: Subject) -> Verdict:
     run = subject.run([question])
     if not run.choices:
         return Verdict("n/a", "it makes no cut")
-    if any(choice.keep.features is not None for choice in run.choices):
+    if any(choice.keep.merged for choice in run.choices):
         return Verdict("n/a", "it merges tokens")
     if any(choice.view.cut.at < 0 for choice in run.choices):
         return Verdict("n/a", "what leaves inside the vision tower is not seen by what stays")

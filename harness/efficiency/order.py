@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import torch
 
-from vtpbench.harness.blame import blaming
 from vtpbench.harness.device import open_device
 from vtpbench.harness.efficiency.profile import Progress, Protocol, profile, require_searchable
 from vtpbench.harness.efficiency.record import PLACE, SUFFIX, EfficiencyRecord
@@ -30,13 +29,12 @@ from vtpbench.harness.specs import (
     ModelSpec,
     PrunerSpec,
     automatic,
-    describe_pruner,
+    build_described,
     refuse_large_budget,
 )
 from vtpbench.harness.suite import load
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.pruners.registry import build
 
 TEXT_TOKENS = 32
 """Of a dummy's prompt, as in Table 4 of the OC-VTP paper."""
@@ -165,9 +163,8 @@ def contestants(
 
 
 def _contestant(spec: PrunerSpec, budget: BudgetInfo, fingerprint: Callable[[Pruner], str]) -> Contestant:
-    with blaming(spec.name):
-        pruner = build(spec.name, spec.placed)
-        return Contestant(describe_pruner(spec, pruner, fingerprint(pruner)), pruner, budget)
+    pruner, info = build_described(spec, fingerprint)
+    return Contestant(info, pruner, budget)
 
 
 def _refuse_namesakes(rows: Sequence[Contestant]) -> None:

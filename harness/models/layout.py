@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from vtpbench.pruners.sending import send
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _remembered(make: Callable[Concatenate[Layout, P], T]) -> Callable[Concatenate[Layout, P], T]:
+    """Make tensors of a layout once for each set of arguments: every cut, and much evidence, asks for the same."""
+
+    @wraps(make)
+    def ask(layout: Layout, /, *asked: P.args, **named: P.kwargs) -> T:
+        key = make.__name__, *(tuple(each) if isinstance(each, Sequence) else each for each in (*asked, *named.values()))
+        if key not in layout.made:
+            layout.made[key] = make(layout, *asked, **named)
+        found: T = layout.made[key]
+        return found
+
+    return ask
 
 
 @dataclass(frozen=True)
@@ -64,47 +82,35 @@ class Layout:
                 column += part.length
         return found
 
+    @_remembered
     def valid(self, device: torch.device) -> Tensor:
         """Columns that hold a token, `(rows, width)` bool."""
-        if device not in self._valid:
-            first = send(torch.tensor([self.width - n for n in self.lengths]), device)
-            self._valid[device] = torch.arange(self.width, device=device) >= first[:, None]
-        return self._valid[device]
+        first = send(torch.tensor([self.width - n for n in self.lengths]), device)
+        return torch.arange(self.width, device=device) >= first[:, None]
 
-    @cached_property
-    def _valid(self) -> dict[torch.device, Tensor]:
-        return {}
-
+    @_remembered
     def columns(self, images: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows `(images, 1)` and columns `(images, n)` of images with equally many tokens."""
-        asked = tuple(images), device
-        if asked not in self._columns:
-            places = [self.places[i] for i in images]
-            rows, starts = send(torch.tensor([[p.row, p.start] for p in places]), device).split(1, dim=1)
-            self._columns[asked] = rows, starts + torch.arange(places[0].length, device=device)
-        return self._columns[asked]
+        places = [self.places[i] for i in images]
+        rows, starts = send(torch.tensor([[p.row, p.start] for p in places]), device).split(1, dim=1)
+        return rows, starts + torch.arange(places[0].length, device=device)
 
-    @cached_property
-    def _columns(self) -> dict[tuple[tuple[int, ...], torch.device], tuple[Tensor, Tensor]]:
-        return {}
-
-    @cached_property
-    def _text_after(self) -> dict[tuple[tuple[int, ...], torch.device], tuple[Tensor, Tensor]]:
-        return {}
-
+    @_remembered
     def text_after(self, images: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Columns of the text after the prompt's last image, right-aligned `(images, text)`, and which of them are real."""
-        asked = tuple(images), device
-        if asked not in self._text_after:
-            counts = []
-            for image in images:
-                row = self.rows[self.places[image].row]
-                last = max(n for n, part in enumerate(row) if part.image is not None)
-                counts.append(sum(p.length for p in row[last + 1 :]))
-            columns = torch.arange(self.width - max(counts), self.width, device=device).expand(len(counts), -1)
-            first = send(torch.tensor([self.width - c for c in counts]), device)
-            self._text_after[asked] = columns, columns >= first[:, None]
-        return self._text_after[asked]
+        counts = []
+        for image in images:
+            row = self.rows[self.places[image].row]
+            last = max(n for n, part in enumerate(row) if part.image is not None)
+            counts.append(sum(p.length for p in row[last + 1 :]))
+        columns = torch.arange(self.width - max(counts), self.width, device=device).expand(len(counts), -1)
+        first = send(torch.tensor([self.width - c for c in counts]), device)
+        return columns, columns >= first[:, None]
+
+    @cached_property
+    def made(self) -> dict[Hashable, Any]:
+        """What was made of this layout so far, by method and arguments."""
+        return {}
 
     def shortened(self, keep: Mapping[int, int]) -> Layout:
         """Take the same prompts with fewer tokens for some images."""

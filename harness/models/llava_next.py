@@ -153,7 +153,7 @@ def _fit(view: TokenView, pruner: Pruner) -> Tensor:
     while low < high:
         middle = (low + high + 1) // 2
         keep = pruner.apply(replace(view, cut=Cut(0, middle)))
-        if keep.features is not None:
+        if keep.merged:
             raise Unsupported(f"{type(pruner).__name__} merges tokens; use preprocessing 'fixed672'")
         index = keep.index[0] if keep.valid is None else keep.index[0][keep.valid[0]]
         if len(view.grid.packed(index.cpu())) <= view.cut.keep:

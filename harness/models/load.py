@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +67,6 @@ def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
 
     from vtpbench.harness import hub
 
-    transport = import_module("huggingface_hub.errors").HTTPError  # of the HTTP library that the installed version uses
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
     offline = hub.offline_reason()
 
@@ -79,17 +77,13 @@ def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
         folder = fetch(wanted)
         return folder if any(folder.glob("*.safetensors")) else fetch([*wanted, "pytorch_model*.bin"])
     except LocalEntryNotFoundError as e:
-        why = offline or _first_line(e.__cause__ or e)
+        why = offline or hub.first_line(e.__cause__ or e)
         raise UserError(
             f"model '{label}': {path} is neither a folder nor in the Hugging Face cache, and the hub is out of reach "
             f"({why}); run `hf download {path}` on a machine with network and copy the cache, or give a folder"
         ) from e
-    except (transport, HFValidationError) as e:  # refused, too: `HfHubHTTPError` is one
+    except (hub.transport_error(), HFValidationError) as e:
         raise UserError(f"model '{label}': {path} cannot be fetched from the hub: {str(e) or type(e).__name__}") from e
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def describe_model(
