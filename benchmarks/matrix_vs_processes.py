@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from vtpbench.harness.cell import Cell
-from vtpbench.harness.job import Choices, Job, make_job
-from vtpbench.harness.record import agree
-from vtpbench.harness.specs import is_seeded
-from vtpbench.harness.store import Store
+from vtpbench.harness.records.cell import Cell
+from vtpbench.harness.records.record import agree
+from vtpbench.harness.records.store import Store
+from vtpbench.harness.run.job import Job, RunOptions, make_job
+from vtpbench.harness.suite.specs import is_seeded
 
 COMMAND = [sys.executable, "-m"]
 
@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         together = one_process(arguments, Path(scratch) / "together")
         print(f"one vtpbench process: {together:.1f} s", flush=True)  # the rest takes many minutes
-        choices = Choices(Path(scratch) / "together", arguments.only, limit=arguments.limit)
+        choices = RunOptions(Path(scratch) / "together", arguments.only, limit=arguments.limit)
         job = make_job(arguments.suite, choices, print)
         scores = {r.cell_id: r.score for r in Store(choices.out / job.suite.name, print).records()}
         apart, equal = 0.0, 0

@@ -22,7 +22,7 @@ from vtpbench.pruners.base import Grid
 from vtpbench.pruners.oc_vtp.config import TrainConfig
 from vtpbench.pruners.oc_vtp.features import FeatureMeta, ImageFeatures, extract
 from vtpbench.pruners.oc_vtp.progress import LogRow
-from vtpbench.pruners.oc_vtp.train import Place, train
+from vtpbench.pruners.oc_vtp.train import ProcessRank, train
 
 SIDE, WIDTH, LAYER = 24, 1024, 8
 
@@ -63,7 +63,7 @@ def main() -> None:
 
     with TemporaryDirectory() as folder:
         store = extract(Noise(4 * config.batch), Path(folder, "features"))
-        train(config, store, Path(folder, "run"), Place(device), said)
+        train(config, store, Path(folder, "run"), ProcessRank(device), said)
     print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
     if device.type == "cuda":
         print(f"peak memory of the GPU: {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from vtpbench.harness.record import BenchmarkInfo
+from vtpbench.harness.records.record import BenchmarkInfo
 from vtpbench.report.stats.bootstrap import replicate
 from vtpbench.report.stats.draws import draws, interval, relative
 from vtpbench.report.stats.sums import Sums, summarise

@@ -2,7 +2,7 @@
 
 On a GPU torch's profiler watches LLaVA-1.5-7B with random weights: what it launches, and every call of CUDA's runtime that
 synchronises, with the line of Python that it comes from; `--traces FOLDER` keeps the traces for a viewer (chrome://tracing,
-Perfetto). Without one the GPU is pretended (`vtpbench.harness.efficiency.pretended`), and a model of random weights has all
+Perfetto). Without one the GPU is pretended (`pretended_gpu`), and a model of random weights has all
 its layers and tokens, but narrow ones: neither launches nor waits depend on the width.
 
     python benchmarks/trace_prefill.py
@@ -25,25 +25,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rehearsal import rehearse
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, record_function
 
-from vtpbench.harness.device import open_device
-from vtpbench.harness.efficiency.order import TEXT_TOKENS, describe, open_for_speed
-from vtpbench.harness.efficiency.record import STAGES
-from vtpbench.harness.efficiency.rehearsal import rehearse
-from vtpbench.harness.efficiency.stages import Prompts, Subject, run
+from vtpbench.harness.efficiency.options import TEXT_TOKENS, describe, open_for_speed
+from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, run
+from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models import configs
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.options import NEUTRAL, model_path
-from vtpbench.harness.record import BudgetInfo
-from vtpbench.harness.specs import DUMMY_PREFIX, ModelSpec
+from vtpbench.harness.records.efficiency import STAGES
+from vtpbench.harness.records.record import BudgetInfo
+from vtpbench.harness.suite.options import NEUTRAL, model_path
+from vtpbench.harness.suite.specs import DUMMY_PREFIX, ModelSpec
 from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.registry import BUILT_IN, build
-from vtpbench.pruners.sending import STAGED_BYTES
+from vtpbench.pruners.transfer import STAGED_BYTES
 
 OPTIONS: dict[str, dict[str, Any]] = {"oc-vtp": {"checkpoint": "dummy"}}
 """On a model with random weights."""
@@ -93,19 +93,19 @@ def narrowed(name: str, folder: Path) -> Path:
     return file
 
 
-def look(subject: Subject, prompts: Prompts, trace: Path) -> Look:
+def look(subject: PrunerAtBudget, prompts: Prompts, trace: Path) -> Look:
     """Watch, in the way that the device allows; on a GPU the trace is written."""
     return profiled(subject, prompts, trace) if subject.family.device.type == "cuda" else pretended(subject, prompts)
 
 
-def pretended(subject: Subject, prompts: Prompts) -> Look:
+def pretended(subject: PrunerAtBudget, prompts: Prompts) -> Look:
     """Watch on a pretended GPU."""
     seen = rehearse(subject, prompts)
     waits = Counter((wait.what, f"{wait.module}:{wait.line} {wait.function}") for wait in seen.waits)
     return Look(waits, seen.launched)
 
 
-def profiled(subject: Subject, prompts: Prompts, trace: Path) -> Look:
+def profiled(subject: PrunerAtBudget, prompts: Prompts, trace: Path) -> Look:
     """Watch on a GPU, and write the trace."""
     for _ in range(2):  # what is made once, and memory
         run(subject, prompts, lambda stage: None)
@@ -211,7 +211,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for pruner in arguments.pruner or BUILT_IN:
             budget = BudgetInfo() if pruner == "vanilla" else BudgetInfo(tokens=arguments.budget)
-            subject = Subject(family, build(pruner, options.get(pruner, {})), budget)
+            subject = PrunerAtBudget(family, build(pruner, options.get(pruner, {})), budget)
             try:
                 found[pruner] = look(subject, prompts, folder / f"{pruner}.json")
             except (Infeasible, Unsupported) as e:

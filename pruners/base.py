@@ -19,9 +19,7 @@ from torch import Tensor
 
 from vtpbench.pruners.errors import share
 
-Kind = Literal[
-    "hidden", "received", "cls", "keys", "projected", "row", "rows_mean", "text", "layer_keys", "embeddings", "rotary"
-]
+Kind = Literal["hidden", "received", "cls", "keys", "projected", "row", "rows_mean", "text", "layer_keys", "embeddings", "rotary"]
 ATTENTION_KINDS: frozenset[Kind] = frozenset(("received", "cls", "keys"))
 """Evidence of the vision tower that takes what enters a layer's attention."""
 DECODER_KINDS: frozenset[Kind] = frozenset(("row", "rows_mean", "text", "layer_keys", "embeddings", "rotary"))
@@ -138,7 +136,7 @@ class TokenView:
     text_embeddings : (images, text, dim) float32, with the same columns, beside `embeddings`
     text_rotary : (images, text, head_dim) float32, with the same columns, beside `rotary`
     shape : the model, at depth 0 and inside the tower
-    size : (images, n) float32 or None; inside the tower, what was given as `Keep.size` at the cut before
+    size : (images, n) float32 or None; inside the tower, what was given as `Selection.size` at the cut before
     questions : what is asked about each image, at depth 0: for pruners that embed it with a text encoder of their own
 
     """
@@ -175,7 +173,7 @@ class TokenView:
             self,
             cut=Cut(self.cut.at, share(self.cut.keep, tiles)),
             features=split(self.features),
-            index=shifted(split(self.index), -first),
+            index=offset_index(split(self.index), -first),
             grid=replace(self.grid, tiles=1),
             keys=tuple(f"{key}/{t}" for key in self.keys for t in range(tiles)),
             questions=tuple(question for question in self.questions for _ in range(tiles)),
@@ -185,7 +183,7 @@ class TokenView:
 
 
 @dataclass(frozen=True)
-class Keep:
+class Selection:
     """A pruner's choice.
 
     Attributes
@@ -287,17 +285,17 @@ class Pruner:
         """Choose tokens, `(images, keep)` ascending; the best `cut.keep` scores unless overridden."""
         return top(self.score(view), view.cut.keep)
 
-    def reduce(self, view: TokenView) -> Keep:
+    def reduce(self, view: TokenView) -> Selection:
         """Choose and, for merging pruners, combine."""
-        return Keep(self.select(view))
+        return Selection(self.select(view))
 
-    def apply(self, view: TokenView) -> Keep:
+    def apply(self, view: TokenView) -> Selection:
         """Run `reduce` in this pruner's scope; the harness calls this."""
         if self.scope == "image" or view.grid.tiles == 1 or view.cut.at > 0:
             return self.reduce(view)
         return self.join(self.reduce(view.by_tile()), view)
 
-    def join(self, tiles: Keep, view: TokenView) -> Keep:
+    def join(self, tiles: Selection, view: TokenView) -> Selection:
         """Put the choices of an image's tiles one behind the other."""
         images, count, per_tile = view.features.shape[0], view.grid.tiles, view.n // view.grid.tiles
         tile = torch.arange(count, device=tiles.index.device).repeat(images)[:, None]
@@ -310,8 +308,8 @@ class Pruner:
             return (tiles.segments() + tile * tiles.k).reshape(images, -1)
 
         within = torch.where(tiles.index < per_tile, tiles.index, NOWHERE)  # else it would name another tile's token
-        index = shifted(within, tile * per_tile)
-        return Keep(
+        index = offset_index(within, tile * per_tile)
+        return Selection(
             index.reshape(images, -1), flat(tiles.features), flat(tiles.valid), None if tiles.segments is None else segments
         )
 
@@ -330,7 +328,7 @@ def top(score: Tensor, k: int) -> Tensor:
     return rank(score)[..., :k].sort(dim=-1).values
 
 
-def shifted(index: Tensor, by: Tensor) -> Tensor:
+def offset_index(index: Tensor, by: Tensor) -> Tensor:
     """Add to places; what is negative, -1 for a row that has none, stays."""
     return torch.where(index < 0, index, index + by)
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, rank, top
+from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, top
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError, share
 
 
@@ -76,7 +76,7 @@ class HiPrune(Pruner):
         """Put anchors and buffers above all others, which are ranked by deep attention."""
         return deep(view).masked_fill(self.marked(view), torch.inf)
 
-    def reduce(self, view: TokenView) -> Keep:
+    def reduce(self, view: TokenView) -> Selection:
         """Choose; with `compat`, registers may repeat anchors and buffers, and the count falls short of the budget."""
         if not self.compat or view.cls is not None:  # with CLS the attention is a mean, below 1: subtracting 1 excludes
             return super().reduce(view)
@@ -86,7 +86,7 @@ class HiPrune(Pruner):
         place = rank(attention / attention.mean(dim=1, keepdim=True) - marked.float()).argsort(dim=1)
         kept = marked | (place < registers)
         index = top(kept, view.cut.keep)
-        return Keep(index, valid=kept.gather(1, index))
+        return Selection(index, valid=kept.gather(1, index))
 
     def marked(self, view: TokenView) -> Tensor:
         """Mark anchors and buffers, `(images, n)` bool."""

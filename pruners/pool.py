@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vtpbench.pruners.base import Keep, Pruner, TokenView, take
+from vtpbench.pruners.base import Pruner, Selection, TokenView, take
 from vtpbench.pruners.cells import cells, largest_cell
 
 
@@ -22,11 +22,11 @@ class Pool(Pruner):
     source: ClassVar[str] = "baseline"
     scope: ClassVar[Literal["image", "tile"]] = "tile"
 
-    def reduce(self, view: TokenView) -> Keep:
+    def reduce(self, view: TokenView) -> Selection:
         """Average each cell; a sum of its own per cell, so the result does not depend on the batch."""
         images, geometry = len(view.features), (view.cut.keep, view.grid.height, view.grid.width)
         division = cells(*geometry, view.features.device)
         ids, real = division.members(largest_cell(*geometry))
         weights = real / division.count[:, None]
         rows = take(view.features, ids.flatten().expand(images, -1)).reshape(images, *ids.shape, -1)
-        return Keep(division.centre.expand(images, -1), (rows * weights[..., None]).sum(dim=2))
+        return Selection(division.centre.expand(images, -1), (rows * weights[..., None]).sum(dim=2))

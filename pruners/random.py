@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vtpbench.pruners.base import Pruner, TokenView
-from vtpbench.pruners.sending import send
+from vtpbench.pruners.transfer import copy_to_device
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Random(Pruner):
     def select(self, view: TokenView) -> Tensor:
         """Take a prefix of each image's permutation."""
         rows = [torch.randperm(view.n, generator=private_generator(self.seed, key))[: view.cut.keep] for key in view.keys]
-        return send(torch.stack(rows).sort(dim=-1).values, view.features.device)
+        return copy_to_device(torch.stack(rows).sort(dim=-1).values, view.features.device)
 
 
 def private_generator(*parts: object) -> torch.Generator:

@@ -42,7 +42,7 @@ BUILT_IN = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class PrunerEntry:
     """Where a pruner's class is: `target` is `module:Class`, or `path/to/file.py:Class`."""
 
     name: str
@@ -94,22 +94,22 @@ class Entry:
         return sha256(b"\0".join(file.read_bytes() for file in dict.fromkeys([*own, *shared]))).hexdigest()[:16]
 
 
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, PrunerEntry]:
     """All pruners by name; a name that is given twice is an error that names both distributions."""
-    found = {name: Entry(name, target, "vtpbench") for name, target in BUILT_IN.items()}
+    found = {name: PrunerEntry(name, target, "vtpbench") for name, target in BUILT_IN.items()}
     for point in entry_points(group=GROUP):
         distribution = point.dist.name if point.dist else "unknown"
         if point.name in found:
             first = found[point.name].distribution
             raise UserError(f"pruner '{point.name}' is provided by both {first} and {distribution}; uninstall one of them")
-        found[point.name] = Entry(point.name, point.value, distribution)
+        found[point.name] = PrunerEntry(point.name, point.value, distribution)
     return found
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> PrunerEntry:
     """Look a name up; `./file.py:Class` runs the code of that file."""
     if ".py:" in name:
-        return Entry(name, name, f"file {name.partition(':')[0]}")
+        return PrunerEntry(name, name, f"file {name.partition(':')[0]}")
     if name.endswith(".py"):
         raise UserError(f"pruner '{name}' names a file; add its class: {name}:Class")
     known = entries()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, rank, take
+from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, take
 from vtpbench.pruners.errors import Infeasible, Unsupported, share
 
 
@@ -63,7 +63,7 @@ class VisionZip(Pruner):
             raise Infeasible(f"VisionZip: {merged} contextual tokens leave none of {budget}; lower `contextual`")
         return budget - merged, merged
 
-    def reduce(self, view: TokenView) -> Keep:
+    def reduce(self, view: TokenView) -> Selection:
         """Choose the dominant tokens of one tile and merge the others."""
         dominant, contextual = self.split(view.cut.keep)
         seen = {evidence.kind: value for evidence, value in view.evidence.items()}
@@ -77,10 +77,10 @@ class VisionZip(Pruner):
         features = torch.cat([take(view.features, chosen), merged], dim=1)
         if view.cls is None:
             raster = index.argsort(dim=1)
-            return Keep(index.gather(1, raster), take(features, raster))
-        return Keep(torch.cat([index.new_full((len(index), 1), -1), index], dim=1), torch.cat([view.cls, features], dim=1))
+            return Selection(index.gather(1, raster), take(features, raster))
+        return Selection(torch.cat([index.new_full((len(index), 1), -1), index], dim=1), torch.cat([view.cls, features], dim=1))
 
-    def join(self, tiles: Keep, view: TokenView) -> Keep:
+    def join(self, tiles: Selection, view: TokenView) -> Selection:
         """Put the base tile first, then of all other tiles the patches, the CLS tokens, the contextual tokens."""
         joined = super().join(tiles, view)
         if view.cls is None or joined.features is None:
@@ -89,7 +89,7 @@ class VisionZip(Pruner):
         row = torch.arange(joined.k, device=joined.index.device).reshape(view.grid.tiles, tiles.k)
         others = (row[1:, 1:dominant], row[1:, :1], row[1:, dominant:])
         order = torch.cat([row[0], *(part.flatten() for part in others)])
-        return Keep(joined.index[:, order], joined.features[:, order])
+        return Selection(joined.index[:, order], joined.features[:, order])
 
 
 def fold(features: Tensor, keys: Tensor, rest: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -5,24 +5,29 @@ import sys
 from pathlib import Path
 
 import pytest
+from folder_graph import classes, graph, imported, order, sources
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("harness", "pruners", "report", "suites")
-SOURCES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES = sources()
 
 
-def imported(file: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-    return found
+def foreign(file: Path) -> set[str]:
+    """First parts of the modules that a file imports from other packages."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.split(".")[0] for name in plain | {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}}
 
 
 def own_imports(folder: str) -> dict[Path, set[str]]:
-    return {file: {m for m in imported(file) if m.startswith("vtpbench.")} for file in (ROOT / folder).rglob("*.py")}
+    return {file: imported(file) for file in SOURCES if file.is_relative_to(ROOT / folder)}
+
+
+def test_no_folders_import_each_other_in_a_circle() -> None:
+    order(graph())
+
+
+def test_every_class_name_stands_once() -> None:
+    assert not {name: places for name, places in classes().items() if len(places) > 1}
 
 
 def test_pruners_know_nothing_of_the_harness_or_the_report() -> None:
@@ -31,14 +36,19 @@ def test_pruners_know_nothing_of_the_harness_or_the_report() -> None:
 
 
 def test_reports_read_records_only() -> None:
-    allowed = ("vtpbench.report", "vtpbench.harness.record", "vtpbench.harness.efficiency.record", "vtpbench.pruners.errors")
+    allowed = (
+        "vtpbench.report",
+        "vtpbench.harness.records.record",
+        "vtpbench.harness.records.efficiency",
+        "vtpbench.pruners.errors",
+    )
     for file, modules in own_imports("report").items():
         assert all(m.startswith(allowed) for m in modules), file
 
 
 def test_the_harness_knows_no_single_pruner() -> None:
-    shared = {"base", "registry", "errors", "budget", "vanilla", "sending"}  # vanilla is every comparison's denominator
-    named_on_purpose = {"train.py", "cli_train.py"}  # the command that trains OC-VTP
+    shared = {"base", "registry", "errors", "budget", "vanilla", "transfer"}  # vanilla is every comparison's denominator
+    named_on_purpose = {"train.py"}  # the command that trains OC-VTP
     for file, modules in own_imports("harness").items():
         pruners = {m.split(".")[2] for m in modules if m.startswith("vtpbench.pruners.")}
         assert pruners <= shared or file.name in named_on_purpose, (file, pruners)
@@ -46,8 +56,8 @@ def test_the_harness_knows_no_single_pruner() -> None:
 
 
 def test_one_module_uses_lmms_eval_one_registers_with_it_and_one_asks_its_scorers() -> None:
-    users = {file.name for file in SOURCES if any(m.split(".")[0] == "lmms_eval" for m in imported(file))}
-    assert users == {"engine.py", "plugin.py", "sample_scores.py"}
+    users = {file.name for file in SOURCES if any(name == "lmms_eval" for name in foreign(file))}
+    assert users == {"engine.py", "lmms_plugin.py", "sample_scores.py"}
 
 
 ENVIRONMENT = r"os\.environ"
@@ -55,14 +65,14 @@ ENVIRONMENT = r"os\.environ"
 
 @pytest.mark.parametrize("pattern", [r"\.forward\s*=[^=]", "MethodType", r"(?<!__)\bsetattr\(", ENVIRONMENT])
 def test_nothing_is_patched_and_nothing_is_configured_by_environment(pattern: str) -> None:
-    reporting = {"doctor.py", "hub.py"}  # what others' libraries will do with the environment
+    reporting = {"doctor.py", "hub.py", "launcher.py"}  # what others' libraries will do with the environment
     files = [file for file in SOURCES if pattern != ENVIRONMENT or file.name not in reporting]
     assert not [file.name for file in files if re.search(pattern, file.read_text())]
 
 
 def test_the_command_line_starts_without_heavy_imports() -> None:
     heavy = ("torch", "transformers", "lmms_eval", "pandas", "pyarrow", "numpy")
-    code = f"import sys, vtpbench.harness.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    code = f"import sys, vtpbench.harness.cli.main; print([m for m in {heavy!r} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
 

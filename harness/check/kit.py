@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from vtpbench.harness.check.properties import PROPERTIES, Property, Status, Verdict
-from vtpbench.harness.check.subject import Builder, Subject
+from vtpbench.harness.check.subject import ModelBuilder, PrunerOnModel
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.pruners.errors import Impossible, UserError, did_you_mean
 from vtpbench.pruners.registry import build, find
 
 
 @dataclass(frozen=True)
-class Result:
+class PropertyResult:
     """A property of the pruner on one family; anything but a pass has a reason."""
 
     family: str
@@ -28,13 +28,13 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """All that the kit found."""
 
     pruner: str
     options: Mapping[str, Any]
     distribution: str
-    results: tuple[Result, ...]
+    results: tuple[PropertyResult, ...]
 
     @property
     def ok(self) -> bool:
@@ -47,8 +47,8 @@ def check(
     name: str,
     options: Mapping[str, Any] | None = None,
     families: Collection[str] | None = None,
-    builders: Mapping[str, Builder] = TINY,
-) -> Report:
+    builders: Mapping[str, ModelBuilder] = TINY,
+) -> CheckReport:
     """Judge a pruner by registered name, or `./file.py:Class`, on some families or on all.
 
     Raises
@@ -65,9 +65,9 @@ def check(
     with _one_thread():
         for family, builder in builders.items():
             if families is None or family in families:
-                subject = Subject(pruner, cache(builder))
+                subject = PrunerOnModel(pruner, cache(builder))
                 results += [_judge(prop, family, subject) for prop in PROPERTIES]
-    return Report(name, dict(chosen), entry.distribution, tuple(results))
+    return CheckReport(name, dict(chosen), entry.distribution, tuple(results))
 
 
 @contextmanager
@@ -81,11 +81,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _judge(prop: Property, family: str, subject: Subject) -> Result:
+def _judge(prop: Property, family: str, subject: PrunerOnModel) -> PropertyResult:
     try:
         verdict = prop.test(subject)
     except Impossible as e:
         verdict = Verdict(e.status, str(e))
     except Exception as e:  # a stranger's pruner may fail in any way; each failure is a line of the report
         verdict = Verdict("fail", f"{type(e).__name__}: {e}")
-    return Result(family, prop.name, verdict.status, verdict.reason)
+    return PropertyResult(family, prop.name, verdict.status, verdict.reason)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtpbench.harness.check.subject import Run
-from vtpbench.harness.models.batch import Batch
+from vtpbench.harness.check.subject import ProbeRun
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.pruning.batch import PromptBatch
 
 
 @torch.inference_mode()
-def masked_logits(family: Family, full: Batch, run: Run) -> Tensor:
+def masked_logits(family: Family, full: PromptBatch, run: ProbeRun) -> Tensor:
     """Logits of the answer of `run` where the tokens that it removed are masked instead, `(steps, vocabulary)`.
 
     One forward pass without a cache over the full prompt and the answer's tokens, so that it also judges the decoding

@@ -13,11 +13,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from vtpbench.harness.check.choices import NoDerivative, count_fault, index_fault, origin_fault, size_fault
+from vtpbench.harness.check.faults import NoDerivative, count_fault, index_fault, origin_fault, size_fault
 from vtpbench.harness.check.masking import masked_logits
-from vtpbench.harness.check.subject import ALL, HALF, QUARTER, TOLERANCE, Run, Subject, budget_of, difference, with_apply
-from vtpbench.harness.models.batch import ImageTokens
-from vtpbench.pruners.base import Keep, TokenView
+from vtpbench.harness.check.subject import (
+    ALL,
+    HALF,
+    QUARTER,
+    TOLERANCE,
+    ProbeRun,
+    PrunerOnModel,
+    budget_of,
+    difference,
+    with_apply,
+)
+from vtpbench.harness.pruning.batch import ImageTokens
+from vtpbench.pruners.base import Selection, TokenView
 from vtpbench.pruners.budget import met
 from vtpbench.pruners.errors import Infeasible
 
@@ -38,13 +48,13 @@ class Property:
 
     name: str
     meaning: str
-    test: Callable[[Subject], Verdict]
+    test: Callable[[PrunerOnModel], Verdict]
 
 
 PASS = Verdict("pass")
 
 
-def keep_all(subject: Subject) -> Verdict:
+def keep_all(subject: PrunerOnModel) -> Verdict:
     """Compare with the model without pruning, bit by bit."""
     run = subject.run(share=ALL)
     shape = subject.build(attention="sdpa", dtype=torch.float32).shape
@@ -58,7 +68,7 @@ def keep_all(subject: Subject) -> Verdict:
     return PASS if gap == 0 else Verdict("fail", f"logits differ by {gap:.2g} from those without pruning")
 
 
-def exact_count(subject: Subject) -> Verdict:
+def exact_count(subject: PrunerOnModel) -> Verdict:
     """Compare what entered every decoder layer with the schedule."""
     for _, run in _runs(subject):
         adaptive = run.pruner.adaptive
@@ -73,7 +83,7 @@ def exact_count(subject: Subject) -> Verdict:
     return PASS
 
 
-def truthful_indices(subject: Subject) -> Verdict:
+def truthful_indices(subject: PrunerOnModel) -> Verdict:
     """Look at the indices of every choice and, where it merges tokens, at what its rows are made of."""
     choices = subject.base.choices
     if not choices:
@@ -86,7 +96,7 @@ def truthful_indices(subject: Subject) -> Verdict:
     return next((Verdict("fail", fault) for fault in faults if fault is not None), PASS)
 
 
-def seed_stable(subject: Subject) -> Verdict:
+def seed_stable(subject: PrunerOnModel) -> Verdict:
     """Run again with other global seeds; the global generators must be left as they are."""
     first = subject.base
     with _other_seeds():
@@ -99,7 +109,7 @@ def seed_stable(subject: Subject) -> Verdict:
     return verdict
 
 
-def batch_invariant(subject: Subject) -> Verdict:
+def batch_invariant(subject: PrunerOnModel) -> Verdict:
     """Ask some questions alone that were asked in a batch of unequal prompts, and all with few pictures in each tower pass."""
     for question in subject.questions[:3:2]:
         verdict = _same(subject.run([question]), subject.base, [question.name])
@@ -109,17 +119,17 @@ def batch_invariant(subject: Subject) -> Verdict:
     return PASS if apart is None else Verdict("fail", f"with 3 pictures in each tower pass, {apart}")
 
 
-def order_free(subject: Subject) -> Verdict:
+def order_free(subject: PrunerOnModel) -> Verdict:
     """Ask the questions in another order."""
     return _same(subject.run(subject.questions[::-1]), subject.base)
 
 
-def kernel_free(subject: Subject) -> Verdict:
+def kernel_free(subject: PrunerOnModel) -> Verdict:
     """Run on eager attention what ran on SDPA."""
     return _same(subject.run(attention="eager"), subject.base)
 
 
-def removal_is_masking(subject: Subject) -> Verdict:
+def removal_is_masking(subject: PrunerOnModel) -> Verdict:
     """Compare with a run in which the removed tokens stay, but are masked."""
     question = subject.questions[0]
     run = subject.run([question])
@@ -141,7 +151,7 @@ def removal_is_masking(subject: Subject) -> Verdict:
     return PASS
 
 
-def leaves_no_trace(subject: Subject) -> Verdict:
+def leaves_no_trace(subject: PrunerOnModel) -> Verdict:
     """Count hooks after a run and after an exception inside the pruner at each of its cuts; the model must be as before."""
     model = subject.build(attention="sdpa", dtype=torch.float32).model
     questions = subject.questions[:1]
@@ -153,7 +163,7 @@ def leaves_no_trace(subject: Subject) -> Verdict:
     class Deliberate(Exception):
         pass
 
-    def fail(view: TokenView, at: int) -> Keep:
+    def fail(view: TokenView, at: int) -> Selection:
         if view.cut.at == at:
             raise Deliberate
         return subject.pruner.apply(view)
@@ -166,7 +176,7 @@ def leaves_no_trace(subject: Subject) -> Verdict:
     return _same(subject.vanilla(questions), before, tolerance=0.0)
 
 
-def average_is_budget(subject: Subject) -> Verdict:
+def average_is_budget(subject: PrunerOnModel) -> Verdict:
     """Compare the observed average over all layers with what was asked for, to 1 token or 1 %."""
     shape = subject.build(attention="sdpa", dtype=torch.float32).shape
     for share, run in _runs(subject):
@@ -179,7 +189,7 @@ def average_is_budget(subject: Subject) -> Verdict:
     return PASS
 
 
-def works_in_bfloat16(subject: Subject) -> Verdict:
+def works_in_bfloat16(subject: PrunerOnModel) -> Verdict:
     """Run in bfloat16: as many tokens, finite logits."""
     run = subject.run(dtype=torch.bfloat16)
     for key in run.images:
@@ -204,12 +214,12 @@ PROPERTIES = (
 )
 
 
-def _same(run: Run, expected: Run, names: Sequence[str] | None = None, tolerance: float = TOLERANCE) -> Verdict:
+def _same(run: ProbeRun, expected: ProbeRun, names: Sequence[str] | None = None, tolerance: float = TOLERANCE) -> Verdict:
     found = difference(run, expected, run.rows if names is None else names, tolerance)
     return PASS if found is None else Verdict("fail", found)
 
 
-def _runs(subject: Subject) -> list[tuple[float, Run]]:
+def _runs(subject: PrunerOnModel) -> list[tuple[float, ProbeRun]]:
     """Answer at two budgets, given as shares, or at one where the other is out of the pruner's reach."""
     runs = [(HALF, subject.base)]
     with suppress(Infeasible):

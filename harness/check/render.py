@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from vtpbench.harness.check.kit import Report, Result
+from vtpbench.harness.check.kit import CheckReport, PropertyResult
 from vtpbench.harness.check.properties import PROPERTIES
 from vtpbench.pruners.errors import UserError
 
@@ -16,7 +16,7 @@ Rows = list[list[str]]
 FORMATS = ("plain", "markdown", "json")
 
 
-def render(report: Report, format: Literal["plain", "markdown", "json"] = "plain") -> str:
+def render(report: CheckReport, format: Literal["plain", "markdown", "json"] = "plain") -> str:
     """Write a report: a table of properties and families, then the reason for all that is no pass."""
     if format not in FORMATS:
         raise UserError(f"unknown format '{format}'; use {', '.join(FORMATS)}")
@@ -34,7 +34,7 @@ def render(report: Report, format: Literal["plain", "markdown", "json"] = "plain
     return "\n".join([*_plain(rows), "", *notes, f"{report.pruner} of {report.distribution}: {verdict}"]) + "\n"
 
 
-def matrix(reports: Sequence[Report]) -> str:
+def matrix(reports: Sequence[CheckReport]) -> str:
     """Write one markdown table for many pruners: how many properties pass, by family."""
     families = list(dict.fromkeys(result.family for report in reports for result in report.results))
     rows = [["pruner", *families]]
@@ -44,18 +44,18 @@ def matrix(reports: Sequence[Report]) -> str:
     return "\n".join(_markdown(rows)) + "\n"
 
 
-def _summary(results: Sequence[Result]) -> str:
+def _summary(results: Sequence[PropertyResult]) -> str:
     counts = Counter(_word(result) for result in results)
     if len(counts) == 1 and "pass" not in counts and "FAIL" not in counts:
         return next(iter(counts), "")
     return ", ".join(f"{counts[word]} {word}" for word in ("pass", "FAIL", "n/a", "infeasible", "unsupported") if counts[word])
 
 
-def _word(result: Result) -> str:
+def _word(result: PropertyResult) -> str:
     return "FAIL" if result.status == "fail" else result.status
 
 
-def _notes(report: Report, families: Sequence[str]) -> list[str]:
+def _notes(report: CheckReport, families: Sequence[str]) -> list[str]:
     """Reasons, each once, failures first."""
     where: dict[tuple[str, str], dict[str, list[str]]] = {}
     for result in sorted(report.results, key=lambda result: result.status != "fail"):

@@ -15,11 +15,11 @@ from PIL import Image as Pillow
 from PIL.Image import Image
 from torch import Tensor
 
-from vtpbench.harness.models.batch import Batch, ImageTokens
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.request import Request
-from vtpbench.harness.surgery import Trace
-from vtpbench.pruners.base import Keep, Pruner, TokenView
+from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
+from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
+from vtpbench.harness.pruning.request import Request
+from vtpbench.pruners.base import Pruner, Selection, TokenView
 from vtpbench.pruners.vanilla import Vanilla
 
 STEPS = 3
@@ -30,7 +30,7 @@ HALF, QUARTER, ALL = 0.5, 0.25, 1.0
 """Budgets, as shares of an image's tokens."""
 
 
-class Builder(Protocol):
+class ModelBuilder(Protocol):
     """Builds a tiny random model, the same for the same arguments."""
 
     def __call__(self, *, attention: str, dtype: torch.dtype) -> Family:
@@ -39,7 +39,7 @@ class Builder(Protocol):
 
 
 @dataclass(frozen=True)
-class Question:
+class ProbeQuestion:
     """A question with its pictures."""
 
     name: str
@@ -48,15 +48,15 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Choice:
+class RecordedSelection:
     """What a pruner was shown, and what it chose."""
 
     view: TokenView
-    keep: Keep
+    keep: Selection
 
 
 @dataclass(frozen=True)
-class Run:
+class ProbeRun:
     """Questions that were answered together.
 
     Attributes
@@ -70,11 +70,11 @@ class Run:
     """
 
     pruner: Pruner
-    batch: Batch
-    trace: Trace
+    batch: PromptBatch
+    trace: ForwardTrace
     rows: tuple[str, ...]
     images: Mapping[str, ImageTokens]
-    choices: tuple[Choice, ...]
+    choices: tuple[RecordedSelection, ...]
     logits: Tensor
 
     @cached_property
@@ -94,14 +94,14 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Subject:
+class PrunerOnModel:
     """A pruner, one object for all runs as in a cell, and the model of a family."""
 
     pruner: Pruner
-    build: Builder
+    build: ModelBuilder
 
     @cached_property
-    def questions(self) -> tuple[Question, ...]:
+    def questions(self) -> tuple[ProbeQuestion, ...]:
         """Prompts of unequal length with one image, two, and none; pictures of several shapes."""
         random = np.random.default_rng(0)
 
@@ -109,35 +109,35 @@ class Subject:
             return Pillow.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
         return (
-            Question("short", "What?", (picture(64, 48),)),
-            Question("long", "What is to the left of the thing in the middle?", (picture(48, 64),)),
-            Question("two", "Which differ?", (picture(56, 56), picture(64, 48))),
-            Question("none", "Is there an image?", ()),
+            ProbeQuestion("short", "What?", (picture(64, 48),)),
+            ProbeQuestion("long", "What is to the left of the thing in the middle?", (picture(48, 64),)),
+            ProbeQuestion("two", "Which differ?", (picture(56, 56), picture(64, 48))),
+            ProbeQuestion("none", "Is there an image?", ()),
         )
 
     @cached_property
-    def base(self) -> Run:
+    def base(self) -> ProbeRun:
         """All questions at half of the tokens."""
         return self.run()
 
     @cached_property
-    def quarter(self) -> Run:
+    def quarter(self) -> ProbeRun:
         """All questions at a quarter of the tokens; raises `Infeasible` where the pruner needs more."""
         return self.run(share=QUARTER)
 
     def run(
         self,
-        questions: Sequence[Question] | None = None,
+        questions: Sequence[ProbeQuestion] | None = None,
         share: float = HALF,
         *,
         attention: str = "sdpa",
         dtype: torch.dtype = torch.float32,
         pruner: Pruner | None = None,
         pictures_at_once: int = Family.pictures_at_once,
-    ) -> Run:
+    ) -> ProbeRun:
         """Answer questions (by default all) in one batch; `pruner` stands in for the subject's own."""
         family, asked = self.build(attention=attention, dtype=dtype), questions or self.questions
-        choices: list[Choice] = []
+        choices: list[RecordedSelection] = []
         own = pruner or self.pruner
         watched = with_apply(own, lambda view: _noted(own.apply(view), view, choices))
         logits: list[Tensor] = []
@@ -151,14 +151,14 @@ class Subject:
                 _, trace = family.generate(batch, watched, STEPS)
         finally:
             listener.remove()
-        return Run(own, batch, trace, tuple(q.name for q in asked), images, tuple(choices), torch.stack(logits))
+        return ProbeRun(own, batch, trace, tuple(q.name for q in asked), images, tuple(choices), torch.stack(logits))
 
-    def vanilla(self, questions: Sequence[Question] | None = None) -> Run:
+    def vanilla(self, questions: Sequence[ProbeQuestion] | None = None) -> ProbeRun:
         """Answer with all tokens."""
         return self.run(questions, ALL, pruner=Vanilla())
 
 
-def with_apply(pruner: Pruner, apply: Callable[[TokenView], Keep]) -> Pruner:
+def with_apply(pruner: Pruner, apply: Callable[[TokenView], Selection]) -> Pruner:
     """Make the same pruner with another `apply`: of a subclass, so that its options and its name in messages stay."""
     cls: Any = type(type(pruner).__name__, (type(pruner),), {"apply": lambda self, view: apply(view)})
     made: Pruner = cls(**{f.name: getattr(pruner, f.name) for f in dataclasses.fields(pruner) if f.init})
@@ -170,7 +170,7 @@ def budget_of(share: float, n: int) -> int:
     return max(1, round(share * n))
 
 
-def difference(one: Run, other: Run, names: Sequence[str], tolerance: float = TOLERANCE) -> str | None:
+def difference(one: ProbeRun, other: ProbeRun, names: Sequence[str], tolerance: float = TOLERANCE) -> str | None:
     """First difference between two runs in what some questions keep and answer; None where there is none."""
     for name in names:
         kept, others = one.kept(name), other.kept(name)
@@ -196,12 +196,12 @@ def _passes_of(pictures: int, family: Family) -> Iterator[None]:
         family.pictures_at_once = before
 
 
-def _noted(keep: Keep, view: TokenView, choices: list[Choice]) -> Keep:
-    choices.append(Choice(view, keep))
+def _noted(keep: Selection, view: TokenView, choices: list[RecordedSelection]) -> Selection:
+    choices.append(RecordedSelection(view, keep))
     return keep
 
 
-def _prune(family: Family, pruner: Pruner, questions: Sequence[Question], share: float) -> dict[str, ImageTokens]:
+def _prune(family: Family, pruner: Pruner, questions: Sequence[ProbeQuestion], share: float) -> dict[str, ImageTokens]:
     """Encode all images and make the cuts at depth 0; by key, `question:number`."""
     pictures = {f"{q.name}:{n}": image for q in questions for n, image in enumerate(q.images)}
     if not pictures:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from vtpbench.harness.efficiency.shape import Decoder, Dimensions, Tower
+from vtpbench.harness.efficiency.dimensions import DecoderDimensions, Dimensions, TowerDimensions
 
 if TYPE_CHECKING:
     from vtpbench.pruners.base import Grid
@@ -110,14 +110,14 @@ def count(dimensions: Dimensions, work: Workload, convention: Convention = "exac
     )
 
 
-def _exact_layer(decoder: Decoder, queries: float, keys: float) -> float:
+def _exact_layer(decoder: DecoderDimensions, queries: float, keys: float) -> float:
     """Layer that `queries` tokens enter, which see `keys` tokens, themselves among them."""
     heads = decoder.heads * decoder.head_dim
     projections = 2 * queries * decoder.width * 2 * (heads + decoder.kv_heads * decoder.head_dim)
     return projections + 4 * queries * keys * heads + 6 * queries * decoder.width * decoder.intermediate
 
 
-def _table4_layer(decoder: Decoder, queries: float, keys: float) -> float:
+def _table4_layer(decoder: DecoderDimensions, queries: float, keys: float) -> float:
     width = decoder.width
     return 2 * (4 * queries * width**2 + 2 * queries * keys * width + 2 * queries * width * decoder.intermediate)
 
@@ -126,7 +126,7 @@ def _mlp(widths: tuple[int, ...], tokens: float) -> float:
     return 2 * tokens * sum(a * b for a, b in pairwise(widths))
 
 
-def _tower(tower: Tower, work: Workload) -> float:
+def _tower(tower: TowerDimensions, work: Workload) -> float:
     """Operations over the tiles of an image."""
     grid, behind = work.grid, work.tower
     tokens = grid.height * grid.width

@@ -13,16 +13,16 @@ import torch
 from PIL.Image import Image
 
 from vtpbench.harness.efficiency.batch_size import LARGEST, largest, largest_for_all
+from vtpbench.harness.efficiency.dimensions import Dimensions
 from vtpbench.harness.efficiency.flops import Convention, Workload, count
 from vtpbench.harness.efficiency.pruner_flops import measure
-from vtpbench.harness.efficiency.record import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
-from vtpbench.harness.efficiency.rows import Contestant, Row, TooLarge, turn
-from vtpbench.harness.efficiency.shape import Dimensions
-from vtpbench.harness.efficiency.stages import Prompts, Subject, observe, timed
-from vtpbench.harness.environment import environment
+from vtpbench.harness.efficiency.rows import PrunerRow, RowInProgress, TooLarge, turn
+from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, observe, timed
 from vtpbench.harness.models.dummy import noise_picture
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.record import ModelInfo
+from vtpbench.harness.records.efficiency import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
+from vtpbench.harness.records.environment import environment
+from vtpbench.harness.records.record import ModelInfo
 from vtpbench.pruners.errors import UserError
 
 Progress = Callable[[str, int, int], None]
@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ProfileProtocol:
     """How to measure; `batch` None = the largest that fits for every row."""
 
     question: str
@@ -47,7 +47,7 @@ class Protocol:
 
 
 def profile(
-    family: Family, model: ModelInfo, contestants: Sequence[Contestant], protocol: Protocol, suite: str, progress: Progress
+    family: Family, model: ModelInfo, pruner_rows: Sequence[PrunerRow], protocol: ProfileProtocol, suite: str, progress: Progress
 ) -> EfficiencyRecord:
     """Measure; the first contestant is vanilla.
 
@@ -59,7 +59,7 @@ def profile(
     UserError : the batch does not fit, or the largest one was asked for on a device that cannot tell
 
     """
-    rows = [Row(contestant, Subject(family, contestant.pruner, contestant.budget)) for contestant in contestants]
+    rows = [RowInProgress(pruner_row, PrunerAtBudget(family, pruner_row.pruner, pruner_row.budget)) for pruner_row in pruner_rows]
     single = protocol.prompts(1)
     for n, row in enumerate(rows):
         progress("count", n, len(rows))
@@ -96,11 +96,11 @@ def machine(device: torch.device) -> Machine:
     return Machine(environment=environment(str(device)), driver=_driver(device), threads=torch.get_num_threads())
 
 
-def _able(rows: Sequence[Row]) -> list[Row]:
+def _able(rows: Sequence[RowInProgress]) -> list[RowInProgress]:
     return [row for row in rows if row.dropped is None]
 
 
-def _count(row: Row, prompts: Prompts) -> None:
+def _count(row: RowInProgress, prompts: Prompts) -> None:
     """Look at one prompt, and count what the pruner adds to it."""
     subject, image = row.subject, prompts.images[0]
     row.seen = observe(subject, prompts)
@@ -120,14 +120,14 @@ def _flops(dimensions: Dimensions, work: Workload, convention: Convention) -> Fl
     )
 
 
-def _warm(warmup: int, row: Row, prompts: Prompts) -> None:
+def _warm(warmup: int, row: RowInProgress, prompts: Prompts) -> None:
     """Run untimed; the last run is looked at."""
     for _ in range(warmup):
         _run(row, prompts)
     row.seen = observe(row.subject, prompts)
 
 
-def _run(row: Row, prompts: Prompts) -> dict[str, float]:
+def _run(row: RowInProgress, prompts: Prompts) -> dict[str, float]:
     """Run once; gives milliseconds by stage."""
     sums = dict.fromkeys(STAGES, 0.0)
     for lap in timed(row.subject, prompts):
@@ -135,12 +135,12 @@ def _run(row: Row, prompts: Prompts) -> dict[str, float]:
     return sums
 
 
-def _time(row: Row, prompts: Prompts) -> None:
+def _time(row: RowInProgress, prompts: Prompts) -> None:
     for stage, ms in _run(row, prompts).items():
         row.times[stage].append(ms)
 
 
-def _finished(row: Row, new_tokens: int) -> Measured:
+def _finished(row: RowInProgress, new_tokens: int) -> Measured:
     """State a row; its operations are those of the tokens that its batch showed, mean over the pictures."""
     seen = row.seen
     assert seen is not None, "a row that nobody looked at has dropped out"
@@ -154,8 +154,8 @@ def _finished(row: Row, new_tokens: int) -> Measured:
         tower=seen.tower,
     )
     return Measured(
-        pruner=row.contestant.info,
-        budget=row.contestant.budget,
+        pruner=row.pruner_row.info,
+        budget=row.pruner_row.budget,
         observed=seen.observed,
         text_tokens=seen.text,
         times_ms=row.times,
@@ -172,7 +172,7 @@ def require_searchable(device: torch.device) -> None:
         raise UserError(f"--batch max searches the memory of a GPU, the device is {device}; give a number")
 
 
-def _largest_batch(rows: Sequence[Row], protocol: Protocol) -> int:
+def _largest_batch(rows: Sequence[RowInProgress], protocol: ProfileProtocol) -> int:
     """Search with vanilla, which holds most tokens, then ask the others."""
     require_searchable(rows[0].subject.family.device)
     fitting = [partial(_fits, row, protocol) for row in rows]
@@ -182,7 +182,7 @@ def _largest_batch(rows: Sequence[Row], protocol: Protocol) -> int:
     return found
 
 
-def _fits(row: Row, protocol: Protocol, batch: int) -> bool:
+def _fits(row: RowInProgress, protocol: ProfileProtocol, batch: int) -> bool:
     """Try a batch; a row that drops out over it fits any.
 
     Where the allocator had to give back what it holds and ask the driver again, a batch does not fit: its times would be

@@ -11,10 +11,10 @@ from PIL.Image import Image
 from torch import Size, Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vtpbench.harness.models.batch import Batch
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.request import Request
-from vtpbench.harness.surgery import Trace, pruned
+from vtpbench.harness.pruning.batch import PromptBatch
+from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
+from vtpbench.harness.pruning.request import Request
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Pruner, TokenView
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class PrunerFlops:
     evidence: int
     choice: int
     decoder: int
-    trace: Trace
+    trace: ForwardTrace
 
     @property
     def total(self) -> int:
@@ -80,10 +80,10 @@ def counted(run: Callable[[], T]) -> tuple[T, int]:
     return result, counter.get_total_flops()
 
 
-def prefill(family: Family, pruner: Pruner, batch: Batch, needs: frozenset[Evidence]) -> Trace:
+def prefill(family: Family, pruner: Pruner, batch: PromptBatch, needs: frozenset[Evidence]) -> ForwardTrace:
     """Run the language model over a batch as it does before the first generated token."""
     mask = batch.layout.valid(family.device).long()
-    with torch.inference_mode(), pruned(family.decoder, pruner, batch, needs) as trace:
+    with torch.inference_mode(), decoder_hooks(family.decoder, pruner, batch, needs) as trace:
         family.model(
             inputs_embeds=batch.embeds, position_ids=batch.positions, attention_mask=mask, use_cache=True, logits_to_keep=1
         )

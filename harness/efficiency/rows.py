@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from vtpbench.harness.blame import blame
-from vtpbench.harness.device import is_out_of_memory, refuse_lost
-from vtpbench.harness.efficiency.record import STAGES, Measured
-from vtpbench.harness.efficiency.stages import Prompts, Seen, Subject
-from vtpbench.harness.record import BudgetInfo, PrunerInfo
+from vtpbench.harness.efficiency.stages import Observation, Prompts, PrunerAtBudget
+from vtpbench.harness.host.device import is_out_of_memory, refuse_lost
+from vtpbench.harness.host.plugin_errors import describe_failure
+from vtpbench.harness.records.efficiency import STAGES, Measured
+from vtpbench.harness.records.record import BudgetInfo, PrunerInfo
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import Impossible, UserError
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Contestant:
+class PrunerRow:
     """One row of the table; vanilla has an empty budget."""
 
     info: PrunerInfo
@@ -31,17 +31,17 @@ class TooLarge(UserError):
 
 
 @dataclass
-class Row:
+class RowInProgress:
     """A contestant with what it showed, and its times by stage, one for each repeat; or how it dropped out."""
 
-    contestant: Contestant
-    subject: Subject
-    seen: Seen | None = None
+    pruner_row: PrunerRow
+    subject: PrunerAtBudget
+    seen: Observation | None = None
     pruner_flops: float = 0.0
     times: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
     dropped: Measured | None = None
 
-    def attempt(self, work: Callable[[Row, Prompts], object], prompts: Prompts) -> None:
+    def attempt(self, work: Callable[[RowInProgress, Prompts], object], prompts: Prompts) -> None:
         """Do a part of the work, unless the row dropped out; what goes wrong, but for vanilla, drops this row alone.
 
         Raises
@@ -52,7 +52,7 @@ class Row:
         """
         if self.dropped is not None:
             return
-        info, batch = self.contestant.info, len(prompts.images)
+        info, batch = self.pruner_row.info, len(prompts.images)
         try:
             work(self, prompts)
         except Impossible as e:
@@ -64,10 +64,10 @@ class Row:
             refuse_lost(e, f"pruner '{info.label}'", "leave out that pruner or the model")
             if info.name == "vanilla":
                 raise
-            self._drop("failed", str(e) if isinstance(e, UserError) else blame(info.name, e))
+            self._drop("failed", str(e) if isinstance(e, UserError) else describe_failure(info.name, e))
 
     def _drop(self, status: Literal["infeasible", "unsupported", "failed"], reason: str) -> None:
-        self.dropped = Measured(pruner=self.contestant.info, budget=self.contestant.budget, status=status, reason=reason)
+        self.dropped = Measured(pruner=self.pruner_row.info, budget=self.pruner_row.budget, status=status, reason=reason)
 
 
 def turn(rows: Sequence[T], repeat: int) -> list[T]:

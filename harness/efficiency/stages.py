@@ -15,13 +15,13 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from vtpbench.harness.cell import tokens_for
 from vtpbench.harness.efficiency.timers import Lap, start_timer
-from vtpbench.harness.models.batch import Batch, ImageTokens
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.request import Request
-from vtpbench.harness.record import BudgetInfo, Observed
-from vtpbench.harness.surgery import Trace
+from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
+from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
+from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.records.cell import tokens_for
+from vtpbench.harness.records.record import BudgetInfo, Observed
 from vtpbench.pruners.base import Grid, Pruner
 
 Mark = Callable[[Literal["preprocess", "vision", "pruner", "projector", "prefill", "decode"]], None]
@@ -38,7 +38,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Subject:
+class PrunerAtBudget:
     """A pruner at a budget on a model."""
 
     family: Family
@@ -56,7 +56,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What a run showed beside its time.
 
     Attributes
@@ -80,7 +80,7 @@ class Seen:
     peak_bytes: int | None
 
 
-def run(subject: Subject, prompts: Prompts, mark: Mark) -> tuple[list[ImageTokens], Batch, Trace]:
+def run(subject: PrunerAtBudget, prompts: Prompts, mark: Mark) -> tuple[list[ImageTokens], PromptBatch, ForwardTrace]:
     """Encode, prune, assemble and generate; gives what was left of each image, the batch, and what the decoder showed.
 
     `pruner` is what follows the tower up to the projector, evidence and choice, what the layers with a cut do before they
@@ -104,17 +104,17 @@ def run(subject: Subject, prompts: Prompts, mark: Mark) -> tuple[list[ImageToken
     return [chosen[n] for n in range(len(names))], batch, trace
 
 
-def timed(subject: Subject, prompts: Prompts) -> tuple[Lap, ...]:
+def timed(subject: PrunerAtBudget, prompts: Prompts) -> tuple[Lap, ...]:
     """Run once against the clock."""
     timer = start_timer(subject.family.device)
     run(subject, prompts, timer.mark)
     return timer.laps()
 
 
-def observe(subject: Subject, prompts: Prompts) -> Seen:
+def observe(subject: PrunerAtBudget, prompts: Prompts) -> Observation:
     """Run once and look; raises `Infeasible` or `Unsupported` where the pruner cannot do what is asked."""
     family, device = subject.family, subject.family.device
-    look = _Look()
+    look = _PrefillObserver()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with ExitStack() as hooks:
@@ -124,7 +124,7 @@ def observe(subject: Subject, prompts: Prompts) -> Seen:
             hooks.callback(layer.self_attn.register_forward_pre_hook(look.before_attention, with_kwargs=True).remove)
         images, batch, trace = run(subject, prompts, lambda stage: None)
     layout = batch.layout
-    return Seen(
+    return Observation(
         observed=_observed(images, trace, family.shape.decoder_layers),
         grid=images[0].grid,
         tower=images[0].tower,
@@ -136,7 +136,7 @@ def observe(subject: Subject, prompts: Prompts) -> Seen:
 
 
 @contextmanager
-def _marked_tower(subject: Subject, mark: Mark) -> Iterator[None]:
+def _marked_tower(subject: PrunerAtBudget, mark: Mark) -> Iterator[None]:
     """Mark the end of the preprocessing and of each pass, and inside the tower what is done where tokens leave."""
     passes = 0
     arrived = 0
@@ -200,7 +200,7 @@ def _marked_decoder(family: Family, cut: set[int], mark: Mark) -> Iterator[None]
 
 
 @dataclass
-class _Look:
+class _PrefillObserver:
     """Filled by hooks while the prefill runs."""
 
     kv_bytes: int = 0
@@ -218,7 +218,7 @@ class _Look:
             self.done = True
 
 
-def _observed(images: Sequence[ImageTokens], trace: Trace, layers: int) -> Observed:
+def _observed(images: Sequence[ImageTokens], trace: ForwardTrace, layers: int) -> Observed:
     """Average over images; one without a token left is not in the trace, and counts as nothing."""
     per_layer = [sum(counts[layer] for counts in trace.per_layer.values()) / len(images) for layer in range(layers)]
     return Observed(

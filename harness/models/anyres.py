@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vtpbench.pruners.base import Grid
-from vtpbench.pruners.sending import send
+from vtpbench.pruners.transfer import copy_to_device
 
 NEWLINE = -1
 """Index of a newline: it is none of the image's vision tokens."""
@@ -74,4 +74,4 @@ class AnyRes(Grid):
 @lru_cache(maxsize=64)
 def _places_on(grid: AnyRes, device: torch.device) -> Tensor:
     """Bring a geometry's table to a device, once."""
-    return send(grid.place, device)
+    return copy_to_device(grid.place, device)

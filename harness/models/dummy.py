@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.models.load import Described, families
-from vtpbench.harness.record import DUMMY, ModelInfo
+from vtpbench.harness.records.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def dummy_names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in _shipped().glob("*.json")))
 
 
-def describe_dummy(
-    name: str, *, dtype: str = "float16", attention: str = "sdpa", preprocessing: str | None = None
-) -> Described:
+def describe_dummy(name: str, *, dtype: str = "float16", attention: str = "sdpa", preprocessing: str | None = None) -> Described:
     """Say what a dummy will be.
 
     `name` is one of `dummy_names()`, or the path of a `config.json` in transformers' form. Raises `UserError` for another

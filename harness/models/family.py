@@ -14,15 +14,15 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from vtpbench.harness.models.batch import Batch, ImageTokens, VisionTokens
-from vtpbench.harness.models.choice import kept_rows, origins, verified
-from vtpbench.harness.models.layout import Layout, Part
-from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.template import chat_template
-from vtpbench.harness.surgery import Trace, pruned
-from vtpbench.pruners.base import Grid, Keep, ModelShape, Pruner, TokenView, rank, take
+from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch, VisionTokens
+from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
+from vtpbench.harness.pruning.layout import PromptLayout, Span
+from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
+from vtpbench.pruners.base import Grid, ModelShape, Pruner, Selection, TokenView, rank, take
 from vtpbench.pruners.errors import Unsupported
-from vtpbench.pruners.sending import send
+from vtpbench.pruners.transfer import copy_to_device
 
 IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""
@@ -104,7 +104,7 @@ class Family(ABC):
     def project(self, features: Tensor) -> Tensor:
         """Map features `(n, width)` into the language model's space."""
 
-    def positions(self, layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
+    def positions(self, layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Position ids of the pruned prompts; counted from 0 in each prompt unless a family knows better."""
         del images
         return (layout.valid(self.device).long().cumsum(-1) - 1).clamp(min=0)
@@ -141,7 +141,7 @@ class Family(ABC):
         """
         n, features = tokens.original, tokens.features
         cuts = pruner.cuts(n if budget is None else budget, n, self.shape)
-        index, doubt, counts = tokens.index, tokens.doubt, [features.shape[1]] * len(tokens.members)
+        index, invalid, counts = tokens.index, tokens.invalid, [features.shape[1]] * len(tokens.members)
         if cuts and cuts[0].at == 0:
             names = tuple(keys[m] for m in tokens.members)
             asked = tuple(questions[m] for m in tokens.members) if questions else ()
@@ -157,9 +157,9 @@ class Family(ABC):
                 shape=self.shape,
                 questions=asked,
             )
-            keep, wrong = verified(self.choose(view, pruner), view, pruner)
-            doubt = wrong if doubt is None else wrong | doubt
-            features, index = kept_rows(features, keep), origins(index, keep)
+            keep, wrong = validate(self.choose(view, pruner), view, pruner)
+            invalid = wrong if invalid is None else wrong | invalid
+            features, index = selected_rows(features, keep), original_index(index, keep)
             counts = [keep.k] * len(tokens.members)
             if keep.valid is not None:  # how many tokens are left is known to the device alone: one wait for many images
                 order = rank(keep.valid)  # stable: what is real comes first, in the order that it has
@@ -167,10 +167,10 @@ class Family(ABC):
         found = {}
         for row, (member, count) in enumerate(zip(tokens.members, counts, strict=True)):
             kept = features[row, :count], index[row, :count]
-            found[member] = self.pack(ImageTokens(keys[member], *kept, n, tokens.grid, cuts, tokens.tower, doubt))
+            found[member] = self.pack(ImageTokens(keys[member], *kept, n, tokens.grid, cuts, tokens.tower, invalid))
         return found
 
-    def choose(self, view: TokenView, pruner: Pruner) -> Keep:
+    def choose(self, view: TokenView, pruner: Pruner) -> Selection:
         """Let the pruner choose at depth 0."""
         return pruner.apply(view)
 
@@ -179,38 +179,38 @@ class Family(ABC):
         return image
 
     @torch.inference_mode()
-    def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> Batch:
+    def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> PromptBatch:
         """Build the prompts with exactly as many places as tokens are kept; images without a token leave no trace."""
         kept = [[image for image in row if len(image.index)] for row in images]
         flat = tuple(image for row in kept for image in row)
         numbered = iter(enumerate(flat))
         ids: list[int] = []
-        rows: list[tuple[Part, ...]] = []
+        rows: list[tuple[Span, ...]] = []
         for question, own in zip(questions, kept, strict=True):
-            parts: list[Part] = []
+            parts: list[Span] = []
             for token in self.token_ids(self.render(question, len(own))):
                 if token == self.image_id:
                     number, image = next(numbered)
-                    parts.append(Part(len(image.index), number))
+                    parts.append(Span(len(image.index), number))
                     continue
                 ids.append(token)
                 if parts and parts[-1].image is None:
-                    parts[-1] = Part(parts[-1].length + 1)
+                    parts[-1] = Span(parts[-1].length + 1)
                 else:
-                    parts.append(Part(1))
+                    parts.append(Span(1))
             rows.append(tuple(parts))
-        layout = Layout(tuple(rows))
+        layout = PromptLayout(tuple(rows))
         if len(layout.places) != len(flat):
             raise AssertionError(f"the prompts name {len(layout.places)} images, {len(flat)} were given")
-        return Batch(self._embed(ids, layout, flat), self.positions(layout, flat), layout, flat)
+        return PromptBatch(self._embed(ids, layout, flat), self.positions(layout, flat), layout, flat)
 
     def enter(self, images: Sequence[ImageTokens]) -> Tensor:
         """Embed what is left of images, one after the other, in the language model's space."""
         return self.project(torch.cat([image.features for image in images]))
 
-    def _embed(self, ids: list[int], layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
+    def _embed(self, ids: list[int], layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Embed the text, project the vision tokens, and put both in their places; padding is zero."""
-        words: Tensor = self.model.get_input_embeddings()(send(torch.tensor(ids), self.device))
+        words: Tensor = self.model.get_input_embeddings()(copy_to_device(torch.tensor(ids), self.device))
         embeds = words.new_zeros(len(layout.rows), layout.width, words.shape[-1])
         vision = self.enter(images) if images else words[:0]
         next_word, next_row = 0, 0
@@ -227,14 +227,14 @@ class Family(ABC):
         return embeds
 
     @torch.inference_mode()
-    def generate(self, batch: Batch, pruner: Pruner, max_new_tokens: int) -> tuple[list[str], Trace]:
+    def generate(self, batch: PromptBatch, pruner: Pruner, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:
         """Step 3: prefill and decode greedily; cuts inside the language model act here."""
         from transformers import GenerationConfig
 
         needs = pruner.needs(self.shape)
         pad = self.tokenizer.pad_token_id
         settings = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=pad)
-        with pruned(self.decoder, pruner, batch, needs) as trace:
+        with decoder_hooks(self.decoder, pruner, batch, needs) as trace:
             tokens = self.model.generate(
                 inputs_embeds=batch.embeds,
                 attention_mask=batch.layout.valid(self.device).long(),

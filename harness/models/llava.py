@@ -13,14 +13,14 @@ from PIL import Image as Pillow
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from vtpbench.harness.models.batch import VisionTokens
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.pretrained import load_pretrained
-from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.template import chat_template
-from vtpbench.harness.models.thinning import Plan, thinned
-from vtpbench.harness.models.tower import tower_evidence, watching
-from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape, shifted
+from vtpbench.harness.pruning.batch import VisionTokens
+from vtpbench.harness.pruning.encoder_evidence import encoder_evidence, record_activations
+from vtpbench.harness.pruning.encoder_hooks import EncoderPlan, encoder_hooks
+from vtpbench.harness.pruning.request import Request
+from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape, offset_index
 from vtpbench.pruners.errors import Unsupported
 
 VICUNA_V1 = (
@@ -35,7 +35,7 @@ VICUNA_V1 = (
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageTiles:
     """Images with the same geometry, preprocessed.
 
     Attributes
@@ -54,7 +54,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedTiles:
     """Tiles behind the tower.
 
     Attributes
@@ -70,21 +70,21 @@ class Encoded:
     index: Tensor | None
     evidence: dict[Evidence, Tensor]
     tower: tuple[int, ...]
-    doubt: Tensor | None
+    invalid: Tensor | None
 
     @classmethod
-    def join(cls, parts: Sequence[Encoded]) -> Encoded:
+    def join(cls, parts: Sequence[EncodedTiles]) -> EncodedTiles:
         """Put tiles of several passes one behind the other."""
         if len(parts) == 1:
             return parts[0]
-        doubts = [part.doubt for part in parts if part.doubt is not None]
+        invalid_flags = [part.invalid for part in parts if part.invalid is not None]
         places = [part.index for part in parts if part.index is not None]
         return cls(
             torch.cat([part.features for part in parts]),
             torch.cat(places) if places else None,
             {need: torch.cat([part.evidence[need] for part in parts]) for need in parts[0].evidence},
             parts[0].tower,
-            torch.stack(doubts).any() if doubts else None,
+            torch.stack(invalid_flags).any() if invalid_flags else None,
         )
 
 
@@ -158,21 +158,21 @@ class Llava(Family):
         """Those of the CLIP tower."""
         return self.model.model.vision_tower.encoder.layers  # type: ignore[no-any-return]  # found by attribute
 
-    def pictures(self, images: Sequence[Image]) -> list[Pictures]:
+    def pictures(self, images: Sequence[Image]) -> list[ImageTiles]:
         """Preprocess: `pad` to a square of the mean colour as the original LLaVA does, or `crop` as the checkpoint says."""
         ready = [image.convert("RGB") for image in images]
         if self.preprocessing == "pad":
             fill = tuple(int(255 * m) for m in self.image_processor.image_mean)
             ready = [_square(image, fill) for image in ready]
         pixels: Tensor = self.image_processor(ready, return_tensors="pt")["pixel_values"]
-        return [Pictures(tuple(range(len(ready))), pixels, Grid(1, self.side, self.side), self.side**2)]
+        return [ImageTiles(tuple(range(len(ready))), pixels, Grid(1, self.side, self.side), self.side**2)]
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image], request: Request) -> list[VisionTokens]:
         """Run the tower over the tiles of all images."""
         return [self._encode(pictures, request) for pictures in self.pictures(images)]
 
-    def _encode(self, pictures: Pictures, request: Request) -> VisionTokens:
+    def _encode(self, pictures: ImageTiles, request: Request) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
         grid, pixels, n = pictures.grid, pictures.pixels, pictures.tokens
         if request.wants_nothing(n, self.shape):
@@ -183,15 +183,17 @@ class Llava(Family):
             pixels = nn.functional.interpolate(pixels, shrunk, mode="bicubic", antialias=True)
             grid = replace(grid, height=size[0], width=size[1])
         cuts, needs = request.tower_cuts(n, grid, self.shape), request.pruner.needs(self.shape)
-        plan = Plan(request.pruner, cuts, needs, Grid(1, grid.height, grid.width), self.shape)
-        seen = Encoded.join([self._run_tower(chunk, plan, size is not None) for chunk in pixels.split(self.pictures_at_once)])
+        plan = EncoderPlan(request.pruner, cuts, needs, Grid(1, grid.height, grid.width), self.shape)
+        seen = EncodedTiles.join(
+            [self._run_tower(chunk, plan, size is not None) for chunk in pixels.split(self.pictures_at_once)]
+        )
         whole = partial(_join_tiles, tiles=grid.tiles)
         images = len(pictures.members)
         if seen.index is None:
             index = torch.arange(grid.n, device=seen.features.device).expand(images, -1)
         else:
             place = torch.arange(grid.tiles, device=seen.index.device).repeat(images)[:, None] * plan.grid.n
-            index = whole(shifted(seen.index, place))
+            index = whole(offset_index(seen.index, place))
         return VisionTokens(
             members=pictures.members,
             features=whole(seen.features[:, 1:]),
@@ -201,22 +203,22 @@ class Llava(Family):
             evidence={need: whole(value) for need, value in seen.evidence.items()},
             original=n,
             tower=seen.tower,
-            doubt=seen.doubt,
+            invalid=seen.invalid,
         )
 
-    def _run_tower(self, pixels: Tensor, plan: Plan, off_size: bool) -> Encoded:
+    def _run_tower(self, pixels: Tensor, plan: EncoderPlan, off_size: bool) -> EncodedTiles:
         """Run it over tiles; those that are `off_size` get interpolated position embeddings."""
         tower, layers, needs = self.model.model.vision_tower, self.tower_layers, plan.left()
         outputs = {self.shape.feature_layer, *(plan.layer(n.layer) for n in needs if n.kind == "hidden")}
         attended = {plan.layer(n.layer) for n in plan.needs if n.kind in ATTENTION_KINDS}
-        with watching(layers, outputs, attended) as seen, thinned(layers, plan, seen) as thin:
+        with record_activations(layers, outputs, attended) as seen, encoder_hooks(layers, plan, seen) as pruning_state:
             tower(pixel_values=pixels.to(self.device, self.model.dtype), interpolate_pos_encoding=off_size)
-            evidence = tower_evidence(layers, seen, needs)
+            evidence = encoder_evidence(layers, seen, needs)
         features = seen.outputs[self.shape.feature_layer]
         for need in needs:
             if need.kind == "projected":
                 evidence[need] = self.project(features[:, 1:]).float()
-        return Encoded(features, thin.index, evidence, thin.per_layer, thin.doubt)
+        return EncodedTiles(features, pruning_state.index, evidence, pruning_state.per_layer, pruning_state.invalid)
 
     def project(self, features: Tensor) -> Tensor:
         """Apply the two-layer MLP."""

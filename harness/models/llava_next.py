@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vtpbench.harness.models.anyres import NEWLINE, AnyRes
-from vtpbench.harness.models.batch import ImageTokens, VisionTokens
-from vtpbench.harness.models.llava import Llava, Pictures, tile_side
-from vtpbench.harness.models.request import Request
-from vtpbench.pruners.base import Cut, Keep, ModelShape, Pruner, TokenView
+from vtpbench.harness.models.llava import ImageTiles, Llava, tile_side
+from vtpbench.harness.pruning.batch import ImageTokens, VisionTokens
+from vtpbench.harness.pruning.request import Request
+from vtpbench.pruners.base import Cut, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported
-from vtpbench.pruners.sending import send
+from vtpbench.pruners.transfer import copy_to_device
 
 
 class LlavaNext(Llava):
@@ -53,7 +53,7 @@ class LlavaNext(Llava):
 
         return LlavaNextForConditionalGeneration
 
-    def pictures(self, images: Sequence[Image]) -> list[Pictures]:
+    def pictures(self, images: Sequence[Image]) -> list[ImageTiles]:
         """Cut images into tiles; group them by geometry."""
         ready = [image.convert("RGB") for image in images]
         if self.preprocessing == "native":
@@ -61,20 +61,20 @@ class LlavaNext(Llava):
         side = 2 * self.model.config.vision_config.image_size
         tiles: Tensor = self.image_processor(ready, image_grid_pinpoints=[[side, side]], return_tensors="pt")["pixel_values"]
         grid = AnyRes(5, self.side, self.side, across=2)
-        return [Pictures(tuple(range(len(ready))), tiles.flatten(0, 1), grid, grid.n)]
+        return [ImageTiles(tuple(range(len(ready))), tiles.flatten(0, 1), grid, grid.n)]
 
-    def _native_pictures(self, images: Sequence[Image]) -> list[Pictures]:
+    def _native_pictures(self, images: Sequence[Image]) -> list[ImageTiles]:
         pinpoints = self.model.config.image_grid_pinpoints
         tiles: Tensor = self.image_processor(images, image_grid_pinpoints=pinpoints, return_tensors="pt")["pixel_values"]
         groups: dict[AnyRes, list[int]] = {}
         for member, image in enumerate(images):
             groups.setdefault(native_grid(self.model.config, image), []).append(member)
         return [
-            Pictures(tuple(members), tiles[members, : grid.tiles].flatten(0, 1), grid, len(grid.sequence))
+            ImageTiles(tuple(members), tiles[members, : grid.tiles].flatten(0, 1), grid, len(grid.sequence))
             for grid, members in groups.items()
         ]
 
-    def _encode(self, pictures: Pictures, request: Request) -> VisionTokens:
+    def _encode(self, pictures: ImageTiles, request: Request) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
         if self.preprocessing == "native":
             if request.size(pictures.grid, self.shape) is not None:
@@ -83,7 +83,7 @@ class LlavaNext(Llava):
                 raise Unsupported("tokens cannot leave inside the vision tower under preprocessing 'native'; use 'fixed672'")
         return super()._encode(pictures, request)
 
-    def choose(self, view: TokenView, pruner: Pruner) -> Keep:
+    def choose(self, view: TokenView, pruner: Pruner) -> Selection:
         """Let the pruner choose at depth 0; under `native` so many that with newlines the budget is met."""
         if self.preprocessing == "fixed672":
             return super().choose(view, pruner)
@@ -91,7 +91,7 @@ class LlavaNext(Llava):
             raise Unsupported(f"{type(pruner).__name__} shares its budget among tiles; use preprocessing 'fixed672'")
         chosen = [_fit(_single(view, row), pruner) for row in range(len(view.keys))]
         valid = pad_sequence([torch.ones_like(index, dtype=torch.bool) for index in chosen], batch_first=True)
-        return Keep(pad_sequence(chosen, batch_first=True), valid=valid)
+        return Selection(pad_sequence(chosen, batch_first=True), valid=valid)
 
     def pack(self, image: ImageTokens) -> ImageTokens:
         """Order what is left of an image; under `native` drop padding and add newlines, as rows of zeros."""
@@ -103,8 +103,8 @@ class LlavaNext(Llava):
         target = image.grid.sequence[image.grid.packed(index)]
         row = torch.full((image.grid.n,), NEWLINE)
         row[index] = torch.arange(len(index))
-        source = send(torch.where(target == NEWLINE, 0, row[target.clamp(min=0)]), image.index.device)
-        target = send(target, image.index.device)
+        source = copy_to_device(torch.where(target == NEWLINE, 0, row[target.clamp(min=0)]), image.index.device)
+        target = copy_to_device(target, image.index.device)
         features = image.features[source] * (target != NEWLINE)[:, None]
         return replace(image, features=features, index=target)
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtpbench.harness.record import ModelInfo
+from vtpbench.harness.records.record import ModelInfo
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    from vtpbench.harness import hub
+    from vtpbench.harness.host import hub
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
     offline = hub.offline_reason()

@@ -10,13 +10,13 @@ import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
-from vtpbench.harness.models.batch import ImageTokens, VisionTokens
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.layout import Layout, Part
 from vtpbench.harness.models.pretrained import load_pretrained
-from vtpbench.harness.models.request import Request
-from vtpbench.harness.models.tower import watching
-from vtpbench.harness.models.windows import block_evidence, window_order
+from vtpbench.harness.models.qwen_attention import block_evidence, window_order
+from vtpbench.harness.pruning.batch import ImageTokens, VisionTokens
+from vtpbench.harness.pruning.encoder_evidence import record_activations
+from vtpbench.harness.pruning.layout import PromptLayout, Span
+from vtpbench.harness.pruning.request import Request
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
 
@@ -134,7 +134,7 @@ class Qwen25VL(Family):
         outputs = {n.layer % depth for n in needs if n.kind == "hidden"}
         attended = {n.layer % depth for n in needs if n.kind in ATTENTION_KINDS}
         pixels, sizes = inputs["pixel_values"].to(self.device, self.model.dtype), inputs["image_grid_thw"].to(self.device)
-        with watching(blocks, outputs, attended, attention="attn", projections=("qkv",)) as seen:
+        with record_activations(blocks, outputs, attended, attention="attn", projections=("qkv",)) as seen:
             merged = tower(pixels, grid_thw=sizes).pooler_output
         features = merged.unflatten(0, (len(images), grid.n))
         evidence: dict[Evidence, Tensor] = {}
@@ -148,7 +148,7 @@ class Qwen25VL(Family):
         """Leave features alone: the tower's merger has projected them."""
         return features
 
-    def positions(self, layout: Layout, images: Sequence[ImageTokens]) -> Tensor:
+    def positions(self, layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Positions in the full prompt, `(3, rows, width)`: time, height and width.
 
         A token of an image stands at its row and column behind the text before the image, and text goes on behind the
@@ -163,7 +163,7 @@ class Qwen25VL(Family):
                 column, start = column + part.length, start + length
         return positions
 
-    def _places(self, part: Part, images: Sequence[ImageTokens]) -> tuple[Tensor, int]:
+    def _places(self, part: Span, images: Sequence[ImageTokens]) -> tuple[Tensor, int]:
         """Positions of a part's tokens, counted from its beginning, and by how much it moves what follows."""
         if part.image is None:
             return torch.arange(part.length, device=self.device), part.length

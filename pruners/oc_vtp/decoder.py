@@ -107,7 +107,7 @@ class Projection(nn.Module):
         return out
 
 
-class Decoder(nn.Module):
+class SlotDecoder(nn.Module):
     """Random-prefix masked Transformer decoder; 69,288,960 parameters at the published sizes."""
 
     mean: Tensor
@@ -151,7 +151,7 @@ class Reconstructor(OCPruner):
 
     def __init__(self, dims: Dims, size: DecoderDims) -> None:
         super().__init__(dims)
-        self.decode = Decoder(dims, size)
+        self.decode = SlotDecoder(dims, size)
 
     def forward(
         self, features: Tensor, noise: Tensor, masking: Masking, valid: Tensor | None, places: Tensor

@@ -65,7 +65,7 @@ class FeatureSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
+class FeatureBatch:
     """Images to train on.
 
     Attributes
@@ -85,9 +85,9 @@ class Batch:
         """`present`, or None where nothing is filled: the quicker kernels need no mask."""
         return None if bool(self.present.all()) else self.present
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> FeatureBatch:
         """Move all tensors."""
-        return Batch(self.features.to(device), self.present.to(device), self.places.to(device))
+        return FeatureBatch(self.features.to(device), self.present.to(device), self.places.to(device))
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class FeatureStore:
         facts = [asdict(self.meta), [(line.key, asdict(line.grid)) for line in self._lines]]
         return sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-    def batch(self, images: Sequence[int]) -> Batch:
+    def batch(self, images: Sequence[int]) -> FeatureBatch:
         """Read images by number, filled up to the longest."""
         lines = [self._lines[i] for i in images]
         longest = max(line.grid.n for line in lines)
@@ -186,7 +186,7 @@ class FeatureStore:
             features[i, : line.grid.n] = torch.from_numpy(rows.astype(np.float32))
             present[i, : line.grid.n] = True
             places[i, : line.grid.n] = _places(line.grid)
-        return Batch(features, present, places)
+        return FeatureBatch(features, present, places)
 
 
 def _places(grid: Grid) -> Tensor:

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, rank
+from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank
 from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.oc_vtp.checkpoint import content_hash, load, network_on, random_network
 from vtpbench.pruners.oc_vtp.tower import tower_hash
 from vtpbench.pruners.random import private_generator
-from vtpbench.pruners.sending import send
+from vtpbench.pruners.transfer import copy_to_device
 
 DEPTH = 9 / 24
 """Where the authors take their features: "layer 9" of CLIP's 24."""
@@ -103,13 +103,13 @@ class OCVTP(Pruner):
             load(file).verify(tokens=n)
         return (Cut(0, budget),)
 
-    def reduce(self, view: TokenView) -> Keep:
+    def reduce(self, view: TokenView) -> Selection:
         """Take every slot's best tokens, then pad; `valid` marks the unpadded choice where `pad` is `none`."""
         attention = self._attend(view)
         chosen = winners(attention, self.top_k)
         index = choose(chosen, attention, self._filling(view), view.cut.keep)
         valid = chosen.gather(1, index) if self.pad == "none" else None
-        return Keep(index, valid=valid, segments=lambda: attention.argmax(dim=1))
+        return Selection(index, valid=valid, segments=lambda: attention.argmax(dim=1))
 
     @property
     def _summary(self) -> Literal["received", "cls"]:
@@ -145,7 +145,11 @@ class OCVTP(Pruner):
         width, device = features.shape[-1], features.device
         network = random_network(width, device) if file == DUMMY else network_on(file, device)
         size = (self._slot_count(view.cut.keep), network.initializ.mean.shape[-1])
-        noise = send(torch.randn(len(features), *size), device) if self.seed is None else slot_noise(self.seed, size, device)
+        noise = (
+            copy_to_device(torch.randn(len(features), *size), device)
+            if self.seed is None
+            else slot_noise(self.seed, size, device)
+        )
         attention: Tensor = network.bind(features, noise)[1]
         return attention
 
@@ -156,15 +160,15 @@ class OCVTP(Pruner):
         if self.pad == "none":
             return torch.zeros_like(view.features[..., 0])
         if self.seed is None:
-            return send(torch.rand(view.features.shape[:2]), view.features.device)
+            return copy_to_device(torch.rand(view.features.shape[:2]), view.features.device)
         draws = [torch.rand(view.n, generator=private_generator("oc-vtp filling", self.seed, key)) for key in view.keys]
-        return send(torch.stack(draws), view.features.device)
+        return copy_to_device(torch.stack(draws), view.features.device)
 
 
 @lru_cache(maxsize=16)
 def slot_noise(seed: int, size: tuple[int, int], device: torch.device) -> Tensor:
     """Draw the noise of all images, (slots, width), on the host, where it is the same for every device."""
-    return send(torch.randn(size, generator=private_generator("oc-vtp slots", seed)), device)
+    return copy_to_device(torch.randn(size, generator=private_generator("oc-vtp slots", seed)), device)
 
 
 def resolve_layer(layer: int | None, shape: ModelShape) -> int:

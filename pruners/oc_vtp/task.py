@@ -25,7 +25,7 @@ STANDARD_IMAGES = 256
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """A training run: options, features, and what follows from the two."""
 
     config: TrainConfig

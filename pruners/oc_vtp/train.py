@@ -21,17 +21,17 @@ from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.oc_vtp.checkpoint import Header, load, save
 from vtpbench.pruners.oc_vtp.config import TrainConfig
 from vtpbench.pruners.oc_vtp.decoder import Masking, Reconstructor, draw_masking
-from vtpbench.pruners.oc_vtp.features import Batch, FeatureStore
+from vtpbench.pruners.oc_vtp.features import FeatureBatch, FeatureStore
 from vtpbench.pruners.oc_vtp.loss import Criterion, reconstruction_loss
 from vtpbench.pruners.oc_vtp.progress import Log, LogRow, load_state, save_state
-from vtpbench.pruners.oc_vtp.task import Task, seeded
+from vtpbench.pruners.oc_vtp.task import TrainingTask, seeded
 from vtpbench.pruners.random import private_generator
 
 STATE, LOG, BEST = "state.pt", "log.csv", "best.safetensors"
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """Where one process of a run computes; several share each batch, once `torch.distributed` is set up."""
 
     device: torch.device
@@ -39,11 +39,11 @@ class Place:
     world: int = 1
 
 
-CPU = Place(torch.device("cpu"))
+CPU = ProcessRank(torch.device("cpu"))
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """How a run ended."""
 
     best: Path
@@ -59,9 +59,9 @@ def train(
     config: TrainConfig,
     store: FeatureStore,
     folder: Path,
-    place: Place = CPU,
+    place: ProcessRank = CPU,
     on_row: Callable[[LogRow], None] = lambda row: None,
-) -> Result:
+) -> TrainingResult:
     """Train, or go on where an interrupted run in the same folder stopped; `on_row` sees every row of the log.
 
     Raises
@@ -69,7 +69,7 @@ def train(
     UserError : too few images, a folder that holds another run, or a loss that is no longer a number
 
     """
-    task = Task(config, store)
+    task = TrainingTask(config, store)
     if config.batch % place.world:
         raise UserError(f"a batch of {config.batch} cannot be shared equally by {place.world} processes; change `batch`")
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,11 +92,11 @@ def train(
             note(row)
     if place.world > 1:
         torch.distributed.barrier()  # the first process may still be writing the best weights
-    return Result(folder / BEST, folder / LOG, run.step, load(folder / BEST).header)
+    return TrainingResult(folder / BEST, folder / LOG, run.step, load(folder / BEST).header)
 
 
 @torch.no_grad()
-def validate(model: Reconstructor, task: Task, place: Place = CPU) -> tuple[float, float]:
+def validate(model: Reconstructor, task: TrainingTask, place: ProcessRank = CPU) -> tuple[float, float]:
     """Rebuild the held-out images under fixed masks and slot noise.
 
     Returns
@@ -125,23 +125,23 @@ def validate(model: Reconstructor, task: Task, place: Place = CPU) -> tuple[floa
 class _Draw:
     """A batch with everything random about it."""
 
-    batch: Batch
+    batch: FeatureBatch
     valid: Tensor | None
     noise: Tensor
     masking: Masking
 
     @classmethod
-    def make(cls, task: Task, images: list[int], slots: int, generator: torch.Generator) -> _Draw:
+    def make(cls, task: TrainingTask, images: list[int], slots: int, generator: torch.Generator) -> _Draw:
         """Read the images, draw slot noise and masks; on the CPU, so that every kind of device gets the same."""
         batch = task.store.batch(images)
         noise = torch.randn(len(images), slots, task.config.slot_dim, generator=generator)
         return cls(batch, batch.valid, noise, draw_masking(batch.present, task.config.prefix, generator))
 
-    def share(self, place: Place) -> _Draw:
+    def share(self, place: ProcessRank) -> _Draw:
         """Take a process's part of the images."""
         own, batch, masking = slice(place.rank, None, place.world), self.batch, self.masking
         return _Draw(
-            Batch(batch.features[own], batch.present[own], batch.places[own]),
+            FeatureBatch(batch.features[own], batch.present[own], batch.places[own]),
             None if self.valid is None else self.valid[own],
             self.noise[own],
             Masking(masking.order[own], masking.prefix[own]),
@@ -167,7 +167,7 @@ class _Draw:
 class _Run:
     """The moving parts of a training: weights, optimiser, average, and how validation went so far."""
 
-    def __init__(self, task: Task, folder: Path, place: Place) -> None:
+    def __init__(self, task: TrainingTask, folder: Path, place: ProcessRank) -> None:
         config = task.config
         self.task, self.folder, self.place = task, folder, place
         self.model = task.model().to(place.device)

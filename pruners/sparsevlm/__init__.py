@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView, average_in, rank, take
+from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, average_in, rank, take
 from vtpbench.pruners.budget import boundaries, one_of, published, refuse_renumbering, require_reachable
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, split
@@ -99,7 +99,7 @@ class SparseVLM(Pruner):
     def _heads(self, heads: int) -> int:
         return max(1, heads // 2) if self.heads is None else self.heads
 
-    def reduce(self, view: TokenView) -> Keep:
+    def reduce(self, view: TokenView) -> Selection:
         """Keep the best; in version 1.5 add the cluster means of the next best, the centre's index standing for a cluster."""
         if not self.merging or view.cut.keep >= view.n:
             return super().reduce(view)
@@ -107,4 +107,4 @@ class SparseVLM(Pruner):
         order = rank(self.score(view))
         stay, pool = order[:, :kept].sort(dim=-1).values, order[:, kept : kept + recycled]
         merged, centres = merge_clusters(take(view.features, pool), count)
-        return Keep(torch.cat([stay, take(pool, centres)], dim=1), torch.cat([take(view.features, stay), merged], dim=1))
+        return Selection(torch.cat([stay, take(pool, centres)], dim=1), torch.cat([take(view.features, stay), merged], dim=1))

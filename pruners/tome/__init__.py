@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vtpbench.pruners.base import Cut, Evidence, Keep, ModelShape, Pruner, TokenView
+from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.tome.merging import Rows, merge
 
@@ -55,11 +55,11 @@ class ToMe(Pruner):
         counts = [min(count, budget << (layers - layer)) for layer, count in enumerate(even, start=1)]
         return tuple(Cut(layer - shape.vision_layers, count) for layer, count in enumerate(counts))
 
-    def reduce(self, view: TokenView) -> Keep:
+    def reduce(self, view: TokenView) -> Selection:
         """Merge inside the tower once, behind it as often as needed; there, put rows in order."""
         rows = Rows.arriving(view)
         while (surplus := rows.n - view.cut.keep) > 0:
             rows = merge(rows, min(rows.n // 2, surplus), again=rows.n // 2 < surplus)
         if view.cut.at == 0 and self.order == "raster":
             rows = rows.in_order()
-        return Keep(rows.first % view.n, rows.features, segments=rows.group, size=rows.size)
+        return Selection(rows.first % view.n, rows.features, segments=rows.group, size=rows.size)

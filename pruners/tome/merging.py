@@ -22,7 +22,7 @@ class Matching:
     order : (images, odd) odd rows, those that stay before those that merge
     target : (images, odd) even row that each odd row is most like
     joins : (images, even, merging) whether an odd row merges into an even one
-    size : (images, even) what rows stand for before
+    size : (images, n) what rows stand for before
 
     """
 
@@ -43,14 +43,18 @@ class Matching:
         return cls(order, target, joins, size)
 
     @cached_property
+    def _sizes_before(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.split(self.size)
+
+    @cached_property
     def _shares(self) -> Tensor:
         """Tokens that merging rows bring to each even row, `(images, even, merging)`."""
-        return self.joins * self.split(self.size)[1][:, None]
+        return self.joins * self._sizes_before[1][:, None]
 
     @cached_property
     def sizes(self) -> Tensor:
         """What rows stand for afterwards."""
-        stay, _, even = self.split(self.size)
+        stay, _, even = self._sizes_before
         return torch.cat([stay, even + self._shares.sum(dim=-1)], dim=1)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,7 +65,7 @@ class Matching:
     def mean(self, x: Tensor) -> Tensor:
         """Average rows `(images, n, dim)`, weighted by what they stand for; sums run in a fixed order on any device."""
         stay, gone, even = self.split(x)
-        total = torch.baddbmm(even * self.size[:, ::2, None], self._shares, gone)
+        total = torch.baddbmm(even * self._sizes_before[2][..., None], self._shares, gone)
         return torch.cat([stay, total / self.sizes[:, stay.shape[1] :, None]], dim=1)
 
     def least(self, x: Tensor) -> Tensor:

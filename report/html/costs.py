@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from vtpbench.harness.efficiency.record import EfficiencyRecord
-from vtpbench.harness.record import DUMMY
-from vtpbench.report.amounts import Operations, milliseconds, significant
-from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable, Spread, ordered, table_of
-from vtpbench.report.efficiency_columns import DIGITS
-from vtpbench.report.efficiency_join import fits
-from vtpbench.report.layout import clean
-from vtpbench.report.rounding import half_up
-from vtpbench.report.settings import is_vanilla
-from vtpbench.report.table import Row, Table
+from vtpbench.harness.records.efficiency import EfficiencyRecord
+from vtpbench.harness.records.record import DUMMY
+from vtpbench.report.efficiency.columns import DIGITS
+from vtpbench.report.efficiency.join import fits
+from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable, Spread, ordered, table_of
+from vtpbench.report.tables.amounts import Operations, milliseconds, significant
+from vtpbench.report.tables.layout import clean
+from vtpbench.report.tables.rounding import half_up
+from vtpbench.report.tables.settings import is_vanilla
+from vtpbench.report.tables.table import Table, TableRow
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Axis:
     logarithmic: bool
     source: str
     """Where the figures come from, where that is not the table itself."""
-    cost: Callable[[Row], Cost | None]
+    cost: Callable[[TableRow], Cost | None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Profile:
         budget, vanilla = self.record.rows[number].budget, self.table.rows[0].tokens or 0
         return budget.tokens or (vanilla if budget.ratio is None else budget.ratio * vanilla)
 
-    def row(self, row: Row) -> EfficiencyRow | None:
+    def row(self, row: TableRow) -> EfficiencyRow | None:
         """Find what was measured of a row of an accuracy table."""
         rows = zip(self.record.rows, self.table.rows, strict=True)
         return next((shown for measured, shown in rows if fits(self.record, measured, row)), None)
@@ -68,7 +68,7 @@ def profiles(records: Sequence[EfficiencyRecord], tables: Sequence[Table]) -> li
     return [Profile(record, table_of(record, tables)) for record in ordered(records)]
 
 
-def axes(rows: Sequence[Row], found: Sequence[Profile]) -> list[Axis]:
+def axes(rows: Sequence[TableRow], found: Sequence[Profile]) -> list[Axis]:
     """List the costs that are known of any of some rows; what was profiled in several ways has an axis for each."""
     fitting = [profile for profile in found if any(profile.row(row) for row in rows)]
     several = len({profile.conditions for profile in fitting}) > 1
@@ -79,7 +79,7 @@ def axes(rows: Sequence[Row], found: Sequence[Profile]) -> list[Axis]:
     return [axis for axis in possible if any(axis.cost(row) for row in rows)]
 
 
-def _tokens(row: Row) -> Cost | None:
+def _tokens(row: TableRow) -> Cost | None:
     return None if row.observed is None else Cost(row.observed, f"{half_up(row.observed, 1)} tokens")
 
 
@@ -115,13 +115,13 @@ def _profiled(profile: Profile, key: str, more: str) -> Iterator[Axis]:
     source = f"{clean(profile.record.model.label)}, {profile.conditions}"
     for name, (title, of) in _measures(profile.table.operations).items():
 
-        def cost(row: Row, of: Callable[[EfficiencyRow], Cost | None] = of) -> Cost | None:
+        def cost(row: TableRow, of: Callable[[EfficiencyRow], Cost | None] = of) -> Cost | None:
             measured = profile.row(row)
             return None if measured is None else of(measured)
 
         yield Axis(f"{name}-{key}", title + more, title, False, source, cost)
 
 
-def is_denominator(row: Row) -> bool:
+def is_denominator(row: TableRow) -> bool:
     """Whether a row is vanilla's."""
     return any(is_vanilla(record) for entry in row.entries for record in entry.records)

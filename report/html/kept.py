@@ -8,20 +8,20 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-Pictures: TypeAlias = Callable[[str], "bytes | None"]
+ReadPicture: TypeAlias = Callable[[str], "bytes | None"]
 """Gives the JPEG of a picture that a per-sample table names, or None where there is none."""
 MOST = 400
 """Pictures on a page."""
 _SIZE = re.compile(r"[0-9a-f]{16}-(\d+)x(\d+)")
 
 
-class Gallery:
+class EmbeddedPictures:
     """Collects the pictures of a page while its samples are read."""
 
-    def __init__(self, read: Pictures) -> None:
+    def __init__(self, read: ReadPicture) -> None:
         self._read = read
         self._pictures: dict[str, str | None] = {}
-        self._boards: dict[str, list[Any]] = {}
+        self._token_places: dict[str, list[Any]] = {}
 
     def add(self, kept: str) -> list[Any]:
         """Take in what a per-sample table says in its column `kept`; returns what a sample of the page refers to it by.
@@ -42,7 +42,7 @@ class Gallery:
     def data(self) -> dict[str, Any]:
         """Hand out what samples refer to: pictures by name as base64, and boards `[picture, width, height, tiles]`."""
         pictures = {name: jpeg for name, jpeg in self._pictures.items() if jpeg is not None}
-        return {"pictures": pictures, "boards": [board for _, *board in self._boards.values()]}
+        return {"pictures": pictures, "boards": [board for _, *board in self._token_places.values()]}
 
     def _board(self, name: str, tiles: list[Any]) -> int | None:
         """Find or give the number of a board; None where its picture cannot be shown."""
@@ -51,7 +51,7 @@ class Gallery:
             return None
         edges = [[list(map(_short, side)) for side in tile] for tile in tiles]
         key = f"{name} {edges}"
-        number: int = self._boards.setdefault(key, [len(self._boards), name, *map(int, size.groups()), edges])[0]
+        number: int = self._token_places.setdefault(key, [len(self._token_places), name, *map(int, size.groups()), edges])[0]
         return number
 
     def _has(self, name: str) -> bool:

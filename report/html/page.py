@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from vtpbench.harness.efficiency.record import EfficiencyRecord
+from vtpbench.harness.records.efficiency import EfficiencyRecord
 from vtpbench.report.html.costs import Profile, profiles
-from vtpbench.report.html.kept import Gallery, Pictures
+from vtpbench.report.html.kept import EmbeddedPictures, ReadPicture
 from vtpbench.report.html.samples import browser, per_cell
 from vtpbench.report.html.speed import speed_section
 from vtpbench.report.html.view import Section, section
-from vtpbench.report.table import Table
+from vtpbench.report.tables.table import Table
 
 if TYPE_CHECKING:
-    from vtpbench.report.stats.evidence import Samples
+    from vtpbench.report.stats.resampled import Samples
 
 SCRIPTS = ("core.js", "table.js", "chart.js", "accuracy_chart.js", "time_chart.js", "gallery.js", "samples.js", "start.js")
 """Parts of the one script, in order."""
@@ -31,7 +31,7 @@ _HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 def html(
     tables: Sequence[Table],
     samples: Samples = lambda record: None,
-    pictures: Pictures = lambda name: None,
+    pictures: ReadPicture = lambda name: None,
     efficiency: Sequence[EfficiencyRecord] = (),
     accuracy: Sequence[Table] | None = None,
 ) -> str:
@@ -47,7 +47,7 @@ def html(
 
     """
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
-    measured, gallery = profiles(efficiency, tables if accuracy is None else accuracy), Gallery(pictures)
+    measured, gallery = profiles(efficiency, tables if accuracy is None else accuracy), EmbeddedPictures(pictures)
     sections = [section(table, f"t{number}", measured) for number, table in enumerate(tables, 1)]
     limit = per_cell(tables)
     embedded = [embed(_data(part, browser(part, samples, limit, gallery))) for part in sections]

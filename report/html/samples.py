@@ -6,16 +6,16 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vtpbench.harness.record import Record
-from vtpbench.report.columns import RIGHT
-from vtpbench.report.html.kept import Gallery
+from vtpbench.harness.records.record import Record
+from vtpbench.report.analyses.columns import RIGHT
+from vtpbench.report.html.kept import EmbeddedPictures
 from vtpbench.report.html.view import Line, Section
-from vtpbench.report.table import Table
+from vtpbench.report.tables.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vtpbench.report.stats.evidence import Samples
+    from vtpbench.report.stats.resampled import Samples
 
 MOST_PER_CELL, FEWEST_PER_CELL, IN_ALL = 200, 20, 20_000
 """Samples on the page: more would make a file that no browser likes to open."""
@@ -38,18 +38,18 @@ def visible(text: str) -> str:
     return "".join(c if c in _WELCOME or unicodedata.category(c) not in _UNSEEN else f"⟨U+{ord(c):04X}⟩" for c in shown)
 
 
-def browser(section: Section, read: Samples, limit: int, gallery: Gallery) -> dict[str, Any]:
+def browser(section: Section, read: Samples, limit: int, gallery: EmbeddedPictures) -> dict[str, Any]:
     """Collect what the page embeds of a table's samples, at most `limit` of a cell.
 
     Each benchmark holds its questions once: `[sample, image, category, prompt, target, vanilla answer, vanilla score]`. Its
     cells refer to them: `[question, answer, score, tokens, "broken" | "mended" | "", kept]`. Breaking and mending is as in
-    `vtpbench.report.flips`, kept tokens as `gallery` gives them.
+    `vtpbench.report.analyses.flips`, kept tokens as `gallery` gives them.
     """
     found = (_benchmark(section, column, read, limit, gallery) for column in range(len(section.table.columns)))
     return {"benchmarks": [benchmark for benchmark in found if benchmark["cells"]]}
 
 
-def _benchmark(section: Section, column: int, read: Samples, limit: int, gallery: Gallery) -> dict[str, Any]:
+def _benchmark(section: Section, column: int, read: Samples, limit: int, gallery: EmbeddedPictures) -> dict[str, Any]:
     lines = [line for group in section.groups for line in group.lines]
     vanilla = _vanilla(lines, column, read)
     questions: dict[str, tuple[int, list[Any]]] = {}
@@ -86,7 +86,7 @@ def _joined(frame: pd.DataFrame, vanilla: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _cell(
-    joined: pd.DataFrame, limit: int, questions: dict[str, tuple[int, list[Any]]], gallery: Gallery
+    joined: pd.DataFrame, limit: int, questions: dict[str, tuple[int, list[Any]]], gallery: EmbeddedPictures
 ) -> dict[str, Any]:
     both = joined[["score", "score_vanilla"]].notna().all(axis=1)
     was, now = joined.score_vanilla >= RIGHT, joined.score >= RIGHT

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vtpbench.report.efficiency import EfficiencyRow, EfficiencyTable
-from vtpbench.report.efficiency_columns import ACCURACY, TIMES, Amount, Column, amounts, facts, measured
+from vtpbench.report.efficiency.columns import ACCURACY, TIMES, Amount, EfficiencyColumn, amounts, facts, measured
+from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
 from vtpbench.report.html.costs import Profile
 from vtpbench.report.html.times import choices, point
-from vtpbench.report.layout import clean
-from vtpbench.report.names import styles
+from vtpbench.report.tables.layout import clean
+from vtpbench.report.tables.names import styles
 
 LATER = ("TPOT", "vision", "pruner", "prefill", "KV", "peak")
 """Columns that the page shows behind all others."""
@@ -69,16 +69,16 @@ def speed_section(profile: Profile, name: str, numbers: Mapping[str, int]) -> Sp
     )
 
 
-def _ordered(table: EfficiencyTable) -> tuple[Column, ...]:
+def _ordered(table: EfficiencyTable) -> tuple[EfficiencyColumn, ...]:
     """Sort columns by what a reader asks for first."""
     return tuple(sorted(measured(table), key=lambda column: (column.name in LATER, column.name != ACCURACY)))
 
 
-def _heading(column: Column) -> tuple[str, str]:
+def _heading(column: EfficiencyColumn) -> tuple[str, str]:
     """Name a column, and say how a first click sorts it."""
     text = f"{column.name} {'speed-up' if column.unit == TIMES else column.unit}".strip()
     return text[:1].upper() + text[1:], "descending" if ACCURACY in column.name or column.unit == TIMES else "ascending"
 
 
-def _line(row: EfficiencyRow, name: str, number: int, budget: float, shown: tuple[Column, ...]) -> SpeedLine:
+def _line(row: EfficiencyRow, name: str, number: int, budget: float, shown: tuple[EfficiencyColumn, ...]) -> SpeedLine:
     return SpeedLine(name, number, clean(row.pruner), (Amount(clean(row.budget), budget), *amounts(row, shown)))

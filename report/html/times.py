@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vtpbench.report.amounts import milliseconds
-from vtpbench.report.efficiency import EfficiencyRow, Spread
+from vtpbench.report.efficiency.table import EfficiencyRow, Spread
 from vtpbench.report.html.costs import TIMES
-from vtpbench.report.layout import clean
-from vtpbench.report.rounding import half_up
+from vtpbench.report.tables.amounts import milliseconds
+from vtpbench.report.tables.layout import clean
+from vtpbench.report.tables.rounding import half_up
 
 
 def _stage(name: str) -> Callable[[EfficiencyRow], Spread | None]:

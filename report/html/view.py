@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from vtpbench.report.html.costs import Axis, Profile, axes, is_denominator
-from vtpbench.report.layout import Place, clean, header, places
-from vtpbench.report.names import styles
-from vtpbench.report.rounding import paper
-from vtpbench.report.table import Block, Interval, Row, Table
+from vtpbench.report.tables.layout import CellText, cell_texts, clean, header
+from vtpbench.report.tables.names import styles
+from vtpbench.report.tables.rounding import paper
+from vtpbench.report.tables.table import Block, Interval, Table, TableRow
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRow:
     """One place of the table and what it sorts by; None sorts last."""
 
-    place: Place
+    place: CellText
     key: float | str | None
     interval: str = ""
 
@@ -27,14 +27,14 @@ class Line:
     """One row."""
 
     id: str
-    row: Row
+    row: TableRow
     pruner: int
     """Number of the row's label: its colour and shape; -1 = vanilla, 0 = random."""
-    shown: tuple[Shown, ...]
+    shown: tuple[ShownRow, ...]
 
 
 @dataclass(frozen=True)
-class Group:
+class RowGroup:
     """One block."""
 
     title: str
@@ -49,7 +49,7 @@ class Section:
     table: Table
     title: str
     header: tuple[str, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
     pruners: tuple[tuple[int, str], ...]
     """Number and label of each pruner, vanilla first."""
     has_intervals: bool
@@ -77,30 +77,30 @@ def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Sectio
     )
 
 
-def _name(row: Row) -> str:
+def _name(row: TableRow) -> str:
     """Name of the pruner; a published row has a label alone."""
     return next((record.pruner.name for entry in row.entries for record in entry.records), row.label.casefold())
 
 
-def _group(block: Block, name: str, numbers: dict[str, int]) -> Group:
-    return Group(
+def _group(block: Block, name: str, numbers: dict[str, int]) -> RowGroup:
+    return RowGroup(
         clean(block.title),
         tuple(Line(f"{name}-{i}", row, numbers[row.label], _shown(row)) for i, row in enumerate(block.rows)),
     )
 
 
-def _shown(row: Row) -> tuple[Shown, ...]:
-    name, observed, *entries, average, n = places(row)
-    scores = (Shown(p, e.score, _text(e.interval)) for p, e in zip(entries, row.entries, strict=True))
-    mean = Shown(average, row.average, _text(row.average_interval))
-    return (Shown(name, clean(row.label)), Shown(observed, row.observed), *scores, mean, Shown(n, row.n))
+def _shown(row: TableRow) -> tuple[ShownRow, ...]:
+    name, observed, *entries, average, n = cell_texts(row)
+    scores = (ShownRow(p, e.score, _text(e.interval)) for p, e in zip(entries, row.entries, strict=True))
+    mean = ShownRow(average, row.average, _text(row.average_interval))
+    return (ShownRow(name, clean(row.label)), ShownRow(observed, row.observed), *scores, mean, ShownRow(n, row.n))
 
 
 def _text(interval: Interval | None) -> str:
     return "" if interval is None else " to ".join(map(paper, interval)) + " %"
 
 
-def _point(group: Group, line: Line, known: list[Axis]) -> dict[str, Any]:
+def _point(group: RowGroup, line: Line, known: list[Axis]) -> dict[str, Any]:
     row = line.row
     costs = {axis.key: axis.cost(row) for axis in known}
     return {

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from vtpbench.harness.record import Record
+from vtpbench.harness.records.record import Record
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.report.footer import explain
-from vtpbench.report.layout import symbols
-from vtpbench.report.settings import is_vanilla
-from vtpbench.report.stats import BEST, LEVEL, REFERENCE, REPLICATES
 from vtpbench.report.stats.draws import Draws, average, difference, holm, interval, p_value
-from vtpbench.report.stats.evidence import Evidence, Samples
+from vtpbench.report.stats.resampled import ResampledScores, Samples
 from vtpbench.report.stats.sums import NoInterval, NoSamples
-from vtpbench.report.table import Block, CellIntervals, Entry, Row, Table
+from vtpbench.report.tables.conventions import BEST, LEVEL, REFERENCE, REPLICATES
+from vtpbench.report.tables.footer import explain
+from vtpbench.report.tables.layout import symbols
+from vtpbench.report.tables.settings import is_vanilla
+from vtpbench.report.tables.table import Block, CellIntervals, Table, TableEntry, TableRow
 
 
 def add_intervals(
@@ -39,7 +39,7 @@ def add_intervals(
 
 
 def _table(table: Table, samples: Samples, reference: str, replicates: int) -> Table:
-    evidence = Evidence(_records(table), samples, replicates)
+    evidence = ResampledScores(_records(table), samples, replicates)
     notes = list(table.notes)
     blocks = tuple(_block(block, table.columns, evidence, reference, notes) for block in table.blocks)
     rows = [row for block in blocks for row in block.rows]
@@ -53,7 +53,7 @@ def _table(table: Table, samples: Samples, reference: str, replicates: int) -> T
 class _Judged:
     """A row, and the replicates of its relative accuracies by column."""
 
-    row: Row
+    row: TableRow
     draws: Mapping[str, Draws]
     columns: frozenset[str]
     """Benchmarks in its average."""
@@ -66,7 +66,7 @@ class _Judged:
         return p_value(average([difference(self.draws[column], other.draws[column]) for column in shared]))
 
 
-def _block(block: Block, columns: Sequence[str], evidence: Evidence, reference: str, notes: list[str]) -> Block:
+def _block(block: Block, columns: Sequence[str], evidence: ResampledScores, reference: str, notes: list[str]) -> Block:
     rows = [_row(row, columns, evidence, notes) for row in block.rows]
     complete = [r for r in rows if r.row.average_interval is not None and r.row.n == max(other.row.n for other in rows)]
     best = max(complete, key=lambda r: r.row.average or 0.0, default=None)
@@ -90,7 +90,7 @@ def _tests(rows: Sequence[_Judged], against: _Judged | None) -> dict[int, float]
     return dict(zip(known, holm(list(known.values())), strict=True))
 
 
-def _row(row: Row, columns: Sequence[str], evidence: Evidence, notes: list[str]) -> _Judged:
+def _row(row: TableRow, columns: Sequence[str], evidence: ResampledScores, notes: list[str]) -> _Judged:
     within = {column: entry for column, entry in zip(columns, row.entries, strict=True) if _is_measured(entry)}
     draws: dict[str, Draws] = {}
     reasons: list[str] = []
@@ -111,7 +111,7 @@ def _row(row: Row, columns: Sequence[str], evidence: Evidence, notes: list[str])
     return _Judged(replace(row, entries=entries, average_interval=found, notes=numbers), draws, frozenset(within))
 
 
-def _entry(entry: Entry, draws: Draws | None, evidence: Evidence) -> Entry:
+def _entry(entry: TableEntry, draws: Draws | None, evidence: ResampledScores) -> TableEntry:
     tried = {r.cell_id: _cell(r, draws is not None, evidence) for r in _scored(entry)}
     cells = {name: cell for name, cell in tried.items() if cell is not None}
     found = replace(entry, interval=None if draws is None else interval(draws), cell_intervals=cells)
@@ -120,7 +120,7 @@ def _entry(entry: Entry, draws: Draws | None, evidence: Evidence) -> Entry:
     return found
 
 
-def _cell(record: Record, with_relative: bool, evidence: Evidence) -> CellIntervals | None:
+def _cell(record: Record, with_relative: bool, evidence: ResampledScores) -> CellIntervals | None:
     """Intervals of one record; None where there is nothing to resample."""
     score = ratio = None
     try:
@@ -137,14 +137,14 @@ def _records(table: Table) -> list[Record]:
     return [record for block in table.blocks for row in block.rows for entry in row.entries for record in entry.records]
 
 
-def _scored(entry: Entry) -> list[Record]:
+def _scored(entry: TableEntry) -> list[Record]:
     return [r for r in entry.records if r.score is not None]
 
 
-def _is_measured(entry: Entry) -> bool:
+def _is_measured(entry: TableEntry) -> bool:
     """Whether there is a relative accuracy that could have come out otherwise; vanilla's own is always 100."""
     return entry.relative is not None and not all(is_vanilla(r) for r in entry.records)
 
 
-def _is(row: Row, name: str) -> bool:
+def _is(row: TableRow, name: str) -> bool:
     return any(name in (r.pruner.name, r.pruner.label) for entry in row.entries for r in entry.records)

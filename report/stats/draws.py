@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from vtpbench.report.stats import LEVEL
 from vtpbench.report.stats.metrics import FloatArray
 from vtpbench.report.stats.sums import Sums, welch
+from vtpbench.report.tables.conventions import LEVEL
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vtpbench.harness.record import BenchmarkInfo
+from vtpbench.harness.records.record import BenchmarkInfo
 from vtpbench.report.stats.metrics import MEAN, METRICS, FloatArray, Parts
 
 MIN_UNITS = 10

@@ -31,10 +31,10 @@ from transformers import (
 
 from vtpbench.suites.demo import language, tower
 from vtpbench.suites.demo.card import write_card
-from vtpbench.suites.demo.data import Pictures, load_pictures
+from vtpbench.suites.demo.data import ScenePictures, load_pictures
 from vtpbench.suites.demo.export import export_benchmarks, export_model
-from vtpbench.suites.demo.language import Answerer, Pack, Packer, train_answers, train_tokenizer
-from vtpbench.suites.demo.questions import TASKS, Question, ask
+from vtpbench.suites.demo.language import LanguageTraining, Pack, Packer, train_answers, train_tokenizer
+from vtpbench.suites.demo.questions import TASKS, SceneQuestion, ask
 from vtpbench.suites.demo.scenes import GRID, KINDS, PATCH, SIZE
 from vtpbench.suites.demo.tower import DenseHeads, DenseTargets, train_tower
 
@@ -87,14 +87,14 @@ class Recipe:
     )
 
 
-class Builder:
+class DemoBuilder:
     """Runs the stages; holds what they share."""
 
     def __init__(self, recipe: Recipe, work: Path, device: torch.device) -> None:
         self.recipe, self.work, self.device = recipe, work, device
         work.mkdir(parents=True, exist_ok=True)
         self.start = time.time()
-        self.pictures: Pictures = load_pictures("train", recipe.pictures, recipe.seed, work)
+        self.pictures: ScenePictures = load_pictures("train", recipe.pictures, recipe.seed, work)
 
     def log(self, message: str) -> None:
         """Print with the seconds since the start."""
@@ -208,7 +208,7 @@ class Builder:
         if self.restore(model, heads, stage.name):
             return
         batch = self.answer_batches(Packer(tokenizer, N_VISION), number)
-        answerer = Answerer(model, heads, tokenizer, stage.align)
+        answerer = LanguageTraining(model, heads, tokenizer, stage.align)
         with self.stage(stage.name):
             train_answers(answerer, batch, stage.steps, stage.rate, stage.joint, lambda text: self.log(f"{stage.name} {text}"))
         self.save(model, heads, stage.name)
@@ -221,7 +221,7 @@ class Builder:
 
         def batch(step: int) -> tuple[Tensor, DenseTargets, Pack]:
             rng = np.random.default_rng((self.recipe.seed, 30, seed, step))
-            questions: list[list[Question]] = [
+            questions: list[list[SceneQuestion]] = [
                 [q for task, n in wanted for q in ask(self.pictures.scenes[row], task, rng)[:n]] for row in rows[step]
             ]
             pixels, targets = self.pictures.batch(rows[step], self.device)
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)  # peaked attention is full of denormal numbers, which processors handle slowly
-    builder = Builder(Recipe(), arguments.work, torch.device(arguments.device))
+    builder = DemoBuilder(Recipe(), arguments.work, torch.device(arguments.device))
     tokenizer = builder.tokenizer()
     model, heads = builder.fresh_model(tokenizer)
     builder.train_tower(model, heads)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from vtpbench.harness.answering import Answerer, Question
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.harness.run.answering import Answerer, Question
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.random import Random
 from vtpbench.pruners.text_only import TextOnly
@@ -23,9 +23,7 @@ QUESTIONS = 400
 BUDGET = 16
 
 
-def accuracies(
-    model: Family, pruner: Pruner, budget: int | None, seed: int, questions: int = QUESTIONS
-) -> dict[str, float]:
+def accuracies(model: Family, pruner: Pruner, budget: int | None, seed: int, questions: int = QUESTIONS) -> dict[str, float]:
     """Measure the share of exactly right answers of each task on held-out scenes."""
     found = {}
     for task in TASKS:

@@ -22,7 +22,7 @@ SPLITS = {"train": 0, "heldout": 1, "benchmark": 2, "calibration": 3}
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ScenePictures:
     """Scenes with their pixels `(n, SIZE, SIZE, 3)` uint8 and dense targets."""
 
     scenes: list[Scene]
@@ -48,7 +48,7 @@ def _paint(seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(image), owner.astype(np.int8)
 
 
-def load_pictures(split: str, n: int, seed: int, cache: Path) -> Pictures:
+def load_pictures(split: str, n: int, seed: int, cache: Path) -> ScenePictures:
     """Paint `n` scenes of a split, or read them from `cache` where an earlier stage has left them."""
     seeds = [(SPLITS[split], seed, i) for i in range(n)]
     file = cache / f"{split}-{seed}-{n}.npz"
@@ -58,4 +58,4 @@ def load_pictures(split: str, n: int, seed: int, cache: Path) -> Pictures:
         np.savez(file, pixels=np.stack([p for p, _ in painted]), owners=np.stack([o for _, o in painted]))
     stored = np.load(file)
     scenes = [sample_scene(s) for s in seeds]
-    return Pictures(scenes, stored["pixels"], dense_targets(scenes, stored["owners"]))
+    return ScenePictures(scenes, stored["pixels"], dense_targets(scenes, stored["owners"]))

@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessor, LlavaForConditionalGeneration, Llav
 
 from vtpbench.suites.demo.data import SPLITS
 from vtpbench.suites.demo.language import CHAT_TEMPLATE
-from vtpbench.suites.demo.questions import TASKS, Question, ask
+from vtpbench.suites.demo.questions import TASKS, SceneQuestion, ask
 from vtpbench.suites.demo.scenes import PATCH, SIZE, render, sample_scene
 
 QUESTIONS = 400
@@ -40,10 +40,10 @@ def export_model(model: LlavaForConditionalGeneration, tokenizer: PreTrainedToke
     model.float()
 
 
-def benchmark_questions(task: str, seed: int, split: str, n: int) -> list[tuple[tuple[int, ...], Question]]:
+def benchmark_questions(task: str, seed: int, split: str, n: int) -> list[tuple[tuple[int, ...], SceneQuestion]]:
     """Questions of one task about scenes that training never saw, with the seeds of their scenes; scenes in a row."""
     rng = np.random.default_rng((seed, 40, SPLITS[split], TASKS.index(task)))
-    found: list[tuple[tuple[int, ...], Question]] = []
+    found: list[tuple[tuple[int, ...], SceneQuestion]] = []
     scene = 0
     while len(found) < n:
         seeds = (SPLITS[split], seed, TASKS.index(task), scene)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from vtpbench.suites.demo.questions import Question
+from vtpbench.suites.demo.questions import SceneQuestion
 from vtpbench.suites.demo.scenes import COLOURS, GRID, KINDS
 from vtpbench.suites.demo.tower import DenseHeads, DenseTargets
 
@@ -102,7 +102,7 @@ class Packer:
             self._cache[text] = self.tokenizer.encode(text, add_special_tokens=False)
         return self._cache[text]
 
-    def pack(self, questions: list[list[Question]], shown: Tensor, bare: bool) -> Pack:
+    def pack(self, questions: list[list[SceneQuestion]], shown: Tensor, bare: bool) -> Pack:
         """Pack the questions of several pictures.
 
         `shown` as in `Pack`; a picture of which nothing is shown leaves no trace in the prompt. `bare` questions come
@@ -135,7 +135,7 @@ class Packer:
         return Pack(ids_, positions_, labels_, segment_, shown)
 
 
-class Answerer:
+class LanguageTraining:
     """The parts of a LLaVA that answer, with the loss of a pack."""
 
     def __init__(
@@ -187,7 +187,7 @@ class Answerer:
 
 
 def train_answers(
-    answerer: Answerer,
+    answerer: LanguageTraining,
     batch: Callable[[int], tuple[Tensor, DenseTargets, Pack]],
     steps: int,
     learning_rate: float,

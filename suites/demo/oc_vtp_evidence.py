@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vtpbench.harness.models.batch import VisionTokens
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
-from vtpbench.harness.models.request import seeing
+from vtpbench.harness.pruning.batch import VisionTokens
+from vtpbench.harness.pruning.request import seeing
 from vtpbench.pruners.base import Evidence, Pruner
 from vtpbench.pruners.hiprune import HiPrune
 from vtpbench.pruners.oc_vtp import OCVTP

@@ -22,7 +22,7 @@ _MARGIN = 8  # pixels from the middle line within which "left or right" is not a
 
 
 @dataclass(frozen=True)
-class Question:
+class SceneQuestion:
     """One question: `text` without the closing instruction, its answer, and the kind of skill it needs."""
 
     task: str
@@ -42,7 +42,7 @@ class Question:
         return self.bare + (LETTER if self.options else SHORT)
 
 
-def ask(scene: Scene, task: str, rng: Generator) -> list[Question]:
+def ask(scene: Scene, task: str, rng: Generator) -> list[SceneQuestion]:
     """All questions of one task about a scene, in random order; yes and no are balanced for `exist`."""
     makers = {"exist": _exist, "open": _open, "choice": _choice, "read": _read}
     questions = list(makers[task](scene, rng))
@@ -54,7 +54,7 @@ def _unique(things: tuple[Thing, ...], attribute: str) -> list[Thing]:
     return [t for t in things if counts[getattr(t, attribute)] == 1]
 
 
-def _exist(scene: Scene, rng: Generator) -> Iterator[Question]:
+def _exist(scene: Scene, rng: Generator) -> Iterator[SceneQuestion]:
     present = {(t.colour, t.kind) for t in scene.shapes}
     colours, kinds = {c for c, _ in present}, {k for _, k in present}
     absent: dict[str, list[tuple[str, str]]] = {"random": [], "popular": [], "adversarial": []}
@@ -67,29 +67,31 @@ def _exist(scene: Scene, rng: Generator) -> Iterator[Question]:
     for i, yes in enumerate(sorted(present)):
         stratum = strata[(i + int(rng.integers(3))) % len(strata)]
         no = absent[stratum][rng.integers(len(absent[stratum]))]
-        yield Question("exist", f"Is there {_article(yes[0])} {yes[1]} in the image?", "yes", stratum)
-        yield Question("exist", f"Is there {_article(no[0])} {no[1]} in the image?", "no", stratum)
+        yield SceneQuestion("exist", f"Is there {_article(yes[0])} {yes[1]} in the image?", "yes", stratum)
+        yield SceneQuestion("exist", f"Is there {_article(no[0])} {no[1]} in the image?", "no", stratum)
 
 
 def _article(colour: str) -> str:
     return f"{'an' if colour == 'orange' else 'a'} {colour}"
 
 
-def _open(scene: Scene, rng: Generator) -> Iterator[Question]:
+def _open(scene: Scene, rng: Generator) -> Iterator[SceneQuestion]:
     del rng
     shapes = scene.shapes
     for t in _unique(shapes, "kind"):
-        yield Question("open", f"What color is the {t.kind}?", t.colour, "color")
+        yield SceneQuestion("open", f"What color is the {t.kind}?", t.colour, "color")
     for t in _unique(shapes, "colour"):
-        yield Question("open", f"What shape is {t.colour}?", t.kind, "shape")
+        yield SceneQuestion("open", f"What shape is {t.colour}?", t.kind, "shape")
     for kind, n in Counter(t.kind for t in shapes).items():
-        yield Question("open", f"How many {kind}{'es' if kind == 'cross' else 's'} are there?", str(n), "count")
+        yield SceneQuestion("open", f"How many {kind}{'es' if kind == 'cross' else 's'} are there?", str(n), "count")
     for t in _unique(shapes, "kind"):
         if abs(t.x - SIZE / 2) > _MARGIN:
-            yield Question("open", f"Is the {t.kind} on the left or right?", "left" if t.x < SIZE / 2 else "right", "position")
+            yield SceneQuestion(
+                "open", f"Is the {t.kind} on the left or right?", "left" if t.x < SIZE / 2 else "right", "position"
+            )
 
 
-def _choice(scene: Scene, rng: Generator) -> Iterator[Question]:
+def _choice(scene: Scene, rng: Generator) -> Iterator[SceneQuestion]:
     def options(answer: str, pool: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         others = [p for p in pool if p != answer]
         picked = [answer, *(others[i] for i in rng.permutation(len(others))[:3])]
@@ -98,20 +100,20 @@ def _choice(scene: Scene, rng: Generator) -> Iterator[Question]:
 
     for t in _unique(scene.shapes, "kind"):
         letter, names = options(t.colour, tuple(COLOURS))
-        yield Question("choice", f"What color is the {t.kind}?", letter, "color", names)
+        yield SceneQuestion("choice", f"What color is the {t.kind}?", letter, "color", names)
     for t in _unique(scene.shapes, "colour"):
         letter, names = options(t.kind, SHAPES)
-        yield Question("choice", f"What shape is {t.colour}?", letter, "shape", names)
+        yield SceneQuestion("choice", f"What shape is {t.colour}?", letter, "shape", names)
     for t in _unique(scene.glyphs, "colour"):
         letter, names = options(t.kind, LETTERS if t.kind in LETTERS else DIGITS)
-        yield Question("choice", f"Which character is {t.colour}?", letter, "text", names)
+        yield SceneQuestion("choice", f"Which character is {t.colour}?", letter, "text", names)
 
 
-def _read(scene: Scene, rng: Generator) -> Iterator[Question]:
+def _read(scene: Scene, rng: Generator) -> Iterator[SceneQuestion]:
     del rng
     for t in _unique(scene.glyphs, "colour"):
-        yield Question("read", f"Which character is {t.colour}?", t.kind, "by color")
+        yield SceneQuestion("read", f"Which character is {t.colour}?", t.kind, "by color")
     for name, pool in (("letter", LETTERS), ("digit", DIGITS)):
         found = [t for t in scene.glyphs if t.kind in pool]
         if len(found) == 1:
-            yield Question("read", f"What {name} is written in the image?", found[0].kind, name)
+            yield SceneQuestion("read", f"What {name} is written in the image?", found[0].kind, name)

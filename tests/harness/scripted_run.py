@@ -17,14 +17,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vtpbench.harness.album import Album
-from vtpbench.harness.benchmarks import Benchmark
-from vtpbench.harness.cell import Answer, Cell, Journal, Sample
-from vtpbench.harness.outcome import Outcome
-from vtpbench.harness.progress import Progress
-from vtpbench.harness.record import BatchInfo, BenchmarkInfo, BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
-from vtpbench.harness.run import Setting, run
-from vtpbench.harness.store import Store
+from vtpbench.harness.records.cell import Answer, Cell, Journal, Sample
+from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.record import BatchInfo, BenchmarkInfo, BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
+from vtpbench.harness.records.store import Store
+from vtpbench.harness.run.loop import RunContext, run
+from vtpbench.harness.run.pictures import PictureFolder
+from vtpbench.harness.run.progress import Progress
+from vtpbench.harness.suite.benchmarks import Benchmark
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
 
 QUESTIONS = 40
@@ -69,7 +69,12 @@ class ScriptedEngine:
     pause_s: float = 0.0
 
     def run(
-        self, cell: Cell, benchmark: Benchmark, journal: Journal, progress: Callable[[int, int], None], album: Album
+        self,
+        cell: Cell,
+        benchmark: Benchmark,
+        journal: Journal,
+        progress: Callable[[int, int], None],
+        picture_folder: PictureFolder,
     ) -> Outcome:
         answers = journal.known()
         progress(len(answers), QUESTIONS)
@@ -109,9 +114,11 @@ class ScriptedEngine:
             raise KeyboardInterrupt
 
 
-def make_setting(folder: Path, pause_s: float = 0.0, console: Console | None = None, progress: Progress | None = None) -> Setting:
+def make_setting(
+    folder: Path, pause_s: float = 0.0, console: Console | None = None, progress: Progress | None = None
+) -> RunContext:
     folder.mkdir(parents=True, exist_ok=True)
-    return Setting(
+    return RunContext(
         suite="toy",
         store=Store(folder / "toy", lambda line: print("warning:", line, file=sys.stderr)),
         open_engine=lambda model: ScriptedEngine(folder / "asked.log", pause_s),

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from pretended_gpu import GPU, Wait, pretended_gpu
 from torch import Tensor
 
-from vtpbench.harness.efficiency.pretended import GPU, Wait, pretended_gpu
-from vtpbench.pruners.base import ATTENTION_KINDS, DECODER_KINDS, Cut, Evidence, Grid, Keep, ModelShape, Pruner, TokenView
+from vtpbench.pruners.base import ATTENTION_KINDS, DECODER_KINDS, Cut, Evidence, Grid, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.registry import build, entries
 
 WIDTH = 32
@@ -25,7 +25,7 @@ SHAPES = {
 IMAGES, TEXT, HEAD = 2, 20, 8
 
 
-def visits(pruner: Pruner, model: str) -> Iterator[tuple[Keep, TokenView]]:
+def visits(pruner: Pruner, model: str) -> Iterator[tuple[Selection, TokenView]]:
     """Run all cuts of a pruner at a fifth of a model's tokens, each on what the one before has left."""
     shape, grid = SHAPES[model]
     budget = grid.n // grid.tiles // 5

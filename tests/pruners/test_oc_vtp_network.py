@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vtpbench.pruners.oc_vtp.decoder import Decoder, DecoderDims, Masking, Reconstructor, draw_masking
+from vtpbench.pruners.oc_vtp.decoder import DecoderDims, Masking, Reconstructor, SlotDecoder, draw_masking
 from vtpbench.pruners.oc_vtp.network import Dims, OCPruner, start_as_clustering
 
 SMALL = Dims(features=24, hidden=32, slots=16, ffn=32)
@@ -43,7 +43,7 @@ def count(module: nn.Module) -> int:
 
 def test_published_sizes() -> None:
     with torch.device("meta"):
-        pruner, decoder = OCPruner(Dims()), Decoder(Dims(), DecoderDims())
+        pruner, decoder = OCPruner(Dims()), SlotDecoder(Dims(), DecoderDims())
     assert count(pruner) == 7_616_512
     assert [count(part) for part in (pruner.encode_project, pruner.initializ, pruner.aggregat)] == [3_150_336, 1_024, 4_465_152]
     assert count(decoder) == 69_288_960
@@ -166,11 +166,11 @@ def test_start_as_clustering_separates_what_differs() -> None:
 
 def test_standardised_targets_weigh_all_channels_alike() -> None:
     features = torch.randn(5, 9, 24, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, 2, 24) + 7
-    decoder = Decoder(SMALL, DecoderDims(tokens=9, layers=1, heads=4, ffn=32, standardise=True))
+    decoder = SlotDecoder(SMALL, DecoderDims(tokens=9, layers=1, heads=4, ffn=32, standardise=True))
     decoder.mean.copy_(features.mean((0, 1)))
     decoder.deviation.copy_(features.std((0, 1)))
     target = decoder.target(features)
     torch.testing.assert_close(target.var((0, 1)), torch.ones(24))
-    raw = Decoder(SMALL, SIZE)
+    raw = SlotDecoder(SMALL, SIZE)
     assert raw.target(features) is features
     assert "mean" not in raw.state_dict()  # the published layout stays

@@ -19,7 +19,7 @@ from vtpbench.pruners.oc_vtp.checkpoint import load
 from vtpbench.pruners.oc_vtp.config import TrainConfig
 from vtpbench.pruners.oc_vtp.features import FeatureMeta, FeatureStore, ImageFeatures, extract
 from vtpbench.pruners.oc_vtp.progress import LogRow, read_log
-from vtpbench.pruners.oc_vtp.task import Task
+from vtpbench.pruners.oc_vtp.task import TrainingTask
 from vtpbench.pruners.oc_vtp.train import BEST, LOG, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -168,7 +168,7 @@ def test_too_few_images(tmp_path: Path) -> None:
 
 
 def test_every_training_image_is_seen_once_an_epoch(store: FeatureStore) -> None:
-    task = Task(CONFIG, store)
+    task = TrainingTask(CONFIG, store)
     epoch = [i for step in range(4, 8) for i in task.images(step)]
     assert sorted(epoch + task.validation) == list(range(40))
     assert epoch != [i for step in range(4) for i in task.images(step)]

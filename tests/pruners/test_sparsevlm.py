@@ -116,12 +116,8 @@ def test_golden_d_score_and_tie() -> None:
 def test_golden_e_clustering() -> None:
     distance = torch.cdist(POINTS, POINTS) / 2**0.5
     density, separation = peaks(distance, 3)
-    torch.testing.assert_close(
-        density, torch.tensor([[0.4346, 0.36788, 0.22313, 0.18888, 0.15988, 0.04214]]), atol=1e-4, rtol=0
-    )
-    torch.testing.assert_close(
-        separation, torch.tensor([[9.3005, 0.7071, 1.4142, 6.3640, 0.7071, 2.1213]]), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(density, torch.tensor([[0.4346, 0.36788, 0.22313, 0.18888, 0.15988, 0.04214]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(separation, torch.tensor([[9.3005, 0.7071, 1.4142, 6.3640, 0.7071, 2.1213]]), atol=1e-4, rtol=0)
     centres, members = cluster(POINTS, 3)
     assert centres.tolist() == [[0, 3, 2]]
     assert members.tolist() == [[0, 0, 2, 1, 1, 1]]

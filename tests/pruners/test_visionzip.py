@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vtpbench.pruners.base import Cut, Evidence, Grid, Keep, ModelShape, TokenView
+from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Selection, TokenView
 from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.visionzip import VisionZip
 
@@ -43,7 +43,7 @@ def golden_view(keep: int = 5) -> TokenView:
     )
 
 
-def rows(keep: Keep) -> torch.Tensor:
+def rows(keep: Selection) -> torch.Tensor:
     assert keep.features is not None
     return keep.features
 

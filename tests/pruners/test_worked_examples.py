@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from vtpbench.harness.efficiency.dimensions import DecoderDimensions, Dimensions, TowerDimensions
 from vtpbench.harness.efficiency.flops import Convention, Workload, count
-from vtpbench.harness.efficiency.shape import Decoder, Dimensions, Tower
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, TokenView, average_in
 from vtpbench.pruners.errors import Infeasible
 from vtpbench.pruners.fastv import FastV
@@ -21,8 +21,8 @@ from vtpbench.pruners.sparsevlm.counts import LISTS, list_cuts
 from vtpbench.pruners.visionzip import VisionZip
 
 CLS, KEYS = Evidence("cls", 22), Evidence("keys", 22)
-TOWER = Tower(24, 1024, 4096, 2, 588, 1, 1, None, 24, ())
-LLAVA = Dimensions(TOWER, (1024, 4096, 4096), Decoder(32, 4096, 32, 32, 128, 11008, 32064))
+TOWER = TowerDimensions(24, 1024, 4096, 2, 588, 1, 1, None, 24, ())
+LLAVA = Dimensions(TOWER, (1024, 4096, 4096), DecoderDimensions(32, 4096, 32, 32, 128, 11008, 32064))
 
 
 def decoder(layers: int) -> ModelShape:
@@ -67,9 +67,7 @@ def test_published_lists_of_sparsevlm_2_by_its_authors_count(nominal: int, avera
     assert leaving(list_cuts((3, 7, 16), LISTS["2"][nominal], 576, merging=False), 576) == average
 
 
-@pytest.mark.parametrize(
-    ("kept", "average"), [((1500, 1000, 550), 958.9), ((1515, 550, 180), 640.6), ((330, 150, 85), 322.1)]
-)
+@pytest.mark.parametrize(("kept", "average"), [((1500, 1000, 550), 958.9), ((1515, 550, 180), 640.6), ((330, 150, 85), 322.1)])
 def test_lists_of_sparsevlm_times_five(kept: tuple[int, ...], average: float) -> None:
     assert leaving(list_cuts((3, 7, 16), kept, 2880, merging=True), 2880) == pytest.approx(average, abs=0.05)
 

@@ -15,7 +15,7 @@ import torch
 from vtpbench.pruners.oc_vtp.config import TrainConfig
 from vtpbench.pruners.oc_vtp.features import FeatureStore
 from vtpbench.pruners.oc_vtp.progress import LogRow
-from vtpbench.pruners.oc_vtp.train import Place, train
+from vtpbench.pruners.oc_vtp.train import ProcessRank, train
 
 
 def until(step: int, config: TrainConfig, store: FeatureStore, folder: Path) -> None:
@@ -31,7 +31,7 @@ def until(step: int, config: TrainConfig, store: FeatureStore, folder: Path) -> 
 def rank(number: int, config: TrainConfig, store: FeatureStore, folder: Path) -> None:
     """Train as one of two processes."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=number, world_size=2)
-    train(config, store, folder, Place(torch.device("cpu"), number, 2))
+    train(config, store, folder, ProcessRank(torch.device("cpu"), number, 2))
     torch.distributed.destroy_process_group()
 
 

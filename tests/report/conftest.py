@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vtpbench.harness.efficiency.record import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
-from vtpbench.harness.record import (
+from vtpbench.harness.records.efficiency import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
+from vtpbench.harness.records.record import (
     BatchInfo,
     BenchmarkInfo,
     BudgetInfo,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vtpbench.harness.record import BenchmarkInfo
+from vtpbench.harness.records.record import BenchmarkInfo
 
 COLUMNS = ["sample", "image", "score", "detail"]
 

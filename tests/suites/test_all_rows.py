@@ -10,16 +10,16 @@ from runpy import run_path
 import pytest
 from rich.console import Console
 
-from vtpbench.harness.efficiency.order import Order, profile_order
-from vtpbench.harness.efficiency.profile import Protocol
-from vtpbench.harness.efficiency.record import load_efficiency
-from vtpbench.harness.job import Choices, execute, make_job
-from vtpbench.harness.progress import make_progress
-from vtpbench.harness.sources import gather
-from vtpbench.harness.suite import find_file, load
-from vtpbench.report.columns import by_category, hard, part_tables
-from vtpbench.report.settings import require_comparable
-from vtpbench.report.table import build
+from vtpbench.harness.efficiency.options import ProfileOptions, profile_models
+from vtpbench.harness.efficiency.profile import ProfileProtocol
+from vtpbench.harness.gather.sources import gather
+from vtpbench.harness.records.efficiency import load_efficiency
+from vtpbench.harness.run.job import RunOptions, execute, make_job
+from vtpbench.harness.run.progress import make_progress
+from vtpbench.harness.suite.suite import find_file, load
+from vtpbench.report.analyses.columns import by_category, hard, part_tables
+from vtpbench.report.stats.build import build
+from vtpbench.report.tables.settings import require_comparable
 
 FIXTURES = ("pope", "vqav2")
 BUDGET = 72
@@ -37,7 +37,7 @@ def test_all_rows_of_table_1_run_on_the_embedded_model(tmp_path: Path, request: 
     }
     settings = [f"{key}={json.dumps(value)}" for key, value in places.items()]
     out = tmp_path / "results"
-    job = make_job("llava15", Choices(out, (), settings), lambda line: None)
+    job = make_job("llava15", RunOptions(out, (), settings), lambda line: None)
     with (tmp_path / "log").open("w") as log:
         summary = execute(job, "cpu", make_progress(Console(file=log)))
     assert summary.exit_code == 0, (tmp_path / "log").read_text()
@@ -65,16 +65,22 @@ def test_all_rows_of_the_efficiency_suite_are_profiled(tmp_path: Path, one_threa
 
     config = json.loads(Path(str(vtpbench.harness.models.configs.__file__)).with_name("llava-1.5-7b.json").read_text())
     config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "projection_dim": 32}
-    thin = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
-    config["text_config"] |= thin
+    pruning_state = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    config["text_config"] |= pruning_state
     (tmp_path / "config.json").write_text(json.dumps(config))
     text = find_file("efficiency").read_text()
     (tmp_path / "efficiency.yaml").write_text(
         text.replace("dummy:llava-1.5-7b", f"dummy:{tmp_path / 'config.json'}").replace("[192, 128, 64]", "[64]")
     )
-    protocol = Protocol("", picture=(336, 336), new_tokens=1, warmup=0, repeats=1)
-    order = Order(str(tmp_path / "efficiency.yaml"), dtype="float32", device="cpu", out=tmp_path, protocol=protocol)
-    (file,) = profile_order(order, lambda *_: None)
+    protocol = ProfileProtocol("", picture=(336, 336), new_tokens=1, warmup=0, repeats=1)
+    order = ProfileOptions(str(tmp_path / "efficiency.yaml"), dtype="float32", device="cpu", out=tmp_path, protocol=protocol)
+    (file,) = profile_models(order, lambda *_: None)
     record = load_efficiency(file)
     assert [row.pruner.label for row in record.rows] == ["vanilla", *(p.label for p in load("efficiency").matrix[0].pruners)]
     assert {row.pruner.label: row.status for row in record.rows if row.status != "ok"} == {}

@@ -9,13 +9,13 @@ from runpy import run_path
 import pytest
 from rich.console import Console
 
-from vtpbench.harness.job import Choices, execute, make_job
-from vtpbench.harness.progress import make_progress
-from vtpbench.harness.sources import gather
-from vtpbench.harness.suite import load
-from vtpbench.report.markdown import markdown
-from vtpbench.report.settings import require_comparable
-from vtpbench.report.table import build
+from vtpbench.harness.gather.sources import gather
+from vtpbench.harness.run.job import RunOptions, execute, make_job
+from vtpbench.harness.run.progress import make_progress
+from vtpbench.harness.suite.suite import load
+from vtpbench.report.formats.markdown import markdown
+from vtpbench.report.stats.build import build
+from vtpbench.report.tables.settings import require_comparable
 
 TABLES = {"llava15": (10, 9), "llavanext": (6, 8), "qwen25vl": (4, 8), "quick": (5, 8)}
 """Benchmarks and rows of each."""
@@ -50,7 +50,7 @@ def test_the_suite_runs_with_the_embedded_model(
         **{f"matrix.benchmarks.{n}": {label: {"overrides": data[label]}} for n, label in enumerate(load(name).benchmarks)},
     }
     settings = [f"{key}={json.dumps(value)}" for key, value in places.items()]
-    job = make_job(name, Choices(tmp_path, ("pruner=random", "pruner=visionzip"), settings), lambda line: None)
+    job = make_job(name, RunOptions(tmp_path, ("pruner=random", "pruner=visionzip"), settings), lambda line: None)
     with (tmp_path / "log").open("w") as log:
         summary = execute(job, "cpu", make_progress(Console(file=log)))
     assert summary.exit_code == 0, (tmp_path / "log").read_text()

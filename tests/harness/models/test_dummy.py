@@ -16,7 +16,7 @@ from vtpbench.harness.models.dummy import (
     refuse_dummy,
 )
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.request import Request
+from vtpbench.harness.pruning.request import Request
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 

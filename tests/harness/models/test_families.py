@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers import LlavaImageProcessorPil
 
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.request import seeing
+from vtpbench.harness.pruning.request import seeing
 from vtpbench.pruners.base import Evidence
 from vtpbench.pruners.registry import build
 

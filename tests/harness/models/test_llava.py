@@ -6,7 +6,7 @@ from torch.nn.functional import interpolate
 from transformers import LlavaConfig
 
 from vtpbench.harness.models.llava import Llava
-from vtpbench.harness.models.request import Request, seeing
+from vtpbench.harness.pruning.request import Request, seeing
 from vtpbench.pruners.base import Evidence, Pruner
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build

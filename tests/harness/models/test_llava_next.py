@@ -6,8 +6,8 @@ import torch
 
 from vtpbench.harness.models.anyres import NEWLINE
 from vtpbench.harness.models.llava_next import LlavaNext, native_grid
-from vtpbench.harness.models.request import Observer, Request, seeing
-from vtpbench.harness.models.thinning import Plan
+from vtpbench.harness.pruning.encoder_hooks import EncoderPlan
+from vtpbench.harness.pruning.request import Observer, Request, seeing
 from vtpbench.pruners.base import Evidence, Grid, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
@@ -33,7 +33,7 @@ def test_shape_says_how_many_tokens_only_where_that_is_fixed(fixed) -> None:
 def test_evidence_of_an_image_is_that_of_its_tiles(fixed, tools) -> None:
     needs = frozenset({Evidence("received", 2), Evidence("hidden", 1), Evidence("keys", 2)})
     (found,) = fixed.encode([tools.picture(40, 30), tools.picture(30, 40, 1)], seeing(*needs))
-    plan = Plan(Observer(), (), needs, Grid(1, 4, 4), fixed.shape)
+    plan = EncoderPlan(Observer(), (), needs, Grid(1, 4, 4), fixed.shape)
     tiles = fixed._run_tower(fixed.pictures([tools.picture(30, 40, 1)])[0].pixels, plan, off_size=False)
     assert found.cls.shape == (2, 5, 32)
     for tile in range(5):

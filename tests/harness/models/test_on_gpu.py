@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import torch
 
-from vtpbench.harness.answering import Answerer, Question
-from vtpbench.harness.device import open_device
 from vtpbench.harness.efficiency.batch_size import LARGEST
-from vtpbench.harness.efficiency.order import contestants
-from vtpbench.harness.efficiency.profile import Protocol, profile
-from vtpbench.harness.efficiency.stages import Prompts, Subject, run
+from vtpbench.harness.efficiency.options import pruner_rows
+from vtpbench.harness.efficiency.profile import ProfileProtocol, profile
+from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, run
 from vtpbench.harness.efficiency.timers import DeviceTimer
+from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models.dummy import describe_dummy, open_dummy
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.harness.record import BudgetInfo
-from vtpbench.harness.specs import PrunerSpec
+from vtpbench.harness.records.record import BudgetInfo
+from vtpbench.harness.run.answering import Answerer, Question
+from vtpbench.harness.suite.specs import PrunerSpec
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build, entries
-from vtpbench.pruners.sending import STAGED_BYTES, send
+from vtpbench.pruners.transfer import STAGED_BYTES, copy_to_device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -50,9 +50,9 @@ def moved() -> Callable[[str], Family]:
     return make
 
 
-def subject(family: Family, name: str, model: str) -> Subject:
+def subject(family: Family, name: str, model: str) -> PrunerAtBudget:
     options = {**OPTIONS.get(name, {}), **(QWEN_OPTIONS.get(name, {}) if model == "qwen2_5_vl" else {})}
-    return Subject(family, build(name, options), BudgetInfo() if name == "vanilla" else BudgetInfo(tokens=BUDGETS[model]))
+    return PrunerAtBudget(family, build(name, options), BudgetInfo() if name == "vanilla" else BudgetInfo(tokens=BUDGETS[model]))
 
 
 def busy() -> torch.Tensor:
@@ -108,7 +108,7 @@ def test_a_copy_is_sent_while_the_device_works_and_arrives_whole() -> None:
     for _ in range(2):  # the second time pinned memory is at hand
         work, start = busy(), time.perf_counter()
         with no_wait():
-            sent = [send(value.clone(), GPU) for value in values]
+            sent = [copy_to_device(value.clone(), GPU) for value in values]
         handed_over = time.perf_counter() - start
         torch.cuda.synchronize()
         done = time.perf_counter() - start
@@ -172,8 +172,8 @@ def test_where_memory_lacks_the_batch_is_halved_and_nothing_of_it_is_kept(moved,
 
 
 def test_the_largest_batch_is_found_and_profiled(moved) -> None:
-    rows = contestants([(PrunerSpec(name="fastv", label="FastV"), BudgetInfo(tokens=10))])
-    protocol = Protocol("Why?", batch=None, picture=(16, 16), new_tokens=2, warmup=1, repeats=2)
+    rows = pruner_rows([(PrunerSpec(name="fastv", label="FastV"), BudgetInfo(tokens=10))])
+    protocol = ProfileProtocol("Why?", batch=None, picture=(16, 16), new_tokens=2, warmup=1, repeats=2)
     before = torch.cuda.memory_stats(GPU)["num_alloc_retries"]
     record = profile(moved("llava"), describe_dummy("llava-1.5-7b").info, rows, protocol, "tiny", lambda *_: None)
     assert torch.cuda.memory_stats(GPU)["num_alloc_retries"] == before

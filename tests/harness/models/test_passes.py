@@ -2,9 +2,9 @@ import pytest
 import torch
 from PIL.Image import Image
 
-from vtpbench.harness.models.batch import VisionTokens
-from vtpbench.harness.models.request import Request
 from vtpbench.harness.models.tiny import tiny_llava_next
+from vtpbench.harness.pruning.batch import VisionTokens
+from vtpbench.harness.pruning.request import Request
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.registry import build
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
-from vtpbench.harness.models.request import Request, seeing
-from vtpbench.harness.models.windows import window_order
+from vtpbench.harness.models.qwen_attention import window_order
+from vtpbench.harness.pruning.request import Request, seeing
 from vtpbench.pruners.base import Evidence, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from vtpbench.harness.benchmarks import Benchmark, describe
-from vtpbench.harness.cell import Answer, Cell
-from vtpbench.harness.engine import Engine
-from vtpbench.harness.models.batch import VisionTokens
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.outcome import Outcome
-from vtpbench.harness.record import BudgetInfo, ModelInfo, PrunerInfo
-from vtpbench.harness.sample_scores import sample_score
-from vtpbench.harness.surgery import Trace
+from vtpbench.harness.pruning.batch import VisionTokens
+from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
+from vtpbench.harness.records.cell import Answer, Cell
+from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.record import BudgetInfo, ModelInfo, PrunerInfo
+from vtpbench.harness.run.engine import Engine
+from vtpbench.harness.run.sample_scores import sample_score
+from vtpbench.harness.suite.benchmarks import Benchmark, describe
 from vtpbench.pruners.base import Grid, ModelShape
 
 LAYERS = 2
@@ -58,7 +58,7 @@ class ScriptedFamily(Family):
     def generate(self, batch, pruner, max_new_tokens):
         self.longest.add(max_new_tokens)
         counts = {n: [len(image.index)] * LAYERS for n, image in enumerate(batch.images)}
-        return [self.script[question] for question in batch.questions], Trace(counts)
+        return [self.script[question] for question in batch.questions], ForwardTrace(counts)
 
     @property
     def decoder(self):

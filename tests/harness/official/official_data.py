@@ -363,8 +363,7 @@ PROMPTS: dict[str, list[str]] = {
     "vqav2": [question + SHORT for _, question, _ in VQAV2],
     "vizwiz": [question.capitalize() + INSUFFICIENT + SHORT for question, _, _ in VIZWIZ],
     "mmmu": [
-        f"{question}\n{lettered(options)}\n{LETTER}" if options else f"{question}\n{SHORT}"
-        for _, question, options, _, _ in MMMU
+        f"{question}\n{lettered(options)}\n{LETTER}" if options else f"{question}\n{SHORT}" for _, question, options, _, _ in MMMU
     ],
     "seed": [f"{question}\n{CHOICES}{LETTER}" for _, _, question, _ in SEED],
 }

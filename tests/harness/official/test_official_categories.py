@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from datasets import Dataset
 
-from vtpbench.harness.benchmarks import registry
-from vtpbench.harness.slices import drawn, groups_of
+from vtpbench.harness.run.subset import drawn, groups_of
+from vtpbench.harness.suite.benchmarks import registry
 from vtpbench.pruners.errors import UserError
 
 ABILITIES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datasets.config
 import pytest
 
-from vtpbench.harness.answering import image_name
+from vtpbench.harness.run.answering import image_name
 
 SOFT = {0: 0.0, 1: 0.3, 2: 0.6, 3: 0.9, 4: 1.0, 10: 1.0}
 """Soft score by how many of ten people say the same: each is compared with the other nine, three of whom are enough."""
@@ -27,9 +27,7 @@ def test_gqa_joins_its_tables_from_the_cache_without_login_or_network(play, offi
     official.fill_cache_with_gqa(tmp_path / "cache")
     played = play("gqa", ["no", "blue", "left", "man"], overrides={})
     assert played.scores == [1, 0, 1, 1]
-    assert [sample.image for sample in played.outcome.samples] == [
-        image_name(official.picture(n)) for _, n, _, _ in official.GQA
-    ]
+    assert [sample.image for sample in played.outcome.samples] == [image_name(official.picture(n)) for _, n, _, _ in official.GQA]
 
 
 def test_textvqa_normalises_and_counts_people(play) -> None:

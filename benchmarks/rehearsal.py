@@ -1,0 +1,51 @@
+"""One batch of prompts on a GPU that is only pretended: what waits before the first token, and how much each stage launches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from pretended_gpu import Wait, moved, pretended_gpu
+
+from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, run
+
+SPAN = ("pruner", "projector", "prefill")
+"""Stages between the end of the tower and the first token."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What was seen.
+
+    Attributes
+    ----------
+    waits : between the end of the vision tower and the first token, in order of time
+    launched : operations that each stage gives to the device
+
+    """
+
+    waits: list[Wait]
+    launched: Counter[str]
+
+
+def rehearse(subject: PrunerAtBudget, prompts: Prompts) -> Rehearsal:
+    """Run a model of the host on a pretended GPU.
+
+    What is made once for each geometry and then kept for the next picture is not counted: the run is the second one.
+    """
+    quick = Prompts(prompts.images, prompts.question, 2)
+    with pretended_gpu() as gpu, moved(subject.family.model):
+        run(subject, quick, lambda stage: None)
+        waits: list[Wait] = []
+        launched: Counter[str] = Counter()
+        gpu.waits.clear()
+        gpu.launched = 0
+
+        def mark(stage: str) -> None:
+            launched[stage] += gpu.launched
+            waits.extend(gpu.waits if stage in SPAN else ())
+            gpu.waits.clear()
+            gpu.launched = 0
+
+        run(subject, quick, mark)
+    return Rehearsal(waits, launched)

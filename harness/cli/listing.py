@@ -1,0 +1,61 @@
+"""What can stand in a suite, as rows for `vtpbench list`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from vtpbench.harness.cli.pruner_table import list_pruners
+from vtpbench.harness.suite import benchmarks as known
+from vtpbench.pruners.registry import find
+
+Rows = list[dict[str, Any]]
+BRIEF = {"benchmarks": ("label", "task", "split", "questions", "metric", "about")}
+"""Columns that fit on a terminal, where a list has more; scripts get all of them."""
+
+
+def pruners() -> Rows:
+    """List registered pruners: where they act, what they need, their options with defaults, source and distribution.
+
+    Raises `UserError` for one that cannot be imported.
+    """
+    return [{**dataclasses.asdict(row), "options": _options(row.name)} for row in list_pruners()]
+
+
+def models() -> Rows:
+    """List model families by the `model_type` of a checkpoint's configuration."""
+    from vtpbench.harness.models.load import families
+
+    return [{"model_type": name, "about": _first_line(cls)} for name, cls in sorted(families().items())]
+
+
+def benchmarks() -> Rows:
+    """List the benchmarks that come with vtpbench."""
+    return [
+        {
+            "label": b.label,
+            "task": b.task,
+            "split": b.split,
+            "questions": b.n,
+            "metric": b.metric,
+            "unit": b.unit,
+            "scale": b.scale,
+            "per_sample": b.per_sample,
+            "resampled_by": "image",  # `report.stats` draws all questions on one image together
+            "needs": ", ".join(b.needs),
+            "profiles": "; ".join(f"{name}: {changes.why}" for name, changes in b.profiles.items()),
+            "about": b.card,
+        }
+        for b in known.registry().values()
+    ]
+
+
+def _options(name: str) -> str:
+    fields = [field for field in dataclasses.fields(find(name).load()) if field.init and field.name != "seed"]
+    defaults = {field.name: repr(field.default) if field.default is not dataclasses.MISSING else "..." for field in fields}
+    return ", ".join(f"{option}={default}" for option, default in defaults.items())
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0]

@@ -1,0 +1,246 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vtpbench.harness.cli.profile import profile_command
+from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
+from vtpbench.harness.cli.show import show_command
+from vtpbench.harness.cli.train import train_app
+from vtpbench.harness.host.console import console, print_grid, say, warn
+from vtpbench.pruners.errors import UserError
+
+USER_ERROR, INTERRUPTED = 2, 130
+KEPT = "what is finished is kept; run the same command again to go on"
+KEPT_BY = {"profile": "models that were finished have their records; of the one being measured nothing is kept"}
+"""What an interruption leaves of the commands that cannot go on where they were."""
+
+
+Misuse: Any = typer.BadParameter.__base__
+"""Any mistake in how a command is called; typer has a public name for this kind alone."""
+
+
+class CommandGroup(TyperGroup):
+    """The one place where a user's mistake becomes a line and an exit code."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Read what comes before the command."""
+        try:
+            return super().make_context(*args, **extra)
+        except Misuse as e:
+            raise _said(e) from e
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List commands with the whole first line of their help, however narrow the terminal."""
+        for command in self.commands.values():
+            command.short_help = command.short_help or (command.help or "").partition("\n")[0]
+        super().format_commands(ctx, formatter)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except Misuse as e:
+            raise _said(e) from e
+        except UserError as e:
+            say("error", str(e), "red")
+            raise typer.Exit(USER_ERROR) from e
+        except KeyboardInterrupt as e:
+            say("stopped", KEPT_BY.get(ctx.invoked_subcommand or "", KEPT), "yellow")
+            raise typer.Exit(INTERRUPTED) from e
+
+
+def _said(mistake: Any) -> Exception:
+    """Say in one line how a command was called wrong; gives what to raise."""
+    if type(mistake).show is not Misuse.show:  # no mistake, but help: nothing at all was given
+        return mistake  # type: ignore[no-any-return] # typed loosely, see `Misuse`
+    path = mistake.ctx.command_path if mistake.ctx else "vtpbench"
+    say("error", f"{mistake.format_message().replace('Value error, ', '').rstrip('.')}; see `{path} --help`", "red")
+    return typer.Exit(USER_ERROR)
+
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: loading rich would take longer than everything else here
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 130},
+    help="Fair, repeatable comparisons of vision token pruning.",
+)
+
+
+class Kind(str, Enum):
+    """What `list` lists."""
+
+    pruners = "pruners"
+    models = "models"
+    benchmarks = "benchmarks"
+
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a suite that comes along: demo.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Cells to take: model, pruner, budget, benchmark or seed; may be repeated."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace what the suite says, e.g. limit=50; may be repeated."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first questions of each benchmark.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Questions answered together.")]
+Dtype = Annotated[str | None, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda:1 ...; by default the first GPU, else the CPU.")]
+Out = Annotated[Path, typer.Option(help="Folder for results; each suite has its own inside.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        from vtpbench import __version__
+
+        typer.echo(f"vtpbench {__version__}")
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    suite: SuiteName,
+    only: Only = None,
+    set_: Set = None,
+    limit: Limit = None,
+    batch_size: BatchSize = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    out: Out = RESULTS,
+) -> None:
+    """Measure what is missing of a suite; interrupt it and run it again as you like."""
+    from vtpbench.harness.run.job import RunOptions, execute, make_job
+    from vtpbench.harness.run.progress import make_progress
+
+    job = make_job(suite, RunOptions(out, only or (), set_ or (), limit, batch_size, dtype), warn)
+    summary = execute(job, device, make_progress(console(sys.stderr)))
+    for line in summary.lines():
+        typer.echo(line)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command("plan")
+def plan_command(
+    suite: SuiteName,
+    only: Only = None,
+    set_: Set = None,
+    limit: Limit = None,
+    batch_size: BatchSize = None,
+    dtype: Dtype = None,
+    out: Out = RESULTS,
+) -> None:
+    """Show the cells of a suite: done, missing or impossible, with tokens and an estimate of time."""
+    from vtpbench.harness.run.job import RunOptions, make_job, show
+
+    job = make_job(suite, RunOptions(out, only or (), set_ or (), limit, batch_size, dtype), warn)
+    typer.echo(show(job))
+
+
+app.command("report")(report_command)
+app.command("merge")(merge_command)
+app.command("show")(show_command)
+app.command("profile")(profile_command)
+
+
+@app.command("data")
+def data_command(
+    suite: SuiteName,
+    set_: Set = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download what is missing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show which datasets and checkpoints of a suite are here, how large they are, and how to bring the rest."""
+    from vtpbench.harness.suite import assets as datareport
+    from vtpbench.harness.suite.suite import load
+
+    found = load(suite, set_ or ())
+    if fetch:
+        datareport.fetch(found, typer.echo)
+    assets = datareport.examine(found)
+    rows = datareport.rows(assets)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    if rows:
+        _print_rows(rows)
+    for line in datareport.advice(assets, suite):
+        typer.echo(line)
+
+
+app.add_typer(train_app, name="train")
+
+
+@app.command("check")
+def check_command(
+    pruner: Annotated[str, typer.Argument(metavar="PRUNER", help="Registered name, or path/to/file.py:Class.")],
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the pruner, as in a suite; may be repeated.")
+    ] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Model family to judge it on, all by default; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Judge a pruner on tiny random models of every family; exit code 1 if it breaks a rule."""
+    from vtpbench.harness.check import check, render
+    from vtpbench.harness.suite.options import read_options
+
+    report = check(pruner, read_options(option or ()), family)
+    typer.echo(render(report, "json" if as_json else "plain").rstrip())
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command("new-pruner")
+def new_pruner_command(
+    name: Annotated[str, typer.Argument(help="Name in suites, e.g. my-method.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the package's folder.")] = Path(),
+) -> None:
+    """Write a package with one pruner, ready to install and to check."""
+    from vtpbench.harness.cli.new_pruner import new_pruner
+
+    for path in new_pruner(name, out):
+        typer.echo(str(path))
+
+
+@app.command("list")
+def list_command(kind: Kind, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Show the pruners, model families or benchmarks that can stand in a suite."""
+    from vtpbench.harness.cli import listing
+
+    items = {Kind.pruners: listing.pruners, Kind.models: listing.models, Kind.benchmarks: listing.benchmarks}[kind]()
+    if as_json:
+        typer.echo(json.dumps(items, indent=1, ensure_ascii=False))
+    else:
+        _print_rows([{key: item[key] for key in listing.BRIEF.get(kind.value, item)} for item in items])
+
+
+@app.command("doctor")
+def doctor_command(
+    out: Out = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Check versions, devices, caches and known-bad combinations; exit code 1 if something is broken."""
+    from vtpbench.harness.cli.doctor import as_dicts, examine
+
+    findings = examine(out)
+    if as_json:
+        typer.echo(json.dumps(as_dicts(findings), indent=1, ensure_ascii=False))
+    else:
+        print_grid([[f.status, f.topic, f.detail + (f"\nmend: {f.mend}" if f.mend else "")] for f in findings])
+    raise typer.Exit(1 if any(finding.status == "broken" for finding in findings) else 0)
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    print_grid([list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)])

@@ -1,0 +1,68 @@
+"""What each registered pruner does, as rows for `vtpbench list pruners` and the documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from vtpbench.harness.host.plugin_errors import describe_failure
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import PrunerEntry, build, entries
+
+if TYPE_CHECKING:
+    from vtpbench.pruners.base import Pruner
+
+BUDGET, TOKENS = 192, 576
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunerSummary:
+    """A pruner with its default options, as it acts on LLaVA-1.5-7B at 192 of 576 tokens."""
+
+    name: str
+    acts_at: str
+    needs: str
+    source: str
+    distribution: str
+
+
+def list_pruners() -> list[PrunerSummary]:
+    """Describe all registered pruners by name; raises `UserError` for one that cannot be imported."""
+    return [_row(entry) for _, entry in sorted(entries().items())]
+
+
+def _row(entry: PrunerEntry) -> PrunerSummary:
+    cls = entry.load()
+    try:
+        acts_at, needs = _described(build(entry.name, {}))
+    except UserError:  # options without a default, or without a usable one
+        acts_at, needs = "depends on its options", "options"
+    except Exception as e:  # a stranger's pruner may fail in any way, and the others are to be listed
+        acts_at, needs = "broken", describe_failure(entry.name, e)
+    return PrunerSummary(entry.name, acts_at, needs, cls.source, entry.distribution)
+
+
+def _described(pruner: Pruner) -> tuple[str, str]:
+    """Say where a pruner acts, and what it needs."""
+    from vtpbench.pruners.base import Grid, ModelShape
+
+    shape = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)))
+    cuts = pruner.cuts(BUDGET, TOKENS, shape)
+    tower = [cut.at % shape.vision_layers for cut in pruner.tower_cuts(BUDGET, TOKENS, shape)]
+    shrinks = pruner.target_grid(BUDGET, Grid(1, 24, 24), shape) is not None
+    acts_at = "the image" if shrinks else _inside(tower) if tower else _places([cut.at for cut in cuts])
+    try:
+        return acts_at, ", ".join(sorted({evidence.kind for evidence in pruner.needs(shape)}))
+    except UserError as e:
+        return acts_at, str(e).partition(";")[0]
+
+
+def _inside(layers: list[int]) -> str:
+    return f"vision layers {layers[0]}-{layers[-1]}" if len(layers) > 1 else f"vision layer {layers[0]}"
+
+
+def _places(cuts: Iterable[int]) -> str:
+    inside = [str(at) for at in cuts if at > 0]
+    before = ["before the LLM"] if 0 in cuts else []
+    return ", ".join([*before, *([f"layer {', '.join(inside)}"] if inside else [])]) or "nowhere"

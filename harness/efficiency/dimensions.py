@@ -1,0 +1,119 @@
+"""The sizes of a model that decide how many operations it takes, read off its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vtpbench.pruners.errors import UserError
+
+
+@dataclass(frozen=True)
+class TowerDimensions:
+    """A vision tower.
+
+    Attributes
+    ----------
+    layers, width, intermediate : as in the configuration
+    matrices : of an MLP; 2, or 3 where it is gated
+    patch : values of a patch, all colours and frames
+    patches : of a vision token
+    cls : tokens of a tile beside its patches
+    window : side of an attention window in vision tokens; None = no windows
+    full : layers in which every token of a tile sees every other
+    merger : widths through the MLP that makes vision tokens of patches, behind the layers; empty = none
+
+    """
+
+    layers: int
+    width: int
+    intermediate: int
+    matrices: int
+    patch: int
+    patches: int
+    cls: int
+    window: int | None
+    full: int
+    merger: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DecoderDimensions:
+    """A language model with gated MLPs; `heads` of queries share `kv_heads` of keys and values."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """A model; `projector` holds the widths through the MLP between tower and decoder, empty where there is none."""
+
+    tower: TowerDimensions
+    projector: tuple[int, ...]
+    decoder: DecoderDimensions
+
+    @classmethod
+    def from_config(cls, config: Any) -> Dimensions:
+        """Read the configuration of a transformers model; raises `UserError` for an unsupported architecture."""
+        if config.model_type not in _READERS:
+            known = ", ".join(_READERS)
+            raise UserError(f"operations of architecture {config.model_type} cannot be counted; supported: {known}")
+        tower, projector = _READERS[config.model_type](config)
+        return cls(tower, projector, _decoder(config.text_config))
+
+
+def _decoder(text: Any) -> DecoderDimensions:
+    return DecoderDimensions(
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        intermediate=text.intermediate_size,
+        vocabulary=text.vocab_size,
+    )
+
+
+def _clip(config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
+    vision, width = config.vision_config, config.text_config.hidden_size
+    tower = TowerDimensions(
+        layers=vision.num_hidden_layers,
+        width=vision.hidden_size,
+        intermediate=vision.intermediate_size,
+        matrices=2,
+        patch=vision.num_channels * vision.patch_size**2,
+        patches=1,
+        cls=1,
+        window=None,
+        full=vision.num_hidden_layers,
+        merger=(),
+    )
+    return tower, (vision.hidden_size, width, width)
+
+
+def _qwen2_5_vl(config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
+    vision = config.vision_config
+    patches = vision.spatial_merge_size**2
+    merged = patches * vision.hidden_size
+    tower = TowerDimensions(
+        layers=vision.depth,
+        width=vision.hidden_size,
+        intermediate=vision.intermediate_size,
+        matrices=3,
+        patch=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
+        patches=patches,
+        cls=0,
+        window=vision.window_size // (vision.patch_size * vision.spatial_merge_size),
+        full=len(vision.fullatt_block_indexes),
+        merger=(merged, merged, vision.out_hidden_size),
+    )
+    return tower, ()
+
+
+_READERS = {"llava": _clip, "llava_next": _clip, "qwen2_5_vl": _qwen2_5_vl}

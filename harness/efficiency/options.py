@@ -1,0 +1,215 @@
+"""What `vtpbench profile` is asked for: models, pruners and budgets, of a suite or of the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from vtpbench.harness.efficiency.profile import ProfileProtocol, Progress, profile, require_searchable
+from vtpbench.harness.efficiency.rows import PrunerRow
+from vtpbench.harness.efficiency.timers import start_timer
+from vtpbench.harness.host.device import open_device
+from vtpbench.harness.host.files import prepare, write_atomic
+from vtpbench.harness.models.dummy import describe_dummy, filler, open_dummy
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.load import Described, describe_model, open_model
+from vtpbench.harness.records.efficiency import PLACE, SUFFIX, EfficiencyRecord
+from vtpbench.harness.records.record import DUMMY, BudgetInfo, PrunerInfo
+from vtpbench.harness.suite.options import NEUTRAL, default_dtype, model_path, read_option, validate_option
+from vtpbench.harness.suite.specs import (
+    DUMMY_PREFIX,
+    Budget,
+    Dtype,
+    ModelSpec,
+    PrunerSpec,
+    automatic,
+    build_described,
+    refuse_large_budget,
+)
+from vtpbench.harness.suite.suite import load
+from vtpbench.pruners.base import Pruner
+from vtpbench.pruners.errors import UserError, did_you_mean
+
+TEXT_TOKENS = 32
+"""Of a dummy's prompt, as in Table 4 of the OC-VTP paper."""
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What the command line says; a suite, perhaps with other budgets, or a model with pruners and budgets."""
+
+    suite: str | None = None
+    model: str | None = None
+    pruners: Sequence[str] = ()
+    budgets: Sequence[str] = ()
+    dtype: str | None = None
+    device: str | None = None
+    out: Path = Path("results")
+    protocol: ProfileProtocol = dataclasses.field(default_factory=lambda: ProfileProtocol(""))
+    """Its question is filled in."""
+
+
+@dataclass(frozen=True)
+class ProfileTask:
+    """One model with its rows."""
+
+    suite: str
+    described: Described
+    pruner_rows: tuple[PrunerRow, ...]
+
+
+def profile_models(order: ProfileOptions, progress: Progress) -> list[Path]:
+    """Measure, model after model, and write a record for each; returns the files.
+
+    Before a model is opened it raises `UserError` for every mistake in the order, for files that pruners name and that are
+    not there, and for a folder that cannot be written.
+    """
+    if order.dtype is not None and order.dtype not in get_args(Dtype):
+        raise UserError(f"--dtype {order.dtype}: {did_you_mean(order.dtype, get_args(Dtype))}")
+    device = open_device(order.device)
+    start_timer(device)  # refuses what has no clock
+    if order.protocol.batch is None:
+        require_searchable(device)
+    tasks = list(_of_suite(order) if order.suite is not None else _of_options(order, device))
+    for task in tasks:
+        prepare(_folder(task, order))
+    return [_measure(task, order, device, progress) for task in tasks]
+
+
+def describe(spec: ModelSpec, dtype: str, attention: str) -> Described:
+    """Say what a model is: a checkpoint, or behind `dummy:` a configuration that random weights are drawn for."""
+    options: dict[str, Any] = {"dtype": dtype, "attention": attention, "preprocessing": spec.preprocessing}
+    if spec.dummy is not None:
+        described = describe_dummy(spec.dummy, **options)
+    else:
+        described = describe_model(spec.label, spec.location, revision=spec.revision, prompt=spec.prompt, **options)
+    info = described.info.model_copy(update={"id": spec.path, "label": spec.label})
+    return dataclasses.replace(described, info=info)
+
+
+def open_for_speed(described: Described, device: torch.device) -> Family:
+    """Open a model whose answers never end early, so that all rows generate equally many tokens."""
+    import transformers
+
+    if described.info.weights == DUMMY:
+        return open_dummy(described, device)
+    transformers.logging.disable_progress_bar()  # the profile has one of its own
+    family = open_model(described, device)
+    family.model.generation_config = transformers.GenerationConfig()
+    return family
+
+
+def _of_suite(order: ProfileOptions) -> Iterator[ProfileTask]:
+    if order.model is not None or order.pruners:
+        raise UserError("give either a suite, or --model with --pruner and --budget")
+    assert order.suite is not None
+    suite, budgets = load(order.suite), _budgets(order)
+    for model in suite.models:
+        matrices = [matrix for matrix in suite.matrix if matrix.models is None or model.label in matrix.models]
+        asked = [(spec, budget) for matrix in matrices for spec in matrix.pruners for budget in budgets or matrix.budgets]
+        described = describe(model, order.dtype or str(model.dtype), str(model.attention))
+        yield _task(suite.name, described, asked)
+
+
+def _of_options(order: ProfileOptions, device: torch.device) -> Iterator[ProfileTask]:
+    if order.model is None or not order.pruners or not order.budgets:
+        raise UserError("name what to profile: a suite, or --model, --pruner and --budget, e.g. --pruner fastv --budget 64")
+    label = _label(order.model)
+    model: ModelSpec = validate_option("--model", order.model, {"path": model_path(order.model), "label": label}, ModelSpec)
+    named = model.model_copy(update={"path": order.model})  # where it lies is no part of a record
+    described = describe(named, order.dtype or default_dtype(device), "sdpa")
+    specs = [read_option("--pruner", text, PrunerSpec) for text in order.pruners]
+    yield _task(label, described, [(spec, budget) for spec in specs for budget in _budgets(order)])
+
+
+def _budgets(order: ProfileOptions) -> list[BudgetInfo]:
+    return [read_option("--budget", text, Budget) for text in order.budgets]
+
+
+def _label(model: str) -> str:
+    """Name a model as the last part of its path."""
+    if model.startswith(DUMMY_PREFIX):
+        return Path(model.removeprefix(DUMMY_PREFIX)).name.removesuffix(".json") or model
+    return Path(model).absolute().name
+
+
+def _task(suite: str, described: Described, asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> ProfileTask:
+    for _, budget in asked:
+        refuse_large_budget(budget, described.info)
+    return ProfileTask(suite, described, pruner_rows(asked, lambda pruner: pruner.fingerprint(described.shape)))
+
+
+def pruner_rows(
+    asked: Sequence[tuple[PrunerSpec, BudgetInfo]], fingerprint: Callable[[Pruner], str] = lambda pruner: ""
+) -> tuple[PrunerRow, ...]:
+    """Put vanilla first, then random at every budget that it is not asked for, then what is asked for, twins once.
+
+    `fingerprint` hashes the files beside a pruner's options. Raises `UserError` for rows that the table could not tell apart,
+    and where a file is not there.
+    """
+    vanilla, floor = automatic(spec for spec, _ in asked)
+    known = {budget for spec, budget in asked if spec.name == floor.name}
+    floors = [(floor, budget) for budget in dict.fromkeys(budget for _, budget in asked) if budget not in known]
+    pruned = [(spec, budget) for spec, budget in asked if spec.name != vanilla.name]
+    rows = [_pruner_row(spec, budget, fingerprint) for spec, budget in [(vanilla, BudgetInfo()), *floors, *pruned]]
+    _refuse_namesakes(rows)
+    return tuple({(row.info.label, row.budget): row for row in rows}.values())
+
+
+def _pruner_row(spec: PrunerSpec, budget: BudgetInfo, fingerprint: Callable[[Pruner], str]) -> PrunerRow:
+    pruner, info = build_described(spec, fingerprint)
+    return PrunerRow(info, pruner, budget)
+
+
+def _refuse_namesakes(rows: Sequence[PrunerRow]) -> None:
+    pruners: dict[str, PrunerInfo] = {}
+    budgets: dict[str, BudgetInfo] = {}
+    for row in rows:
+        label, name = row.info.label, row.info.name
+        if pruners.setdefault(label, row.info) != row.info:
+            raise UserError(f"two rows are called '{label}'; give labels: '{{label: ..., name: {name}, options: {{...}}}}'")
+        if budgets.setdefault(row.budget.label, row.budget) != row.budget:
+            raise UserError(f"two budgets are called {row.budget.label}; remove one")
+
+
+def _folder(task: ProfileTask, order: ProfileOptions) -> Path:
+    return order.out / PLACE / task.suite
+
+
+def _measure(task: ProfileTask, order: ProfileOptions, device: torch.device, progress: Progress) -> Path:
+    family, info = open_for_speed(task.described, device), task.described.info
+    question = filler(family, TEXT_TOKENS) if info.weights == DUMMY else NEUTRAL
+    protocol = dataclasses.replace(order.protocol, question=question)
+    record = profile(family, info, task.pruner_rows, protocol, task.suite, _prefixed(info.label, progress))
+    path = _folder(task, order) / file_name(record)
+    write_atomic(path, record.dump().encode())
+    return path
+
+
+def file_name(record: EfficiencyRecord) -> str:
+    """Name the file of a record: the model, the batch, and the hash of what was measured."""
+    model = re.sub(r"[^\w.-]+", "-", record.model.label).strip("-.").lower()
+    return f"{model}-batch{record.load.batch}-{record.id}{SUFFIX}"
+
+
+def _prefixed(label: str, progress: Progress) -> Progress:
+    def said(phase: str, done: int, total: int) -> None:
+        progress(f"{label}: {phase}", done, total)
+
+    return said
+
+
+def read_protocol(batch: str, picture: str, new_tokens: int, warmup: int, repeats: int) -> ProfileProtocol:
+    """Read the command line's `--batch 8|max` and `--picture 640x480`; raises `UserError`."""
+    size = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", picture)
+    if size is None:
+        raise UserError(f"--picture {picture}: write WIDTHxHEIGHT in pixels, e.g. 640x480")
+    if batch != "max" and not re.fullmatch(r"[1-9]\d*", batch):
+        raise UserError(f"--batch {batch}: give a number from 1, or max")
+    return ProfileProtocol("", None if batch == "max" else int(batch), (int(size[1]), int(size[2])), new_tokens, warmup, repeats)

@@ -1,0 +1,1 @@
+"""Records of one or several folders, brought together."""

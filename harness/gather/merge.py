@@ -1,0 +1,199 @@
+"""Join result folders of several machines: equal cells are checked for equality, nothing is overwritten silently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vtpbench.harness.gather.sources import stores
+from vtpbench.harness.host.files import write_atomic
+from vtpbench.harness.records.record import Record, agree
+from vtpbench.harness.records.store import Store
+from vtpbench.pruners.errors import UserError
+
+OUTCOME = {"status", "score", "stderr", "metrics", "n", "observed"}
+"""Fields that must agree. What was asked for is part of the id; the others tell when and where the cell ran."""
+SHOWN = 20
+"""Conflicts in one message."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A record where it was found."""
+
+    record: Record
+    store: Store
+
+    @property
+    def path(self) -> Path:
+        """File of the record."""
+        return self.store.record_path(self.record.cell_id)
+
+    @property
+    def samples(self) -> Path:
+        """File of its per-sample table, which a cell without a score need not have."""
+        return self.store.samples_path(self.record.cell_id)
+
+
+@dataclass
+class Merged:
+    """What a merge did, in cells."""
+
+    added: int = 0
+    known: int = 0
+    """Were in the target already; their copies are equal."""
+    copies: int = 0
+    """Further, equal copies of a cell among the sources."""
+    replaced: list[str] = field(default_factory=list)
+    """Ids of failed cells in the target whose place a result took."""
+
+    def lines(self) -> list[str]:
+        """Say it."""
+        found = f"{self.added} cells added, {self.known} were there already, {self.copies} equal copies"
+        return [found, *(f"cell {cell}: a result took the place of a failed record" for cell in self.replaced)]
+
+
+def merge(folders: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Merged:
+    """Copy the records of `folders`, their tables and pictures to `out`, one folder per suite; journals and leases stay behind.
+
+    Nothing is written before every cell was checked. Every file is then written whole or not at all, pictures before the
+    per-sample table that names them, and a record last, so that a merge that was killed is completed by repeating it.
+
+    Parameters
+    ----------
+    folders : results of one suite each, or of several, one folder each
+    out : new, or results that are added to; what lies there takes part in the checks
+    warn : called with a line for each record that cannot be trusted; it is left out
+
+    Raises
+    ------
+    UserError : a folder holds no records, or copies of a cell differ; all of them are named
+
+    """
+    own = [Copy(record, store) for store in _stores(out, warn) for record in store.records()]
+    found = [Copy(record, store) for folder in folders for store in _required(folder, out, warn) for record in store.records()]
+    cells: dict[tuple[str, str], list[Copy]] = {}
+    for copy in [*own, *found]:
+        cells.setdefault((copy.record.suite, copy.record.cell_id), []).append(copy)
+    conflicts = [line for copies in cells.values() for line in _conflicts(copies)]
+    if conflicts:
+        more = [f"and {len(conflicts) - SHOWN} more"] if len(conflicts) > SHOWN else []
+        told = "\n  ".join([*conflicts[:SHOWN], *more])
+        raise UserError(
+            f"copies of a cell differ; nothing was written:\n  {told}\nremove the wrong record of each pair and merge again"
+        )
+    merged = Merged()
+    for (suite, _), copies in sorted(cells.items()):
+        _write(copies, Store(out / suite, warn), merged)
+    return merged
+
+
+def _stores(folder: Path, warn: Callable[[str], None]) -> list[Store]:
+    return [Store(path, warn) for path in stores(folder)]
+
+
+def _required(folder: Path, out: Path, warn: Callable[[str], None]) -> list[Store]:
+    if folder.resolve() == out.resolve():
+        raise UserError(f"{folder} is the target as well as a source; leave it out, what lies in --out is kept anyway")
+    found = _stores(folder, warn)
+    if not found:
+        raise UserError(f"no results in {folder}: expected a folder `records`, or folders of suites that have one")
+    return found
+
+
+def _write(copies: Sequence[Copy], target: Store, merged: Merged) -> None:
+    """Bring one cell to the target unless it is there."""
+    there = [copy for copy in copies if copy.store.folder.resolve() == target.folder.resolve()]
+    best = _best(copies)
+    merged.copies += len(copies) - 1 - bool(there and len(copies) > 1)
+    equals = [best, *(copy for copy in copies if copy.record.status == best.record.status)]
+    tables = [(copy, _pictured(copy.samples)) for copy in equals if copy.samples.exists()]
+    if tables:
+        _write_samples(*max(tables, key=lambda table: len(table[1])), target)
+    if best in there:
+        merged.known += 1
+        return
+    merged.added += 1
+    if there:
+        merged.replaced.append(best.record.cell_id)
+    target.add(best.record)
+
+
+def _write_samples(copy: Copy, pictured: Sequence[str], target: Store) -> None:
+    """Bring a per-sample table to the target, the pictures that it names first."""
+    own = target.samples_path(copy.record.cell_id)
+    if copy.samples.resolve() == own.resolve():
+        return
+    for name in sorted({image["picture"] for images in pictured for image in json.loads(images)}):
+        picture = copy.store.picture(name)
+        if picture is not None and target.picture(name) is None:
+            target.save_picture(name, picture)
+    write_atomic(own, copy.samples.read_bytes())
+
+
+def _pictured(path: Path) -> list[str]:
+    """Kept tokens of the samples that are pictured, as the table has them; none in tables from before there were pictures."""
+    import pyarrow.parquet as pq
+
+    if "kept" not in pq.read_schema(path).names:
+        return []
+    return [kept for kept in pq.read_table(path, columns=["kept"]).column("kept").to_pylist() if kept]
+
+
+def _best(copies: Sequence[Copy]) -> Copy:
+    """Prefer any result to a failure, else the first."""
+    return next((copy for copy in copies if copy.record.status != "failed"), copies[0])
+
+
+def _conflicts(copies: Sequence[Copy]) -> Iterator[str]:
+    """Name what differs from the first result; failures are none, the next run would have tried them again."""
+    results = [copy for copy in copies if copy.record.status != "failed"]
+    for other in results[1:]:
+        first = results[0]
+        difference = next(_differences(first, other), None)
+        if difference is not None:
+            record = first.record
+            name = f"{record.suite}/{record.cell_id} ({record.model.label}, {record.pruner.label}, {record.benchmark.label})"
+            yield f"{name}: {difference}: {first.path} and {other.path}"
+
+
+def _differences(one: Copy, other: Copy) -> Iterator[str]:
+    yield from _compare(_facts(one.record), _facts(other.record), "")
+    if one.samples.exists() and other.samples.exists():
+        yield from _compare(_rows(one.samples), _rows(other.samples), "")
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    labels = {"model": record.model.label, "pruner": record.pruner.label, "benchmark": record.benchmark.label}
+    return {**record.model_dump(mode="json", include=OUTCOME), "label of the": labels}  # a label changes no id, but the table
+
+
+def _rows(path: Path) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path).to_pylist()
+    # How many samples are pictured is no part of a cell's identity, so that copies may differ in it.
+    facts = [{name: value for name, value in row.items() if name != "kept"} for row in rows]
+    return {"questions": len(rows)} | {f"question {row['sample']}": row for row in facts}
+
+
+def _compare(one: Any, other: Any, name: str) -> Iterator[str]:
+    """Walk down two JSON-like values and name the places where they differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _compare(one.get(key), other.get(key), f"{name} {key}".strip())
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        yield from _compare(dict(enumerate(one)), dict(enumerate(other)), name)
+    elif isinstance(one, float) and isinstance(other, float):
+        if not agree(one, other):
+            yield f"{name} {one:.10g} and {other:.10g}"
+    elif one != other:
+        yield f"{name} {_short(one)} and {_short(other)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

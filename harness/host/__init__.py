@@ -1,0 +1,1 @@
+"""What the machine gives: files, devices, terminals, the model hub, processes."""

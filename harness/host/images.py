@@ -1,0 +1,38 @@
+"""Images as they are stored, decoded as benchmarks decode them, and the name that their content gives them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from vtpbench.pruners.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def image_name(image: Image) -> str:
+    """Content hash of an image, 16 hexadecimal digits."""
+    colours = image.convert("RGB")  # what models see; the bytes of a palette image are numbers of colours
+    return sha256(f"{colours.mode}{colours.size}".encode() + colours.tobytes()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One picture as it is stored: `where` is what errors call it."""
+
+    where: str
+    data: bytes
+
+    def decode(self) -> Image:
+        """Decode to RGB, turned as its camera was held: what `datasets` and the benchmarks' tasks make of the same bytes."""
+        from PIL import Image, ImageOps, UnidentifiedImageError
+
+        try:
+            return ImageOps.exif_transpose(Image.open(io.BytesIO(self.data))).convert("RGB")
+        except UnidentifiedImageError as e:
+            raise UserError(f"cannot read the image {self.where}: no known format; replace or remove it") from e
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # as formats and Pillow have it
+            raise UserError(f"cannot read the image {self.where}: {str(e).splitlines()[0]}; replace or remove it") from e

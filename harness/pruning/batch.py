@@ -1,0 +1,112 @@
+"""Images and prompts on their way: behind the vision tower, behind the cut at depth 0, as they enter the language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.pruners.base import Cut, Evidence, Grid
+from vtpbench.pruners.transfer import copy_to_device
+
+
+@dataclass(frozen=True)
+class VisionTokens:
+    """Encoded images with equally many tokens.
+
+    Attributes
+    ----------
+    members : their numbers among the images that were encoded together
+    features : (images, n, width) features before the projector
+    index : (images, n) place of each token among those that `grid` lays out, -1 for one that has none
+    cls : (images, tiles, width) float32 or None
+    grid : how the tokens lie where none leaves the tower
+    evidence : what was asked for
+    original : tokens of an image at full size, with all that its family puts between them
+    tower : tokens of a tile that entered the MLP of each layer of the tower; empty where it did not run
+    doubt : scalar bool, whether a choice inside the tower must be refused, or None; asked after the answer
+
+    """
+
+    members: tuple[int, ...]
+    features: Tensor
+    index: Tensor
+    cls: Tensor | None
+    grid: Grid
+    evidence: dict[Evidence, Tensor]
+    original: int
+    tower: tuple[int, ...]
+    invalid: Tensor | None = None
+
+    def shown_as(self, shown: Sequence[int]) -> VisionTokens:
+        """Repeat images: entry n is image number `shown[n]`; entries of other groups are left out."""
+        row = {member: n for n, member in enumerate(self.members)}
+        entries = [n for n, image in enumerate(shown) if image in row]
+        rows = copy_to_device(torch.tensor([row[shown[n]] for n in entries]), self.features.device)
+        cls = None if self.cls is None else self.cls[rows]
+        evidence = {need: value[rows] for need, value in self.evidence.items()}
+        return replace(
+            self, members=tuple(entries), features=self.features[rows], index=self.index[rows], cls=cls, evidence=evidence
+        )
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """One image after the cut at depth 0.
+
+    Attributes
+    ----------
+    key : name of the image, for seeded draws
+    features : (k, vision width) tower features of what is left, before the projector
+    index : (k,) place of each token among the image's `original` tokens, -1 for one that has none
+    original : tokens before pruning
+    grid : how they lay
+    cuts : the schedule; cuts at depth 0 are done already
+    tower : tokens of a tile that entered the MLP of each layer of the vision tower; empty where it did not run
+    doubt : scalar bool, whether what was chosen so far must be refused, or None; on the device, asked after the answer
+
+    """
+
+    key: str
+    features: Tensor
+    index: Tensor
+    original: int
+    grid: Grid
+    cuts: tuple[Cut, ...]
+    tower: tuple[int, ...] = ()
+    invalid: Tensor | None = None
+
+    @property
+    def later_cuts(self) -> tuple[Cut, ...]:
+        """What remains to be done inside the language model."""
+        return tuple(c for c in self.cuts if c.at > 0)
+
+    def kept(self, later: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Find what stays at each cut, places among the original tokens; where there is no cut, all that the tower gave.
+
+        `later` is the decoder's trace of this image: what stays at the cuts inside.
+        """
+        left = {0: self.index, **later}
+        return {at: left[at] for at in sorted({cut.at for cut in self.cuts} or {0}) if at in left}
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts ready for the language model, left-padded.
+
+    Attributes
+    ----------
+    embeds : (rows, width, dim)
+    positions : (rows, width) int64, or (axes, rows, width) where positions have several axes
+    layout : where what stands
+    images : in the numbering of the layout
+
+    """
+
+    embeds: Tensor
+    positions: Tensor
+    layout: PromptLayout
+    images: tuple[ImageTokens, ...]

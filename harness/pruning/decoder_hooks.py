@@ -1,0 +1,222 @@
+"""Take vision tokens out of the decoder while it runs, and put everything back afterwards.
+
+A cut before decoder layer k gathers the hidden states that enter the layer; every later layer then gets rotary tables and
+a mask of the shorter sequence, in the prefill and in every decoding step. Nothing is replaced: hooks are registered on the
+layers, and removed on the way out, also after an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtpbench.harness.pruning.batch import PromptBatch
+from vtpbench.harness.pruning.decoder_evidence import LayerInput, decoder_evidence
+from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.harness.pruning.sequence import CutResult, SequenceStage, gather_index, prefill_mask, step_mask
+from vtpbench.harness.pruning.validation import original_index, raise_if_invalid, validate
+from vtpbench.pruners.base import DECODER_KINDS, TEXT_KINDS, Cut, Evidence, Pruner, TokenView, take
+from vtpbench.pruners.errors import Unsupported
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class ForwardTrace:
+    """What the forward pass showed, filled while it runs.
+
+    `per_layer[image]` lists the vision tokens that entered each decoder layer; `kept[image]` maps each cut's layer to the
+    places of the tokens that stayed, among the original ones.
+    """
+
+    per_layer: dict[int, list[int]] = field(default_factory=dict)
+    kept: dict[int, dict[int, Tensor]] = field(default_factory=dict)
+
+
+@contextmanager
+def decoder_hooks(decoder: nn.Module, pruner: Pruner, batch: PromptBatch, needs: frozenset[Evidence]) -> Iterator[ForwardTrace]:
+    """Run `pruner`'s cuts at depth >= 1 in every forward pass of `decoder` on `batch` inside the context.
+
+    `decoder` is the text model: it has `layers` and `rotary_emb`. On the way out raises `UserError` for a wrong choice, also
+    for one that was made at depth 0.
+    """
+    state = DecoderPruning(decoder, pruner, batch, needs)
+    with ExitStack() as hooks:
+        for number, layer in enumerate(state.layers):
+            handle = layer.register_forward_pre_hook(partial(state.before_layer, number), with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield state.trace
+        if state.invalid_flags:  # asked only now: earlier the host would wait for the device
+            raise_if_invalid(bool(torch.stack(state.invalid_flags).any()), pruner)
+
+
+class DecoderPruning:
+    """State of one batch on its way through the decoder."""
+
+    def __init__(self, decoder: Any, pruner: Pruner, batch: PromptBatch, needs: frozenset[Evidence]) -> None:
+        self.decoder, self.pruner, self.batch = decoder, pruner, batch
+        self.flash = "flash" in decoder.config._attn_implementation  # such kernels take one flag per column as a mask
+        self.layers: list[nn.Module] = list(decoder.layers)
+        self.needs = frozenset(n for n in needs if n.kind in DECODER_KINDS)
+        self.boundaries = {cut.at for image in batch.images for cut in image.later_cuts}
+        self.trace = ForwardTrace()
+        self.stages: list[SequenceStage] = []
+        self.arrived: Tensor | None = None
+        self.step: dict[str, Any] = {}
+        self.invalid_flags = [image.invalid for image in batch.images if image.invalid is not None]
+
+    def before_layer(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""
+        del module
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length(number) > 0:
+            return self._decode(number, args, kwargs)
+        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        if number == 0:
+            self._enter(kwargs)
+        if number in self.boundaries:
+            hidden = self._cut(number, hidden, kwargs)
+        stage = self.stages[-1]
+        self._count(number, hidden, stage)
+        self.arrived = hidden if number + 1 in self.boundaries else None
+        if stage.at == 0 and not self.flash:
+            return None
+        # A kernel would misread positions on several axes, and FlashAttention takes gaps for the ends of packed prompts: it
+        # would ask the device in every layer, and run another kernel than vanilla's. Both get rotary tables alone.
+        positions = None if self.flash or kwargs.get("position_ids") is None else stage.positions
+        return (hidden, *args[1:]), {**kwargs, **self._tables(positions, stage.rotary, stage.mask)}
+
+    def _enter(self, kwargs: dict[str, Any]) -> None:
+        batch, rows = self.batch, len(self.batch.layout.rows)
+        cosine, sine = kwargs["position_embeddings"]
+        rotary = (cosine.expand(rows, -1, -1), sine.expand(rows, -1, -1))
+        index = {i: image.index for i, image in enumerate(batch.images)}
+        self.stages = [SequenceStage(0, batch.layout, batch.positions, rotary, kwargs.get("attention_mask"), None, index)]
+        self.trace.per_layer = {i: [] for i in range(len(batch.images))}
+        self.trace.kept = {i: {0: image.index} for i, image in enumerate(batch.images)}
+
+    def _count(self, number: int, hidden: Tensor, stage: SequenceStage) -> None:
+        if hidden.shape[1] != stage.layout.width:
+            raise AssertionError(f"layer {number} gets {hidden.shape[1]} columns, {stage.layout.width} are accounted for")
+        for image, place in stage.layout.places.items():
+            self.trace.per_layer[image].append(place.length)
+        for image in self.trace.per_layer.keys() - stage.layout.places.keys():
+            self.trace.per_layer[image].append(0)
+
+    def _cut(self, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Let the pruner choose, then gather; leaves a new stage behind."""
+        before = self.stages[-1]
+        angles = self._angles(before.positions) if any(need.kind == "rotary" for need in self.needs) else None
+        cache = kwargs.get("past_key_values")
+        arrival = LayerInput(self.layers, number, hidden, self.arrived, cache, before.layout, before.rotary, angles)
+        kept: dict[int, CutResult] = {}
+        for images, cut, stage_number in self._groups(number):
+            view = self._view(images, cut, stage_number, arrival, before)
+            keep, invalid = validate(self.pruner.apply(view), view, self.pruner)
+            self.invalid_flags.append(invalid)
+            parts = keep.index, original_index(view.index, keep), [None] * len(images) if keep.features is None else keep.features
+            kept.update(zip(images, map(CutResult, *parts), strict=True))
+        layout = before.layout.shortened({image: len(left.index) for image, left in kept.items()})
+        columns = gather_index(before.layout, layout, kept, hidden.device)
+        shortened = take(hidden, columns)
+        for image, left in kept.items():
+            if left.features is not None:
+                place = layout.places[image]
+                shortened[place.row, place.start : place.start + place.length] = left.features.to(hidden.dtype)
+            self.trace.kept[image][number] = left.places
+        self.stages.append(self._next_stage(number, before, layout, columns, kept, shortened))
+        return shortened
+
+    def _groups(self, number: int) -> Iterator[tuple[list[int], Cut, int]]:
+        """Images that are cut here, together where they have, and had, equally many tokens and the same schedule."""
+        layout = self.stages[-1].layout
+        groups: dict[tuple[int, int, Cut, int, object], list[int]] = {}
+        for i, image in enumerate(self.batch.images):
+            for stage, cut in enumerate(image.cuts):
+                if cut.at == number:
+                    lengths = layout.places[i].length, len(image.index)  # now, and at the entry
+                    groups.setdefault((*lengths, cut, stage, image.grid), []).append(i)
+        for (_, _, cut, stage, _), images in groups.items():
+            yield images, cut, stage
+
+    def _view(self, images: list[int], cut: Cut, stage_number: int, arrival: LayerInput, before: SequenceStage) -> TokenView:
+        rows, columns = before.layout.columns(images, arrival.hidden.device)
+        text, embeddings, angles = self._text(images, arrival, rows)
+        entry = self.batch
+        return TokenView(
+            cut=cut,
+            stage=stage_number,
+            features=arrival.hidden[rows, columns].float(),
+            index=torch.stack([before.index[i] for i in images]),
+            grid=entry.images[images[0]].grid,
+            keys=tuple(entry.images[i].key for i in images),
+            evidence=decoder_evidence(self.needs, arrival, images, entry),
+            text=text,
+            text_embeddings=embeddings,
+            text_rotary=angles,
+        )
+
+    def _text(self, images: list[int], arrival: LayerInput, rows: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of the text after the image what evidence asks for: which is real, its embeddings, its rotary angles."""
+        kinds = {need.kind for need in self.needs} & TEXT_KINDS
+        if not kinds:
+            return None, None, None
+        columns, real = arrival.layout.text_after(images, rows.device)
+        # the text is as long as at the entry, and ends where the prompt ends
+        embeddings = self.batch.embeds[rows, columns - arrival.layout.width].float() if "embeddings" in kinds else None
+        return real, embeddings, None if arrival.angles is None else arrival.angles[rows, columns]
+
+    def _angles(self, positions: Tensor) -> Tensor:
+        """Compute cosines, then sines, of the rotary angles at positions: `(rows, width, head_dim)` float32."""
+        single = torch.empty(0, dtype=torch.float32, device=positions.device)  # tells format and device of the tables
+        tables = self.decoder.rotary_emb(single, position_ids=positions)
+        return torch.cat([table[..., : table.shape[-1] // 2] for table in tables], dim=-1)
+
+    def _next_stage(
+        self, at: int, before: SequenceStage, layout: PromptLayout, columns: Tensor, kept: Mapping[int, CutResult], hidden: Tensor
+    ) -> SequenceStage:
+        mask = prefill_mask(before.mask, layout, columns.device, self.flash)
+        if self.pruner.position_rule == "renumber":
+            if before.positions.dim() > 2:
+                name = type(self.pruner).__name__
+                raise Unsupported(f"{name}: positions with several axes can be kept only; set positions: keep")
+            positions = (layout.valid(columns.device).cumsum(-1) - 1).clamp(min=0)
+            rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
+            shift: Tensor | None = self.batch.positions[:, -1:] - positions[:, -1:]
+        else:
+            shape = before.positions.shape[:-1] + columns.shape[-1:]
+            positions = before.positions.gather(-1, columns.expand(shape))
+            rotary = (take(before.rotary[0], columns), take(before.rotary[1], columns))
+            shift = before.shift
+        index = {**before.index, **{image: left.places for image, left in kept.items()}}
+        return SequenceStage(at, layout, positions, rotary, mask, shift, index)
+
+    def _decode(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Give a decoding step the positions and the mask of the sequence that its layer has cached."""
+        stage = next(s for s in reversed(self.stages) if s.at <= number)
+        if stage.at == 0:
+            return None
+        if number == stage.at:  # once for all layers behind the cut
+            hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+            self.step = self._step(stage, hidden, kwargs)
+        return args, {**kwargs, **self.step}
+
+    def _step(self, stage: SequenceStage, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Make the tables of one decoding step for the layers that see `stage`, of which the first is about to run."""
+        positions, rotary = kwargs["position_ids"], kwargs["position_embeddings"]
+        if stage.shift is not None:
+            positions = positions - stage.shift
+            rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
+        new = kwargs["past_key_values"].get_seq_length(stage.at) + hidden.shape[1] - stage.layout.width
+        mask = step_mask(kwargs.get("attention_mask"), stage.layout, new, hidden.device, self.flash)
+        return self._tables(positions, rotary, mask)
+
+    @staticmethod
+    def _tables(positions: Tensor | None, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> dict[str, Any]:
+        return {"position_ids": positions, "position_embeddings": rotary, "attention_mask": mask}

@@ -1,0 +1,112 @@
+"""Evidence from a CLIP-like vision tower: outputs and attention of the named layers only, beside the tower's own kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtpbench.pruners.base import ATTENTION_KINDS, Evidence
+
+_CHUNK = 8  # pictures at a time whose full attention is held in float32
+
+
+@dataclass
+class RecordedActivations:
+    """What the hooks saw in one pass, by module index of the layer.
+
+    Attributes
+    ----------
+    outputs : of layers
+    projected : of the linear maps inside attention modules, by layer and name
+    masks : what was added to attention logits, or None
+    rotary : tables that attention modules got
+
+    """
+
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    projected: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    masks: dict[int, Tensor | None] = field(default_factory=dict)
+    rotary: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@contextmanager
+def record_activations(
+    layers: Sequence[nn.Module],
+    outputs: Iterable[int],
+    attended: Iterable[int],
+    attention: str = "self_attn",
+    projections: Sequence[str] = ("q_proj", "k_proj"),
+) -> Iterator[RecordedActivations]:
+    """Record the output of some layers, and queries and keys of others as they are computed; hooks are removed afterwards."""
+    seen = RecordedActivations()
+
+    def keep_output(number: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            seen.outputs[number] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def keep_projected(number: int, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            seen.projected[number, name] = output
+
+        return hook
+
+    def keep_call(number: int) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            seen.masks[number] = kwargs.get("attention_mask")
+            if "position_embeddings" in kwargs:
+                seen.rotary[number] = kwargs["position_embeddings"]
+
+        return hook
+
+    with ExitStack() as stack:
+        for number in set(outputs):
+            stack.callback(layers[number].register_forward_hook(keep_output(number)).remove)
+        for number in set(attended):
+            module: Any = getattr(layers[number], attention)
+            stack.callback(module.register_forward_hook(keep_call(number), with_kwargs=True).remove)
+            for name in projections:
+                stack.callback(getattr(module, name).register_forward_hook(keep_projected(number, name)).remove)
+        yield seen
+
+
+def encoder_evidence(layers: Sequence[nn.Module], seen: RecordedActivations, needs: Iterable[Evidence]) -> dict[Evidence, Tensor]:
+    """Evidence per picture over its patches, CLS (token 0) left out; see `Evidence` for the kinds."""
+    found: dict[Evidence, Tensor] = {}
+    for need in needs:
+        number = need.layer % len(layers)
+        if need.kind == "hidden":
+            found[need] = seen.outputs[number][:, 1:].float()
+        elif need.kind in ATTENTION_KINDS:
+            attention: Any = layers[number].self_attn
+            query, key = (_heads(seen.projected[number, name], attention) for name in ("q_proj", "k_proj"))
+            if need.kind == "keys":
+                found[need] = key.float().mean(1)[:, 1:]
+            else:
+                found[need] = _attention(query, key, seen.masks[number], attention.scale, need.kind)
+    return found
+
+
+def _heads(x: Tensor, attention: Any) -> Tensor:
+    heads: Tensor = x.unflatten(-1, (attention.num_heads, attention.head_dim))
+    return heads.transpose(1, 2)
+
+
+def _attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float, kind: str) -> Tensor:
+    """Mean over heads of the attention on each patch: from CLS, or from all tokens, `(pictures, patches)`."""
+    if kind == "cls":
+        query = query[:, :, :1]
+    found = []
+    for start in range(0, len(query), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        logits = query[part].float() @ key[part].float().mT * scale
+        if mask is not None:
+            logits = logits + mask[part].float()
+        found.append(logits.softmax(-1).mean((1, 2))[:, 1:])
+    return torch.cat(found) if len(found) > 1 else found[0]

@@ -1,0 +1,92 @@
+"""The sequence between two cuts inside the decoder: what stands where, and the tables and masks that its layers get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.pruners.transfer import copy_to_device
+
+
+@dataclass(frozen=True)
+class SequenceStage:
+    """The sequence between two cuts.
+
+    Attributes
+    ----------
+    at : first decoder layer that sees it
+    layout : where what stands
+    positions : position ids, last two dimensions (rows, width)
+    rotary : cosine and sine tables, each (rows, width, head dim)
+    mask : as the attention kernel of the prefill takes it, or None
+    shift : (rows, 1) by how much a renumbered position is smaller than the original, or None
+    index : per image, (n,) place of each token among the original ones
+
+    """
+
+    at: int
+    layout: PromptLayout
+    positions: Tensor
+    rotary: tuple[Tensor, Tensor]
+    mask: Tensor | None
+    shift: Tensor | None
+    index: Mapping[int, Tensor]
+
+
+@dataclass(frozen=True)
+class CutResult:
+    """What a cut leaves of one image: the arriving tokens that its rows continue, their original places, merged rows or None."""
+
+    index: Tensor
+    places: Tensor
+    features: Tensor | None
+
+
+def gather_index(old: PromptLayout, new: PromptLayout, kept: Mapping[int, CutResult], device: torch.device) -> Tensor:
+    """Column of the old sequence that each column of the new one continues, `(rows, new width)`; padding takes column 0."""
+    host = torch.zeros(len(new.rows), new.width, dtype=torch.int64)
+    for r, row in enumerate(new.rows):
+        source, target = old.width - old.lengths[r], new.width - new.lengths[r]
+        for part, was in zip(row, old.rows[r], strict=True):
+            if part.length == was.length:
+                host[r, target : target + part.length] = torch.arange(source, source + part.length)
+            source, target = source + was.length, target + part.length
+    index = copy_to_device(host, device)
+    for image, left in kept.items():
+        place = new.places[image]
+        index[place.row, place.start : place.start + place.length] = old.places[image].start + left.index
+    return index
+
+
+def prefill_mask(before: Tensor | None, layout: PromptLayout, device: torch.device, flash: bool) -> Tensor | None:
+    """Write the causal mask of the new sequence as the kernel takes it; padding is seen by nobody but itself.
+
+    The order is that of the new sequence: a merged row may stand behind tokens that it stood before.
+    """
+    if not layout.padded and (flash or before is None):
+        return None
+    valid = layout.valid(device)
+    if flash:
+        return valid
+    column = torch.arange(layout.width, device=device)
+    seen = (column <= column[:, None]) & valid[:, None, None, :]
+    return like(before, seen | ((column == column[:, None]) & ~valid[:, None, :, None]))
+
+
+def step_mask(before: Tensor | None, layout: PromptLayout, new: int, device: torch.device, flash: bool) -> Tensor | None:
+    """Write the mask of a decoding step, which sees `new` columns more than the prefill."""
+    if not layout.padded:
+        return None
+    valid = nn.functional.pad(layout.valid(device), (0, new), value=True)
+    return valid if flash else like(before, valid[:, None, None, :])
+
+
+def like(example: Tensor | None, seen: Tensor) -> Tensor:
+    """Write what is seen as the kernel that takes `example` wants it."""
+    if example is None or example.dtype == torch.bool:
+        return seen
+    return torch.zeros_like(seen, dtype=example.dtype).masked_fill(~seen, torch.finfo(example.dtype).min)

@@ -1,0 +1,83 @@
+"""Verify what a pruner chose: a wrong choice would not fail later, it would give a wrong number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vtpbench.pruners.base import Pruner, Selection, TokenView, take
+from vtpbench.pruners.errors import Unsupported, UserError
+
+
+def validate(keep: Selection, view: TokenView, pruner: Pruner) -> tuple[Selection, Tensor]:
+    """Refuse a choice of the wrong shape; else give it as `clamp_and_flag` does.
+
+    Raises
+    ------
+    UserError : another count than is due, parts that do not fit each other
+    Unsupported : a count that adapts to the image anywhere but at depth 0
+
+    """
+    if keep.valid is not None and view.cut.at != 0:
+        raise Unsupported(f"{type(pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
+    check_shapes(keep, view, pruner)
+    return clamp_and_flag(keep, view.n)
+
+
+def selected_rows(tokens: Tensor, keep: Selection) -> Tensor:
+    """Take what a choice leaves of `(images, n, dim)`, in the number format of the tokens."""
+    return take(tokens, keep.index) if keep.features is None else keep.features.to(tokens.dtype)
+
+
+def check_shapes(keep: Selection, view: TokenView, pruner: Pruner) -> None:
+    """Refuse a choice of another count than is due, or whose parts do not fit each other; never waits for the device."""
+    name, images = type(pruner).__name__, len(view.features)
+    if keep.index.dim() != 2 or keep.index.shape[0] != images:
+        raise UserError(f"{name} chose indices of shape {tuple(keep.index.shape)} for {images} images; give (images, k)")
+    if keep.valid is None and keep.k != view.cut.keep:
+        raise UserError(f"{name} kept {keep.k} tokens at layer {view.cut.at}, {view.cut.keep} were due")
+    for part, value in (("features", keep.features), ("valid", keep.valid), ("size", keep.size)):
+        if value is not None and value.shape[:2] != keep.index.shape:
+            raise UserError(f"{name} gave {part} of shape {tuple(value.shape)} for indices of {tuple(keep.index.shape)}")
+
+
+def clamp_and_flag(keep: Selection, n: int) -> tuple[Selection, Tensor]:
+    """Bring indices among the `n` tokens, so that gathering by them cannot fail; and say whether the choice is wrong.
+
+    Wrong, a scalar bool: an index that is not among the tokens or, where nothing is merged, indices that are not ascending. A
+    merged row may name no token (-1), and may stand anywhere. Filling does not count. Nor may a row stand for no token, or
+    for a number of tokens that is none.
+    """
+    index, real = keep.index, keep.valid
+    within = index.clamp(-1 if keep.merged else 0, n - 1)
+    outside = index != within
+    wrong = (outside if real is None else outside & real).any()
+    if keep.size is not None:
+        wrong = wrong | ~((keep.size > 0) & (keep.size < torch.inf)).all()
+    if not keep.merged and keep.k > 1:
+        if real is None:
+            falling = index[:, 1:] <= index[:, :-1]
+        else:
+            falling = real[:, 1:] & (index[:, 1:] <= torch.where(real, index, -1).cummax(dim=1).values[:, :-1])
+        wrong = wrong | falling.any()
+    return replace(keep, index=within), wrong
+
+
+def original_index(index: Tensor, keep: Selection) -> Tensor:
+    """Place among the original tokens of each row that continues an arriving one, `(images, k)`; -1 for a row that has none.
+
+    `index` are the places of what arrived, `(images, n)`.
+    """
+    if not keep.merged:
+        return index.gather(1, keep.index)
+    return torch.where(keep.index < 0, -1, index.gather(1, keep.index.clamp(min=0)))
+
+
+def raise_if_invalid(wrong: bool, pruner: Pruner) -> None:
+    """Raise `UserError` for what `clamp_and_flag` found."""
+    if wrong:
+        name = type(pruner).__name__
+        what = "indices that are not among the tokens, or not ascending and unique, or rows of an impossible size"
+        raise UserError(f"{name} chose {what}; see `vtpbench check`")

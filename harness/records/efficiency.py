@@ -1,0 +1,154 @@
+"""The efficiency record: one model, all pruners and budgets of one run, measured turn by turn under the same conditions.
+
+It is one JSON file, `*.efficiency.json`, with a checksum, as the records of answers have; these know nothing of it, so that
+neither kind can enter the other's tables. A ratio is only ever taken between two rows of one record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from vtpbench.harness.host.checksummed import BadRecord, Frozen, dump_checksummed, load_checksummed
+from vtpbench.harness.records.record import BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
+
+SCHEMA_VERSION = 1
+SUFFIX = ".efficiency.json"
+PLACE = "efficiency"
+"""Folder among the results in which each suite has its own."""
+STAGES = ("preprocess", "vision", "pruner", "projector", "prefill", "decode")
+"""In the order in which they begin; their times are disjoint and sum to the whole."""
+BEFORE_FIRST_TOKEN = STAGES[:-1]
+
+
+class Load(Frozen):
+    """What every row had to do."""
+
+    batch: int
+    """Prompts at once, one picture each; times are of the whole batch."""
+    picture: tuple[int, int]
+    """Width and height, pixels."""
+    new_tokens: int
+    """Tokens that are generated, the first by the prefill."""
+    warmup: int
+    repeats: int
+
+
+class Machine(Frozen):
+    """What it ran on."""
+
+    environment: Environment
+    driver: str | None
+    """Of the GPU."""
+    threads: int
+    """Of the CPU, for one operation."""
+
+
+class FlopsInfo(Frozen):
+    """Operations for one prompt; see `harness/efficiency/flops.py`."""
+
+    vision: float
+    pruner: float
+    projector: float
+    prefill: list[float]
+    """Each decoder layer."""
+    head: float
+    decode: float
+    """All tokens after the first."""
+
+    @property
+    def first_token(self) -> float:
+        """All that precedes the first token."""
+        return self.vision + self.pruner + self.projector + sum(self.prefill) + self.head
+
+
+class Measured(Frozen):
+    """One pruner at one budget."""
+
+    pruner: PrunerInfo
+    budget: BudgetInfo
+    status: Literal["ok", "infeasible", "unsupported", "failed"] = "ok"
+    reason: str | None = None
+    """Why the status is not ok; everything below is then empty."""
+    observed: Observed | None = None
+    text_tokens: int = 0
+    times_ms: dict[str, list[float]] = Field(default_factory=dict)
+    """By stage, one value for each repeat, for the whole batch; `decode` is all tokens after the first."""
+    masked_layers: int = 0
+    """Decoder layers whose prefill got an explicit attention mask; such a layer may run another kernel."""
+    kv_bytes: int = 0
+    """Of the key-value cache after the prefill, for the whole batch."""
+    peak_bytes: int | None = None
+    """Most memory on the device at once, weights included; None = not measured."""
+    flops: dict[str, FlopsInfo] = Field(default_factory=dict)
+    """By convention: `exact`, `table4`."""
+
+    def summed_ms(self, stages: tuple[str, ...] = STAGES) -> list[float]:
+        """Time of several stages together, for each repeat."""
+        return [sum(parts) for parts in zip(*(self.times_ms[stage] for stage in stages), strict=True)]
+
+
+class EfficiencyRecord(Frozen):
+    """One run on one model; the first row is vanilla."""
+
+    schema_version: int = SCHEMA_VERSION
+    suite: str
+    model: ModelInfo
+    load: Load
+    machine: Machine
+    rows: list[Measured]
+    created: str
+    """UTC, ISO 8601."""
+
+    @property
+    def id(self) -> str:
+        """Hash of what was measured and on what, not of the result: measuring the same again replaces the record.
+
+        It ends the file's name, and is no part of what is stored. The commit is left out: versions hold the hash of the code.
+        """
+        facts = {
+            "model": self.model.model_dump(mode="json"),
+            "load": self.load.model_dump(mode="json"),
+            "machine": self.machine.model_dump(mode="json", exclude={"environment": {"git_commit"}}),
+            "rows": [[row.pruner.model_dump(mode="json"), row.budget.model_dump(mode="json")] for row in self.rows],
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def dump(self) -> str:
+        """Serialise with the checksum; the same record gives the same text."""
+        return dump_checksummed(self)
+
+
+def load_efficiency(path: Path) -> EfficiencyRecord:
+    """Read one file; raises `BadRecord` where it is truncated, edited, of another schema, or lacks what every table needs."""
+    record = load_checksummed(path, EfficiencyRecord, SCHEMA_VERSION)
+    first = next(iter(record.rows), None)
+    if first is None or first.pruner.name != "vanilla" or first.status != "ok":
+        raise BadRecord(f"{path}: the first row is not vanilla, measured; nothing can be compared with it")
+    for row in record.rows:
+        if row.status == "ok" and not _is_complete(row, record.load.repeats):
+            raise BadRecord(f"{path}: the row {row.pruner.label} @ {row.budget.label} is incomplete")
+    return record
+
+
+def _is_complete(row: Measured, repeats: int) -> bool:
+    """Whether a row has all that a table shows of it."""
+    counted = row.observed is not None and {"exact", "table4"} <= row.flops.keys()
+    timed = [len(row.times_ms.get(stage, ())) for stage in STAGES] == [max(1, repeats)] * len(STAGES)
+    return counted and timed and all(ms > 0 for ms in row.summed_ms(BEFORE_FIRST_TOKEN))
+
+
+def find_efficiency(folder: Path, warn: Callable[[str], None]) -> list[EfficiencyRecord]:
+    """Read all efficiency records below a folder, or the one file; those that cannot be trusted are skipped with a warning."""
+    found = []
+    for path in [folder] if folder.is_file() else sorted(folder.rglob(f"*{SUFFIX}")):
+        try:
+            found.append(load_efficiency(path))
+        except BadRecord as e:
+            warn(f"{e}; it is skipped")
+    return found

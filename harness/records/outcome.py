@@ -1,0 +1,25 @@
+"""What an engine hands back for one cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vtpbench.harness.records.cell import Sample
+from vtpbench.harness.records.record import BatchInfo, Observed, Status
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell's result before it becomes a record; fields as in `vtpbench.harness.records.record.Record`."""
+
+    status: Status
+    reason: str | None = None
+    score: float | None = None
+    stderr: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    n: int = 0
+    observed: Observed | None = None
+    generate_s: float = 0.0
+    """Seconds spent answering in this attempt; journaled answers of an earlier one cost nothing here."""
+    batch: BatchInfo | None = None
+    samples: list[Sample] = field(default_factory=list)

@@ -1,0 +1,225 @@
+"""The record: one cell of the matrix, measured; the only thing that reports read.
+
+A record is one JSON file with a checksum.
+"""
+
+from __future__ import annotations
+
+from math import isclose
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
+
+from vtpbench.harness.host.checksummed import Frozen, dump_checksummed, load_checksummed
+
+SCHEMA_VERSION = 1
+CODE = "vtpbench-code"
+"""Name, among an environment's versions, of the hash of the harness's code that decides numbers."""
+Status = Literal["ok", "failed", "infeasible", "unsupported"]
+TOLERANCE = 1e-9
+"""Relative, and absolute; the last bits of a mean depend on the machine that adds up."""
+
+
+DUMMY = "dummy"
+"""Weights that were drawn, of a model or of a pruner's network: they stand for any others, as far as speed is meant."""
+
+
+class ModelInfo(Frozen):
+    """The model as it was run."""
+
+    label: str
+    """Name in the suite and in tables."""
+    id: str
+    """Hub id, or path as the suite gives it."""
+    family: str
+    weights: str
+    """Hash of the weights, or the hub revision; `DUMMY` where they were drawn."""
+    dtype: str
+    attention: str
+    """Attention kernel of the language model."""
+    preprocessing: str
+    """How images reach the tower: `pad`, `crop`, or the protocol of the family (`fixed672`, `native`, `dynamic`)."""
+    prompt: str
+    """Name or hash of the prompt template."""
+    vision_tokens: int | None
+    """Tokens of one image where the model has a fixed number."""
+
+
+class PrunerInfo(Frozen):
+    """The pruner as it was run."""
+
+    name: str
+    label: str
+    """Row in tables; the same pruner can stand in several rows with other options."""
+    options: dict[str, Any]
+    """All options, defaults included, but for the seed; files as the suite names them."""
+    code: str
+    """Hash of the pruner's source file."""
+    distribution: str
+    """Where it came from: `vtpbench`, another package, or a file."""
+    files: dict[str, str] = Field(default_factory=dict, exclude=True)
+    """Where the files that options name lie on this machine, by option; no part of a record."""
+
+    @property
+    def placeless(self) -> str:
+        """Name of the pruner wherever its own file lies: that of its class, or the registered one."""
+        return self.name.rpartition(":")[2] if self.is_file else self.name
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the pruner is the class of a file, and no registered one."""
+        return ".py:" in self.name
+
+
+class BudgetInfo(Frozen):
+    """What was asked for; exactly one of `tokens` and `ratio` unless the cell is vanilla."""
+
+    tokens: int | None = None
+    """Average vision tokens per image and decoder layer."""
+    ratio: float | None = None
+    """The same as a fraction of the image's tokens, 0-1."""
+
+    @property
+    def label(self) -> str:
+        """Name as suites and tables have it: `16`, `11.1%`, or `all`."""
+        if self.tokens is not None:
+            return str(self.tokens)
+        return "all" if self.ratio is None else f"{100 * self.ratio:.4g}%"
+
+
+def terms(metric: str) -> tuple[str, ...]:
+    """Keys whose sum is a score: `a` and `b` of `a + b`."""
+    return tuple(term.strip() for term in metric.split("+"))
+
+
+class DrawInfo(Frozen):
+    """How the questions were drawn where a limit does not mean the first ones."""
+
+    seed: int
+    together: str
+    """Column whose equal values were drawn together; empty = the content of the question's first picture."""
+
+
+class BenchmarkInfo(Frozen):
+    """The benchmark as it was run."""
+
+    label: str
+    """Column in tables."""
+    task: str
+    """lmms-eval task."""
+    metric: str
+    """Key of the score in lmms-eval's results, or a sum `a + b` of keys."""
+    scale: float
+    """Factor from the metric to the reported score."""
+    split: str
+    limit: int | None
+    dataset: str
+    """Fingerprint of the questions and images."""
+    generation: dict[str, Any]
+    """Generation arguments in force."""
+    profile: str | None = None
+    """Profile whose choices differ from the task's and are in force, such as `paper`; None = the task's own, or the suite's."""
+    draw: DrawInfo | None = None
+    """None = the first `limit` questions."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a profile and a draw only where there is one: all else keeps the identity that it had before they existed."""
+        facts: dict[str, Any] = write(self)
+        return {name: value for name, value in facts.items() if name not in ("profile", "draw") or value is not None}
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Keys whose sum is the score."""
+        return terms(self.metric)
+
+
+class Observed(Frozen):
+    """What the real forward passes showed."""
+
+    tokens: float
+    """Vision tokens that entered a decoder layer, mean over layers, then over images."""
+    original: float
+    """Vision tokens of the unpruned image, mean over images."""
+    per_layer: list[float]
+    """Mean over images of the vision tokens that entered each decoder layer."""
+    images: int
+
+
+class Timing(Frozen):
+    """Where the wall-clock time of the cell went, seconds; not a speed measurement."""
+
+    wall_s: float
+    generate_s: float
+    overhead_s: float
+    """wall_s - generate_s: switching the pruner, task, metrics, writing."""
+
+
+class BatchInfo(Frozen):
+    """Batching as it happened."""
+
+    requested: int
+    smallest: int
+    """Smallest batch that was needed; less than requested after running out of device memory."""
+
+
+class Environment(Frozen):
+    """What the cell ran on."""
+
+    versions: dict[str, str]
+    """Of vtpbench, lmms-eval, transformers, torch, python; and `vtpbench-code`."""
+    device: str
+    platform: str
+    git_commit: str | None
+
+
+class Record(Frozen):
+    """One measured cell."""
+
+    schema_version: int = SCHEMA_VERSION
+    cell_id: str
+    """Hash of everything that can change a number."""
+    suite: str
+    status: Status
+    reason: str | None = None
+    """Why the status is not ok; a traceback where the cell failed."""
+    model: ModelInfo
+    pruner: PrunerInfo
+    budget: BudgetInfo
+    benchmark: BenchmarkInfo
+    seed: int
+    score: float | None = None
+    """The reported number, scale applied; None unless the status is ok."""
+    stderr: float | None = None
+    """Of `score`, from the per-sample scores; None where the metric is no mean, or where there is no score."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Every number that lmms-eval gave for the task."""
+    n: int = 0
+    """Samples."""
+    observed: Observed | None = None
+    timing: Timing | None = None
+    batch: BatchInfo | None = None
+    environment: Environment
+    created: str
+    """UTC, ISO 8601."""
+
+    @field_validator("score", "stderr")
+    @classmethod
+    def _only_where_ok(cls, value: float | None, info: ValidationInfo) -> float | None:
+        """Drop the score of a cell that missed its budget, which records once kept: readers need to ask for the score alone."""
+        return value if info.data.get("status") == "ok" else None
+
+    def dump(self) -> str:
+        """Serialise with the checksum; the same record gives the same text."""
+        return dump_checksummed(self)
+
+
+def agree(one: float, other: float) -> bool:
+    """Whether two numbers are the same result."""
+    return isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def load_record(path: Path) -> Record:
+    """Read one record file; raises `BadRecord` where it is truncated, edited or of another schema."""
+    return load_checksummed(path, Record, SCHEMA_VERSION)

@@ -1,0 +1,223 @@
+"""The one module that imports lmms-eval: its tasks ask and score, the three steps of a `Family` answer.
+
+One engine holds one model. Model and tasks are loaded once; every cell is one `simple_evaluate` call with a task object.
+lmms-eval's response cache, baseline test, result files and process groups are not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lmms_eval.api.model import lmms
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.tasks import TaskManager, get_task_dict
+from loguru import logger
+
+from vtpbench.harness.host.launcher import refuse_launcher
+from vtpbench.harness.models.load import Described, describe_model, open_model
+from vtpbench.harness.records.cell import Answer, Cell, Journal, tokens_for
+from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, DrawInfo
+from vtpbench.harness.run.answering import Answerer, Question
+from vtpbench.harness.run.forecast import cuts_of
+from vtpbench.harness.run.plan import build_pruner
+from vtpbench.harness.run.scoring import Evaluated, outcome
+from vtpbench.harness.run.subset import keep_drawn
+from vtpbench.harness.suite.benchmarks import task_config
+from vtpbench.harness.suite.generation import greedy
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import build
+
+if TYPE_CHECKING:
+    from vtpbench.harness.models.family import Family
+    from vtpbench.harness.run.pictures import PictureFolder
+    from vtpbench.harness.suite.benchmarks import Benchmark
+
+
+def open_engine(described: Described, device: torch.device, batch_size: int) -> Engine:
+    """Load a model."""
+    with quiet():
+        return Engine(open_model(described, device), batch_size)
+
+
+class Engine:
+    """One loaded model, its tasks, and the lmms-eval adapter between them."""
+
+    def __init__(self, family: Family, batch_size: int) -> None:
+        self.family, self.batch_size = family, batch_size
+        self._tasks: dict[tuple[str, int | None, DrawInfo | None], tuple[str, Any, TaskManager]] = {}
+
+    def run(
+        self,
+        cell: Cell,
+        benchmark: Benchmark,
+        journal: Journal,
+        progress: Callable[[int, int], None],
+        picture_folder: PictureFolder | None = None,
+    ) -> Outcome:
+        """Answer and score one cell; answers that the journal knows are not asked for again."""
+        pruner, shape = build_pruner(cell), self.family.shape
+        pruner.needs(shape)
+        if cell.model.vision_tokens is not None:
+            cuts_of(cell, pruner, cell.model.vision_tokens, shape)  # what is impossible says so before anything is asked
+        budget = partial(_budget_of, cell)
+        answerer = Answerer(self.family, pruner, budget, self.batch_size, picture_folder)
+        adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
+        with quiet(), TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
+            name, task, manager = self._task(benchmark, cell.benchmark)
+            results = simple_evaluate(
+                adapter,
+                tasks=[task],
+                task_manager=manager,  # without one, lmms-eval indexes its 2,000 tasks anew
+                limit=None if cell.benchmark.draw else cell.benchmark.limit,
+                bootstrap_iters=0,
+                process_docs_parallel=1,
+                random_seed=0,
+                cli_args=SimpleNamespace(process_with_media=False, output_path=scratch),
+            )
+        found = results["results"][name], results["samples"][name]
+        evaluated = Evaluated(*found, answerer, adapter.answers, benchmark.category)
+        return outcome(cell, pruner, shape, evaluated)
+
+    def _task(self, benchmark: Benchmark, info: BenchmarkInfo) -> tuple[str, Any, TaskManager]:
+        """Load a task, with all questions or those that are drawn, once; the object can be evaluated many times."""
+        key = (info.label, info.limit if info.draw else None, info.draw)
+        if key not in self._tasks:
+            manager = TaskManager(include_defaults=False, include_path=str(benchmark.file.parent))
+            found = get_task_dict([task_config(benchmark)], manager)
+            task = next(iter(found.values()))
+            task._config.metric_list = [m for m in task._config.metric_list if m["metric"] not in benchmark.drop]
+            if info.draw and info.limit:
+                keep_drawn(task, info.limit, info.draw)
+            self._tasks[key] = (next(iter(found)), task, manager)
+        return self._tasks[key]
+
+
+class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
+    """A model with a pruner as lmms-eval takes it.
+
+    `generation` says how to decode, None = as each task asks; `journal` and `progress` are told of every finished batch.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        generation: Mapping[str, Any] | None,
+        name: str,
+        journal: Journal | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        super().__init__()
+        self.accelerator = None  # keeps lmms-eval from building one
+        self.answerer, self.answers = answerer, dict[str, Answer]()
+        self._generation, self._name, self._journal, self._progress = generation, name, journal, progress
+
+    def __str__(self) -> str:
+        return self._name  # enters the keys of lmms-eval's response cache, should somebody turn it on
+
+    def clean(self) -> None:
+        """Keep the model; the base class would delete it."""
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Answer all questions; those that the journal knows are not asked again."""
+        picture_folder = self.answerer.picture_folder
+        pictured = picture_folder.chosen(len(requests)) if picture_folder else frozenset()
+        questions = [self._question(request, number in pictured) for number, request in enumerate(requests)]
+        known = self._journal.known() if self._journal else {}
+        self.answers = {q.sample: known[q.sample] for q in questions if q.sample in known}
+        self._progress(len(self.answers), len(questions))
+        for answers in self.answerer.answer([q for q in questions if q.sample not in known]):
+            if self._journal:
+                self._journal.add(answers)
+            self.answers.update((a.sample, a) for a in answers)
+            self._progress(len(self.answers), len(questions))
+        return [self.answers[q.sample].text for q in questions]
+
+    def _question(self, request: Any, pictured: bool) -> Question:
+        context, asked, doc_to_visual, doc_id, task, split = request.args
+        generation = greedy(asked, f"task '{task}'") if self._generation is None else self._generation
+        return Question(
+            sample=str(doc_id),
+            name=f"{task}:{doc_id}",
+            text=context,
+            images=lambda: doc_to_visual(self.task_dict[task][split][doc_id]),
+            max_new_tokens=int(generation["max_new_tokens"]),
+            until=tuple(u for u in generation["until"] if u),
+            pictured=pictured,
+        )
+
+    def loglikelihood(self, requests: list[Any]) -> list[Any]:
+        """Refuse: a prompt whose tokens leave on the way has no logits to score."""
+        raise NotImplementedError("vtpbench answers generate_until tasks only")
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[Any]:
+        """Refuse, as above."""
+        raise NotImplementedError("vtpbench answers generate_until tasks only")
+
+
+class Plugin(Adapter):
+    """`lmms-eval --model vtpbench --model_args pretrained=...,pruner=random,budget=16`: one cell in lmms-eval's own hands.
+
+    `budget` is a count, or a share such as `11.1%`; every further argument is an option of the pruner.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        pruner: str = "vanilla",
+        budget: str | int | None = None,
+        dtype: str = "float32",
+        attention: str = "sdpa",
+        preprocessing: str | None = None,
+        batch_size: int | str = 8,
+        device: str | None = None,
+        max_batch_size: object = None,
+        **options: Any,
+    ) -> None:
+        del max_batch_size
+        refuse_launcher()
+        described = describe_model(pretrained, pretrained, dtype=dtype, attention=attention, preprocessing=preprocessing)
+        wanted = _budget(budget, pruner)
+        family = open_model(described, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        answerer = Answerer(family, build(pruner, options), wanted, int(batch_size))
+        super().__init__(answerer, None, f"vtpbench {described.info.weights} {pruner} {budget} {sorted(options.items())}")
+
+
+def _budget_of(cell: Cell, n: int) -> int | None:
+    return None if cell.is_vanilla else tokens_for(cell.budget, n)
+
+
+def _budget(budget: str | int | None, pruner: str) -> Callable[[int], int | None]:
+    if budget is None:
+        if pruner != "vanilla":
+            raise UserError(f"pruner '{pruner}' needs a budget: budget=64 or budget=11.1%")
+        return lambda n: None
+    text = str(budget)
+    try:
+        info = BudgetInfo(ratio=float(text[:-1]) / 100) if text.endswith("%") else BudgetInfo(tokens=int(text))
+    except ValueError as e:
+        raise UserError(f"budget {budget!r} is neither a count nor a share such as 11.1%") from e
+    return lambda n: tokens_for(info, n)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the progress bars, tables and log lines of libraries away from the terminal."""
+    import datasets
+    import transformers
+
+    logger.remove()
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,125 @@
+"""What each cell's pruner will do to the counts, layer by layer, and which cells cannot be measured: known before any is run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vtpbench.harness.host.plugin_errors import plugin_errors
+from vtpbench.harness.records.cell import Cell, tokens_for
+from vtpbench.harness.run.plan import build_pruner
+from vtpbench.pruners.errors import Impossible, share
+
+if TYPE_CHECKING:
+    from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner
+
+EXAMPLE_TOKENS = 1000
+"""Size of the image for which a schedule is shown where a model's count varies."""
+LARGE_TOKENS = (100_000, 200_000)
+"""Sizes of images of which any budget is a part."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known of a cell before it is run."""
+
+    average: float | None
+    """Vision tokens per image and decoder layer, None where that varies with the image."""
+    obstacle: str = ""
+    """Why it cannot be measured, `infeasible: reason` or `unsupported: reason`; empty where nothing stands in the way."""
+    schedule: str = ""
+    """Tokens by layer, where it cuts inside the model."""
+
+
+def foresee(cell: Cell, shape: ModelShape) -> Forecast:
+    """Ask a cell's pruner what it will do to the counts of a model of that shape.
+
+    Where the model's count varies, it is asked about an image of `EXAMPLE_TOKENS`: a budget out of reach there is no obstacle.
+
+    Raises
+    ------
+    UserError : an option that does not fit the model, or a pruner that breaks
+
+    """
+    n = cell.model.vision_tokens or EXAMPLE_TOKENS
+    with plugin_errors(cell.pruner.name):
+        pruner = build_pruner(cell)
+        average = _average(cell, pruner, shape)
+        try:
+            cuts, tower = cuts_of(cell, pruner, n, shape)
+        except Impossible as e:
+            known = cell.model.vision_tokens is not None or e.status == "unsupported"
+            return Forecast(average, f"{e.status}: {e}" if known else "")
+    if not tower and all(cut.at == 0 for cut in cuts):
+        return Forecast(average)
+    example = "" if cell.model.vision_tokens else f" (an image of {n} tokens)"
+    return Forecast(average, schedule=_state(cuts, n, shape.decoder_layers) + _state_tower(tower, shape) + example)
+
+
+def _average(cell: Cell, pruner: Pruner, shape: ModelShape) -> float | None:
+    """Average that a run must show, None where it varies with the image; of what is impossible, what was asked for."""
+    sizes = LARGE_TOKENS if cell.model.vision_tokens is None else (cell.model.vision_tokens,)
+    budgets = [(tokens_for(cell.budget, n), n) for n in sizes]
+    try:
+        averages = {pruner.expected_average(budget, n, shape) for budget, n in budgets}
+    except Impossible:
+        averages = {float(budget) for budget, _ in budgets}
+    return averages.pop() if len(averages) == 1 else None
+
+
+def cuts_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
+    """Cuts of the language model, and of the vision tower where every image has equally many tiles, for `n` vision tokens.
+
+    Raises `Infeasible` or `Unsupported` where the pruner, that of the cell, cannot do it.
+    """
+    from vtpbench.harness.pruning.request import Request
+
+    budget = tokens_for(cell.budget, n)
+    pruner.needs(shape)
+    cuts = pruner.cuts(budget, n, shape)
+    if shape.tiles is None or cell.is_vanilla:
+        return cuts, ()
+    if pruner.scope == "tile" and cuts and cuts[0].at == 0:
+        share(cuts[0].keep, shape.tiles)
+    request, grid = Request(pruner, lambda n: budget), _example_grid(shape.tiles, n)
+    request.size(grid, shape)
+    return cuts, request.tower_cuts(n, grid, shape)
+
+
+def _example_grid(tiles: int, n: int) -> Grid:
+    """Lay `n` tokens out in tiles as near to squares as they divide: that is what towers of a fixed size see."""
+    from vtpbench.pruners.base import Grid
+
+    tile = n // tiles
+    height = next(side for side in range(math.isqrt(tile), 0, -1) if tile % side == 0)
+    return Grid(tiles, height, tile // height)
+
+
+def _state(cuts: tuple[Cut, ...], n: int, layers: int) -> str:
+    """Print counts by layer: `144 in layer 0, 40 in layers 1-7; average 53.0`."""
+    from vtpbench.pruners.base import average_in
+
+    starts, counts = [0, *(cut.at for cut in cuts), layers], [n, *(cut.keep for cut in cuts)]
+    parts = []
+    for start, end, count in zip(starts, starts[1:], counts, strict=False):
+        if end > start:
+            parts.append(f"{count} in {_span(start, end)}")
+    return f"{', '.join(parts)}; average {average_in(cuts, n, layers):.1f}"
+
+
+def _state_tower(cuts: tuple[Cut, ...], shape: ModelShape) -> str:
+    """Print what a tile keeps in layers of the vision tower: `; in the vision tower 125, 107, ... 64 behind layers 0-22`."""
+    counts = {cut.at % shape.vision_layers: cut.keep for cut in cuts}
+    parts = []
+    for start in sorted(layer for layer in counts if layer - 1 not in counts):
+        run = [counts[layer] for layer in itertools.takewhile(counts.__contains__, itertools.count(start))]
+        shown = ", ".join(map(str, run)) if len(run) <= 4 else f"{run[0]}, {run[1]}, ... {run[-1]}"
+        parts.append(f"{shown} behind {_span(start, start + len(run))}")
+    return f"; in the vision tower {', '.join(parts)}" if parts else ""
+
+
+def _span(start: int, end: int) -> str:
+    """Name the layers from `start` up to, and without, `end`."""
+    return f"layer {start}" if end == start + 1 else f"layers {start}-{end - 1}"

@@ -1,0 +1,128 @@
+"""From a suite and the command line's choices to a plan, and from a plan to a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from vtpbench.harness.host.device import open_device
+from vtpbench.harness.host.launcher import refuse_launcher
+from vtpbench.harness.records.cell import Cell
+from vtpbench.harness.records.environment import environment, versions
+from vtpbench.harness.records.record import ModelInfo
+from vtpbench.harness.records.store import Store
+from vtpbench.harness.run.forecast import Forecast, foresee
+from vtpbench.harness.run.loop import CellEngine, RunContext, Summary, run
+from vtpbench.harness.run.plan import estimator, narrow, plan, render_plan
+from vtpbench.harness.run.progress import Progress
+from vtpbench.harness.suite.specs import Dtype, ModelSpec
+from vtpbench.harness.suite.suite import Suite, load
+from vtpbench.pruners.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from vtpbench.harness.models.load import Described
+    from vtpbench.pruners.base import Pruner
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line says beside the suite."""
+
+    out: Path
+    only: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    """`key=value`, replacing what the suite says."""
+    limit: int | None = None
+    batch_size: int | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A suite with its models (by label), its cells, what is known of them beforehand (by id), and the folder of its results."""
+
+    suite: Suite
+    models: Mapping[str, Described]
+    cells: tuple[Cell, ...]
+    forecasts: Mapping[str, Forecast]
+    store: Store
+
+
+def make_job(suite_name: str, choices: RunOptions, warn: Callable[[str], None]) -> Job:
+    """Load and plan a suite; raises `UserError` for every mistake that can be known before a model is loaded."""
+    named = {"limit": choices.limit, "batch_size": choices.batch_size}
+    suite = load(suite_name, [*choices.settings, *(f"{key}={value}" for key, value in named.items() if value is not None)])
+    if not suite.benchmarks:
+        raise UserError(f"suite {suite_name} names no benchmarks: it is for `vtpbench profile {suite_name}`")
+    if choices.dtype is not None:
+        suite = suite.with_dtype(_dtype(choices.dtype))
+    models: dict[str, Described] = {}
+
+    def describe(spec: ModelSpec) -> ModelInfo:
+        models[spec.label] = _describe(spec)
+        return models[spec.label].info
+
+    def fingerprint(pruner: Pruner, model: ModelInfo) -> str:
+        return pruner.fingerprint(models[model.label].shape)
+
+    cells = narrow(plan(suite, describe, versions(), fingerprint), choices.only)
+    known: dict[tuple[object, ...], Forecast] = {}
+    forecasts = {}
+    for cell in cells:
+        row = cell.model.label, cell.pruner.label, cell.budget, cell.seed  # the benchmark does not matter
+        if row not in known:
+            known[row] = foresee(cell, models[cell.model.label].shape)
+        forecasts[cell.id] = known[row]
+    return Job(suite, models, cells, forecasts, Store(choices.out / suite.name, warn))
+
+
+def show(job: Job) -> str:
+    """Print the plan: what is done, what is missing, what cannot be done, and how long the rest will take."""
+    missing = {cell.id for cell in job.store.missing(job.cells)}
+    done = {cell.id for cell in job.cells} - missing
+    return render_plan(job.cells, done, job.forecasts, estimator(job.store.records()))
+
+
+def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
+    """Run the missing cells of a job on a device as torch names it; by default the first GPU, else the CPU."""
+    refuse_launcher()
+    device = open_device(device_name)
+
+    def open_engine(model: ModelInfo) -> CellEngine:
+        from vtpbench.harness.run import engine  # imports lmms-eval: many seconds, which a complete folder need not pay
+
+        return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
+
+    benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
+    setting = RunContext(job.suite.name, job.store, open_engine, benchmarks, environment(str(device)), progress, pictures)
+    return run(job.cells, setting)
+
+
+def _dtype(name: str) -> Dtype:
+    if name not in get_args(Dtype):
+        raise UserError(f"--dtype {name}: {did_you_mean(name, get_args(Dtype))}")
+    return cast(Dtype, name)
+
+
+def _describe(spec: ModelSpec) -> Described:
+    from vtpbench.harness.models.dummy import describe_dummy, refuse_dummy
+    from vtpbench.harness.models.load import describe_model
+
+    if spec.dummy is not None:
+        refuse_dummy(describe_dummy(spec.dummy).info)
+    assert spec.dtype is not None  # filled in by `load`, as is the next
+    assert spec.attention is not None
+    described = describe_model(
+        spec.label,
+        spec.location,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        attention=spec.attention,
+        preprocessing=spec.preprocessing,
+        prompt=spec.prompt,
+    )
+    # As the suite has it: where a folder lies on this machine changes no number, and must not change a cell's identity.
+    return dataclasses.replace(described, info=described.info.model_copy(update={"id": spec.path}))

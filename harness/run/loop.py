@@ -1,0 +1,235 @@
+"""The run loop: every missing cell becomes a record, whatever happens inside it."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from vtpbench.harness.host.device import refuse_lost
+from vtpbench.harness.host.files import StorageError
+from vtpbench.harness.host.plugin_errors import failing_line
+from vtpbench.harness.records.cell import Cell, Journal
+from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.record import Environment, ModelInfo, Record, Timing
+from vtpbench.harness.records.store import Store
+from vtpbench.harness.run.pictures import PictureFolder
+from vtpbench.harness.run.progress import Progress, duration, headline
+from vtpbench.pruners.errors import Impossible, UserError
+
+if TYPE_CHECKING:
+    from vtpbench.harness.suite.benchmarks import Benchmark
+
+T = TypeVar("T")
+
+
+class CellEngine(Protocol):
+    """One loaded model that answers the questions of any of its cells."""
+
+    def run(
+        self,
+        cell: Cell,
+        benchmark: Benchmark,
+        journal: Journal,
+        progress: Callable[[int, int], None],
+        picture_folder: PictureFolder,
+    ) -> Outcome:
+        """Answer and score a cell; `progress(done, total)` counts samples, first those the journal knew, then each batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Everything that a run needs beside its cells.
+
+    Attributes
+    ----------
+    suite : name that records carry
+    open_engine : loads a model; called once per model, when its first missing cell comes
+    benchmarks : by label
+    pictures : questions of each benchmark whose kept tokens are kept, too
+
+    """
+
+    suite: str
+    store: Store
+    open_engine: Callable[[ModelInfo], CellEngine]
+    benchmarks: Mapping[str, Benchmark]
+    environment: Environment
+    progress: Progress
+    pictures: int = 0
+
+
+@dataclass(frozen=True)
+class CellVisit:
+    """A cell of this run with its record, which another run may have written meanwhile."""
+
+    cell: Cell
+    record: Record
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run went; `before` cells had their record already."""
+
+    visits: tuple[CellVisit, ...]
+    before: int
+    seconds: float
+    folder: Path
+    """Of the suite's results."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 if a cell failed."""
+        return 1 if any(visit.record.status == "failed" for visit in self.visits) else 0
+
+    def lines(self) -> list[str]:
+        """Say at the end what failed and why, then the counts."""
+        failed = [visit for visit in self.visits if visit.record.status == "failed"]
+        lines = [f"failed: {v.cell}: {headline(v.record.reason)} ({self.folder}/records/{v.cell.id}.json)" for v in failed]
+        counts = Counter("done by another run" if visit.elsewhere else visit.record.status for visit in self.visits)
+        counts["done before"] = self.before
+        parts = [f"{counts[word]} {word}" for word in _WORDS if counts[word]]
+        return [*lines, f"{len(self.visits) + self.before} cells: {', '.join(parts) or 'none'}; {duration(self.seconds)}"]
+
+
+_WORDS = ("ok", "infeasible", "unsupported", "failed", "done by another run", "done before")
+
+
+def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
+    """Measure the cells that have no record yet, one model after the other.
+
+    Raises `UserError` before anything is measured where the folder cannot be written or data are missing, before a
+    model's first cell where the model cannot be opened, and at any time where the disk refuses.
+    """
+    from vtpbench.harness.suite.task_data import fetch
+
+    start = perf_counter()
+    store = setting.store
+    store.prepare()
+    todo = _by_model(store.missing(cells))
+    for label in dict.fromkeys(cell.benchmark.label for cell in todo):
+        fetch(setting.benchmarks[label])
+    worker = _CellRunner(setting, todo)
+    with setting.progress:
+        setting.progress.start(todo)
+        busy = [cell for cell in todo if not worker.visit(cell)]
+        if busy:
+            setting.progress.note(f"waiting for {len(busy)} cells that another run is working on")
+        for cell in busy:
+            worker.visit(cell, wait=True)
+    return Summary(tuple(worker.visits), len(cells) - len(todo), perf_counter() - start, store.folder)
+
+
+class _CellRunner:
+    """Visits cells with at most one model in memory."""
+
+    def __init__(self, setting: RunContext, cells: Iterable[Cell]) -> None:
+        self.visits: list[CellVisit] = []
+        self._setting = setting
+        self._before = {cell.id: setting.store.read(cell.id) for cell in cells}
+        self._model: ModelInfo | None = None
+        self._engine: CellEngine | Outcome | None = None
+
+    def visit(self, cell: Cell, wait: bool = False) -> bool:
+        """Measure a cell unless somebody else has done so meanwhile; False where another live run is at it."""
+        store = self._setting.store
+        with store.lease(cell, wait) as mine:
+            if not mine:
+                return False
+            now = store.read(cell.id)
+            if now is not None and (store.is_whole(now) or now != self._before[cell.id]):
+                self.visits.append(CellVisit(cell, now, elsewhere=True))
+                self._setting.progress.skip(cell)
+            else:
+                self.visits.append(CellVisit(cell, self._measure(cell)))
+        return True
+
+    def _measure(self, cell: Cell) -> Record:
+        self._setting.progress.begin(cell)
+        engine = self._open(cell.model)
+        start = perf_counter()
+        outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell)
+        record = _record(cell, outcome, self._setting, perf_counter() - start)
+        self._setting.store.add(record)
+        self._setting.progress.end(cell, record)
+        return record
+
+    def _open(self, model: ModelInfo) -> CellEngine | Outcome:
+        """Load a model; one that cannot be loaded for other reasons than the user's fails all its cells at once."""
+        if self._engine is None or model != self._model:
+            self._model, self._engine = model, None
+            gc.collect()  # modules and their hooks refer to each other; the old model must go before the new one comes
+            self._engine = _attempt(lambda: self._setting.open_engine(model), UserError, f"model '{model.label}'")
+        return self._engine
+
+    def _answer(self, engine: CellEngine, cell: Cell) -> Outcome:
+        setting, store = self._setting, self._setting.store
+        benchmark, picture_folder = setting.benchmarks[cell.benchmark.label], PictureFolder(store.folder, setting.pictures)
+
+        def work() -> Outcome:
+            outcome = engine.run(cell, benchmark, store.journal(cell), setting.progress.advance, picture_folder)
+            if outcome.samples:
+                store.save_samples(cell.id, outcome.samples)
+            return outcome
+
+        return _attempt(work, StorageError, cell)
+
+
+def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | Outcome:
+    """Do a part of a cell; an exception becomes the cell's result, so that the other cells go on.
+
+    `fatal` is the mistake that ends the run, `at` names what is being done. `Row.attempt` does the same for the rows of a
+    profile, `check` for the lines of its report.
+    """
+    try:
+        return work()
+    except fatal:
+        raise
+    except Impossible as e:
+        return Outcome(e.status, str(e))
+    except UserError as e:
+        return Outcome("failed", str(e))
+    except Exception as e:
+        refuse_lost(e, at, "name the other cells with --only")
+        first, *rest = traceback.format_exception_only(e)[0].strip().splitlines()
+        reason = "\n".join([f"{first}{failing_line(e)}", *rest, "", traceback.format_exc()])
+        return Outcome("failed", reason.encode(errors="replace").decode())  # file names may hold what UTF-8 cannot
+
+
+def _record(cell: Cell, outcome: Outcome, setting: RunContext, wall_s: float) -> Record:
+    return Record(
+        cell_id=cell.id,
+        suite=setting.suite,
+        status=outcome.status,
+        reason=outcome.reason,
+        model=cell.model,
+        pruner=cell.pruner,
+        budget=cell.budget,
+        benchmark=cell.benchmark,
+        seed=cell.seed,
+        score=outcome.score,
+        stderr=outcome.stderr,
+        metrics=outcome.metrics,
+        n=outcome.n,
+        observed=outcome.observed,
+        timing=Timing(wall_s=wall_s, generate_s=outcome.generate_s, overhead_s=wall_s - outcome.generate_s),
+        batch=outcome.batch,
+        environment=setting.environment,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _by_model(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Group cells by model, models in the order in which they first appear, so that each is loaded once."""
+    groups: dict[ModelInfo, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.model, []).append(cell)
+    return tuple(cell for group in groups.values() for cell in group)

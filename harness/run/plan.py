@@ -1,0 +1,245 @@
+"""From a suite to its cells, and the picture of what is done and what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from vtpbench.harness.records.cell import Cell
+from vtpbench.harness.records.record import BudgetInfo, ModelInfo, PrunerInfo, Record
+from vtpbench.harness.suite.benchmarks import describe as describe_benchmark
+from vtpbench.harness.suite.specs import automatic, build_described, build_seeded, is_seeded, refuse_large_budget
+from vtpbench.harness.suite.suite import Matrix, ModelSpec, PrunerSpec, Suite
+from vtpbench.pruners.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from vtpbench.harness.run.forecast import Forecast
+    from vtpbench.pruners.base import Pruner
+
+Fingerprint: TypeAlias = "Callable[[Pruner, ModelInfo], str]"
+
+
+def plan(
+    suite: Suite,
+    describe: Callable[[ModelSpec], ModelInfo],
+    versions: Mapping[str, str],
+    fingerprint: Fingerprint = lambda pruner, model: "",
+) -> tuple[Cell, ...]:
+    """List the cells of a suite: model x pruner x budget x benchmark x seed, each denominator before what it divides.
+
+    Every matrix gets `vanilla`, and what prunes gets `random` beside it, unless a matrix names `random` for the same model,
+    budget and benchmark: a method is ranked above it or not at all. Both carry the label that any matrix gives them.
+
+    Parameters
+    ----------
+    suite : what to measure
+    describe : states a model as it will be run; called once per model
+    versions : of vtpbench, lmms-eval, transformers, torch
+    fingerprint : hashes the files beside a pruner's options that decide what it keeps on a model, such as trained weights
+
+    Raises
+    ------
+    UserError : a budget above a model's vision tokens, two rows that are the same measurement, data out of reach, a pruner that
+        breaks
+
+    """
+    generation = suite.generation.model_dump(mode="json", exclude_none=True)
+    benchmarks = {
+        label: describe_benchmark(benchmark, suite.limit, generation, suite.limit_seed)
+        for label, benchmark in suite.benchmarks.items()
+    }
+    cells: dict[str, Cell] = {}
+    unasked = automatic(spec for matrix in suite.matrix for spec in matrix.pruners)
+    for spec in suite.models:
+        model = describe(spec)
+        matrices = {m: each for m, each in enumerate(suite.matrix) if each.models is None or spec.label in each.models}
+        floored = _floored(matrices.values())
+        for m, matrix in matrices.items():
+            _refuse_large_budgets(suite, m, model)
+            rows = _rows(matrix, model, fingerprint, *unasked)
+            for label in [benchmark.label for benchmark in matrix.benchmarks]:
+                for pruner, budget, seed in rows:
+                    if pruner.name == "random" and not _names_random(matrix) and (budget, label) in floored:
+                        continue  # another matrix says with which seeds
+                    _add(cells, Cell(model, pruner, budget, benchmarks[label], seed, suite.batch_size, versions))
+    return tuple(cells.values())
+
+
+def build_pruner(cell: Cell) -> Pruner:
+    """Make the pruner of a cell, seeded where it draws at random."""
+    return build_seeded(cell.pruner.name, {**cell.pruner.options, **cell.pruner.files}, cell.seed)
+
+
+def narrow(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
+    """Keep the cells that every `key=value` names (one key several times: either value), and their denominators.
+
+    Raises
+    ------
+    UserError : unknown key, a value that no cell has, or a combination that leaves nothing
+
+    """
+    wanted: dict[str, set[str]] = {}
+    for text in only:
+        key, equals, value = text.partition("=")
+        if not equals or key not in _NAMES:
+            hint = "write key=value" if not equals else did_you_mean(key, _NAMES)
+            raise UserError(f"--only {text}: {hint}; keys are {', '.join(_NAMES)}")
+        known = {name for cell in cells for name in _NAMES[key](cell)}
+        if value not in known:
+            raise UserError(f"--only {text}: no cell has this {key}; {did_you_mean(value, known)}")
+        wanted.setdefault(key, set()).add(value)
+    chosen = [cell for cell in cells if all(values & _NAMES[key](cell) for key, values in wanted.items())]
+    if not chosen:
+        raise UserError(f"no cell is left by {' '.join(f'--only {text}' for text in only)}")
+    divided = {(cell.model.label, cell.benchmark.label) for cell in chosen}
+    ids = {cell.id for cell in chosen}
+    return tuple(
+        cell for cell in cells if cell.id in ids or (cell.is_vanilla and (cell.model.label, cell.benchmark.label) in divided)
+    )
+
+
+_NAMES: dict[str, Callable[[Cell], AbstractSet[str]]] = {
+    "model": lambda cell: {cell.model.label},
+    "pruner": lambda cell: {cell.pruner.name, cell.pruner.label},
+    "budget": lambda cell: {cell.budget.label},
+    "benchmark": lambda cell: {cell.benchmark.label},
+    "seed": lambda cell: {str(cell.seed)},
+}
+
+
+def _add(cells: dict[str, Cell], cell: Cell) -> None:
+    twin = cells.setdefault(cell.id, cell)
+    if str(twin) != str(cell):
+        raise UserError(f"'{twin}' and '{cell}' are the same measurement under two names; remove one from the suite")
+
+
+def _names_random(matrix: Matrix) -> bool:
+    return any(spec.name == "random" for spec in matrix.pruners)
+
+
+def _floored(matrices: Iterable[Matrix]) -> set[tuple[BudgetInfo, str]]:
+    """Budgets and benchmarks (labels) for which the user named `random`."""
+    naming = [matrix for matrix in matrices if _names_random(matrix)]
+    return {(budget, each.label) for matrix in naming for budget in matrix.budgets for each in matrix.benchmarks}
+
+
+def _rows(
+    matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint, vanilla: PrunerSpec, floor: PrunerSpec
+) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
+    """Pruner, budget and seed of every row, vanilla first; `vanilla` and `floor` come where the matrix does not name them."""
+    named = next((spec for spec in matrix.pruners if spec.name == "vanilla"), vanilla)
+    pruners = [spec for spec in matrix.pruners if spec.name != "vanilla"]
+    if pruners and not _names_random(matrix):
+        pruners.insert(0, floor)
+    rows = [(_describe(named, model, fingerprint), BudgetInfo(), 0)]
+    for spec in pruners:
+        info = _describe(spec, model, fingerprint)
+        seeds = matrix.seeds if is_seeded(spec.name) else (0,)
+        rows += [(info, budget, seed) for budget in matrix.budgets for seed in seeds]
+    return rows
+
+
+def _describe(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> PrunerInfo:
+    return build_described(spec, lambda pruner: fingerprint(pruner, model))[1]
+
+
+def _refuse_large_budgets(suite: Suite, m: int, model: ModelInfo) -> None:
+    for b, budget in enumerate(suite.matrix[m].budgets):
+        refuse_large_budget(budget, model, f"{suite.where('matrix', m, 'budgets', b)}: ")
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One row of the printed plan: the cells that differ in the benchmark only."""
+
+    model: str
+    pruner: str
+    budget: str
+    tokens: float | None
+    """Average vision tokens per image and layer, None where it varies with the image."""
+    seed: int
+    states: Mapping[str, str]
+    """`done`, `missing`, `infeasible` or `unsupported`, by benchmark."""
+
+
+def plan_rows(cells: Iterable[Cell], done: AbstractSet[str], forecasts: Mapping[str, Forecast]) -> list[PlanRow]:
+    """Gather cells to rows in their order; `done` holds ids, as `forecasts` does."""
+    found: dict[tuple[str, str, str, int], PlanRow] = {}
+    for cell in cells:
+        forecast = forecasts[cell.id]
+        key = (cell.model.label, cell.pruner.label, cell.budget.label, cell.seed)
+        row = found.setdefault(key, PlanRow(*key[:3], forecast.average, cell.seed, {}))
+        state = "done" if cell.id in done else forecast.obstacle.partition(":")[0] or "missing"
+        found[key] = dataclasses.replace(row, states={**row.states, cell.benchmark.label: state})
+    return list(found.values())
+
+
+def render_plan(
+    cells: Sequence[Cell],
+    done: AbstractSet[str],
+    forecasts: Mapping[str, Forecast],
+    seconds: Callable[[Cell], float | None] = lambda cell: None,
+) -> str:
+    """Print a plan as text: a row per model, pruner, budget and seed, a column per benchmark; schedules, counts and time.
+
+    Parameters
+    ----------
+    cells : what `plan` gave, `narrow`ed or not
+    done : ids of cells that have their record
+    forecasts : what is known of each cell beforehand, by id
+    seconds : estimated wall-clock time of a cell, None where unknown; see `estimator`
+
+    """
+    benchmarks = list(dict.fromkeys(cell.benchmark.label for cell in cells))
+    table = [["model", "pruner", "budget", "tokens", "seed", *benchmarks]]
+    for row in plan_rows(cells, done, forecasts):
+        tokens = "varies" if row.tokens is None else f"{row.tokens:.1f}".removesuffix(".0")
+        states = [row.states.get(label, "") for label in benchmarks]
+        table.append([row.model, row.pruner, row.budget, tokens, str(row.seed), *states])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    todo = [cell for cell in cells if cell.id not in done and not forecasts[cell.id].obstacle]
+    blocked = [cell for cell in cells if cell.id not in done and forecasts[cell.id].obstacle]
+    why = _by_row(blocked, lambda cell: forecasts[cell.id].obstacle)
+    cut = _by_row(cells, lambda cell: forecasts[cell.id].schedule)
+    notes = [["", "vision tokens that enter the decoder layers:", *cut] if cut else [], ["", *why] if why else []]
+    count = f"{len(cells)} cells: {len(cells) - len(todo) - len(blocked)} done, {len(todo)} missing"
+    impossible = f", {len(blocked)} impossible" if blocked else ""
+    return "\n".join([*lines, *notes[0], *notes[1], "", f"{count}{impossible}; {_time(todo, seconds)}"])
+
+
+def _by_row(cells: Iterable[Cell], text: Callable[[Cell], str]) -> list[str]:
+    """Print the texts of cells that have one, once for all benchmarks and seeds."""
+    lines = (f"{c.model.label} / {c.pruner.label} @ {c.budget.label}: {text(c)}" for c in cells if text(c))
+    return list(dict.fromkeys(lines))
+
+
+def _time(todo: Sequence[Cell], seconds: Callable[[Cell], float | None]) -> str:
+    known = [value for value in map(seconds, todo) if value is not None]
+    if not todo:
+        return "nothing to do"
+    if not known:
+        return "time unknown, nothing like it has been measured yet"
+    total = sum(known) * len(todo) / len(known)
+    return f"about {total:.0f} s to go" if total < 120 else f"about {total / 60:.0f} min to go"
+
+
+def estimator(records: Iterable[Record]) -> Callable[[Cell], float | None]:
+    """Estimate wall-clock seconds of a cell: the mean over records of its model on the same questions, else on any."""
+    same: dict[tuple[str, str, int | None], list[float]] = {}
+    model: dict[str, list[float]] = {}
+    for record in records:
+        if record.timing is not None and record.status == "ok":
+            key = (record.model.id, record.benchmark.dataset, record.benchmark.limit)
+            same.setdefault(key, []).append(record.timing.wall_s)
+            model.setdefault(record.model.id, []).append(record.timing.wall_s)
+
+    def seconds(cell: Cell) -> float | None:
+        key = (cell.model.id, cell.benchmark.dataset, cell.benchmark.limit)
+        times = same.get(key) or model.get(cell.model.id)
+        return sum(times) / len(times) if times else None
+
+    return seconds

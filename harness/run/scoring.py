@@ -1,0 +1,129 @@
+"""From lmms-eval's results to a cell's outcome: the score, its error, the rows per sample, and the audit of the counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vtpbench.harness.records.cell import Answer, Cell, Sample, tokens_for
+from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.record import BatchInfo, Observed
+from vtpbench.harness.run.answering import Answerer
+from vtpbench.harness.run.sample_scores import is_number, sample_score
+from vtpbench.pruners.base import ModelShape, Pruner
+from vtpbench.pruners.budget import met
+from vtpbench.pruners.errors import UserError
+
+ROUNDED = 1e-5
+"""What a task may round off its metric; MMMU keeps five decimals."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What lmms-eval said of one task, and what answered it."""
+
+    results: Mapping[str, Any]
+    samples: list[dict[str, Any]]
+    answerer: Answerer
+    answers: Mapping[str, Answer]
+    category: str = "category"
+    """Column of a question that names its ability; dots lead to a field within it."""
+
+
+def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated) -> Outcome:
+    """Turn an evaluation into a cell's result; where the counts are not what was asked for, it fails and has no score.
+
+    Raises
+    ------
+    UserError : none of the questions that a limit left has the metric, or its value is no finite number
+
+    """
+    numbers = {k: float(v) for k, v in evaluated.results.items() if k.endswith(",none") and is_number(v)}
+    metrics = {k.removesuffix(",none"): v for k, v in numbers.items()}
+    terms = cell.benchmark.terms
+    counted = [term for term in terms if f"{term},none" in evaluated.results]  # of MME, a limit may leave one of its two
+    if not counted:
+        raise UserError(f"no question that was asked counts for {cell.benchmark.metric}; ask more, or give a limit_seed")
+    for term in counted:
+        if term not in metrics:
+            value = evaluated.results[f"{term},none"]
+            given = f"task {cell.benchmark.task} gives {term} = {value!r}, no finite number"
+            raise UserError(f"{given}; mend the task, or name another metric")
+    total = sum(metrics[term] for term in counted)
+    answers = list(evaluated.answers.values())
+    rows = [_sample(sample, terms, evaluated.answers[str(sample["doc_id"])], evaluated.category) for sample in evaluated.samples]
+    problem = _audit(cell, pruner, shape, answers)
+    return Outcome(
+        status="failed" if problem else "ok",
+        reason=problem,
+        score=None if problem else cell.benchmark.scale * total,
+        stderr=None if problem else _stderr(cell, [row.score for row in rows], total),
+        metrics={k: v for k, v in metrics.items() if "stderr" not in k},
+        n=len(rows),
+        observed=_observed(answers, shape.decoder_layers),
+        generate_s=evaluated.answerer.seconds,
+        batch=BatchInfo(requested=cell.batch_size, smallest=evaluated.answerer.smallest),
+        samples=rows,
+    )
+
+
+def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer, category: str) -> Sample:
+    per_image = [_mean(counts) for counts in answer.per_layer]
+    own = {k: v for k, v in sample.items() if k in terms}
+    metric, item = next(iter(own.items()), ("", None))
+    return Sample(
+        sample=answer.sample,
+        image=answer.images[0] if answer.images else "",
+        category=_field(sample.get("doc"), category),
+        prompt=str(sample["arguments"][0] if isinstance(sample["arguments"], (list, tuple)) else sample["arguments"]),
+        answer=answer.text,
+        target=str(sample["target"]),
+        score=sample_score(metric, item),
+        tokens=_mean(per_image),
+        detail=json.dumps(own, default=str, ensure_ascii=False),
+        kept=json.dumps([dataclasses.asdict(image) for image in answer.kept]) if answer.kept else "",
+    )
+
+
+def _field(doc: Any, path: str) -> str:
+    """Follow a dotted path into a question; nothing there is an empty text."""
+    for name in path.split("."):
+        doc = doc.get(name) if isinstance(doc, Mapping) else None
+    return "" if doc is None else str(doc)
+
+
+def _observed(answers: list[Answer], layers: int) -> Observed:
+    counts = [c for answer in answers for c in answer.per_layer]
+    originals = [n for answer in answers for n in answer.original]
+    per_layer = [_mean([c[layer] for c in counts]) for layer in range(layers)] if counts else [0.0] * layers
+    return Observed(tokens=_mean(per_layer), original=_mean(originals), per_layer=per_layer, images=len(counts))
+
+
+def _audit(cell: Cell, pruner: Pruner, shape: ModelShape, answers: list[Answer]) -> str | None:
+    """Compare the counts of the forward passes with what was asked for."""
+    for answer in answers:
+        for original, counts in zip(answer.original, answer.per_layer, strict=True):
+            budget = original if cell.is_vanilla else tokens_for(cell.budget, original)
+            expected = pruner.expected_average(budget, original, shape)
+            if not met(_mean(counts), expected, adaptive=pruner.adaptive):
+                seen = f"{_mean(counts):.2f} vision tokens entered a layer on average, {expected:.2f} were due"
+                return f"sample {answer.sample}: {seen} (image of {original} tokens, per layer {list(counts)})"
+    return None
+
+
+def _stderr(cell: Cell, scores: list[float | None], mean: float) -> float | None:
+    """Estimate the standard error of the score where it is the mean of the per-sample scores, else None."""
+    numbers = [s for s in scores if s is not None]
+    if len(numbers) < max(2, len(scores)) or abs(_mean(numbers) - mean) > ROUNDED:
+        return None
+    variance = sum((s - mean) ** 2 for s in numbers) / (len(numbers) - 1)
+    return cell.benchmark.scale * math.sqrt(variance / len(numbers))
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return float(sum(numbers) / len(numbers)) if numbers else 0.0

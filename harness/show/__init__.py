@@ -1,0 +1,1 @@
+"""`vtpbench show`: images with the tokens that pruners keep."""

@@ -1,0 +1,1 @@
+"""What a user writes: suites, their parts, benchmarks and the data behind them."""

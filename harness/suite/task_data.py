@@ -1,0 +1,153 @@
+"""The data behind a benchmark: where they are, what identifies them, and what to do where they are missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtpbench.harness.host import hub
+from vtpbench.pruners.errors import UserError
+
+if TYPE_CHECKING:
+    from vtpbench.harness.suite.benchmarks import Benchmark
+
+
+def fingerprint(benchmark: Benchmark) -> str:
+    """Hash what a benchmark asks: the task's definition and code, overrides, and the data's content or commit.
+
+    16 hexadecimal digits; comments, labels, and where the files lie make no difference.
+    """
+    definition = benchmark.definition()
+    source = local_data(benchmark)
+    if source is None:
+        data = _revisions(benchmark, definition)
+    else:
+        data = {name: _digest(path) for name, path in source.items()}
+        kwargs = {key: value for key, value in (definition.get("dataset_kwargs") or {}).items() if key != "data_files"}
+        definition = {**definition, "dataset_path": None, "dataset_kwargs": kwargs}
+    code = {path.name: _digest(path) for path in sorted(benchmark.file.parent.glob("*.py"))}
+    facts = {"definition": definition, "code": code, "data": data}
+    return sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def require_data(benchmark: Benchmark) -> None:
+    """Make sure that the data are here or can be downloaded; raises `UserError` at once, with the way to get them."""
+    if local_data(benchmark) is not None:
+        return
+    path = benchmark.definition()["dataset_path"]
+    for config in configs(benchmark):
+        if hub.cached_revision(path, config) is None and (reason := hub.offline_reason()):
+            raise UserError(
+                f"benchmark '{benchmark.label}' needs the dataset {path}{f' ({config})' if config else ''}, which is not in "
+                f"{hub.cache_folder()}, and {reason}; on a machine with network run `{download_command(path, config)}` "
+                "and copy that folder here, or name a local copy: overrides: {dataset_path: FOLDER}; `vtpbench data SUITE` "
+                "lists all that a suite needs"
+            )
+
+
+def download_command(dataset: str, config: str | None) -> str:
+    """Shell command that brings a configuration into the cache of a machine with network."""
+    call = f"datasets.load_dataset({dataset!r}{f', {config!r}' if config else ''})"
+    return f'python -c "import datasets; {call}"'
+
+
+def must_download(benchmark: Benchmark) -> bool:
+    """Whether a run would download data first."""
+    if local_data(benchmark) is not None:
+        return False
+    path = benchmark.definition()["dataset_path"]
+    return any(hub.cached_revision(path, config) is None for config in configs(benchmark))
+
+
+def task_config(benchmark: Benchmark) -> dict[str, Any]:
+    """Configure lmms-eval's `get_task_dict`: task and overrides, and of a hub dataset the cache, and the fingerprint's commit.
+
+    The commit is named only where the hub can be asked: without network `datasets` takes the newest copy in the cache,
+    which is the one that the fingerprint names. The cache is named because lmms-eval takes another one where it believes
+    that this one is on a network disk. `token: True`, which most official tasks carry, is left out: it refuses to fetch even
+    public data for somebody who is not logged in, and whoever is sends the token anyway.
+    """
+    config: dict[str, Any] = {"task": benchmark.task, **benchmark.overrides}
+    if local_data(benchmark) is None:
+        definition = benchmark.definition()
+        asked = {key: value for key, value in (definition.get("dataset_kwargs") or {}).items() if (key, value) != ("token", True)}
+        config["dataset_kwargs"] = {"cache_dir": str(hub.cache_folder()), **asked}
+        if hub.offline_reason() is None:
+            config["dataset_kwargs"]["revision"] = next(iter(_revisions(benchmark, definition).values()))
+    return config
+
+
+def fetch(benchmark: Benchmark) -> None:
+    """Bring every configuration that is not there into the cache; raises `UserError` where that is impossible."""
+    require_data(benchmark)
+    if local_data(benchmark) is None:
+        path = benchmark.definition()["dataset_path"]
+        for config in configs(benchmark):
+            if hub.cached_revision(path, config) is None:
+                hub.download(path, config)
+
+
+def local_data(benchmark: Benchmark) -> dict[str, Path] | None:
+    """Find the data files on this machine, by name; None where the data are a hub dataset.
+
+    Raises
+    ------
+    UserError : a file that the task names does not exist
+
+    """
+    definition, folder = benchmark.definition(), benchmark.file.parent
+    path = str(definition.get("dataset_path"))
+    kwargs = definition.get("dataset_kwargs") or {}
+    if "/" not in path and "data_files" in kwargs:
+        named = {at: _resolve(benchmark, name, folder) for at, name in _leaves(kwargs["data_files"])}
+        return {f"{at}{file.name}": file for at, files in named.items() for file in files}
+    for base in (folder, Path()):
+        if (base / path).is_dir():
+            files = sorted(file for file in (base / path).rglob("*") if file.is_file())
+            return {file.relative_to(base / path).as_posix(): file for file in files}
+    if path.startswith((".", "/", "~")):
+        raise UserError(f"benchmark '{benchmark.label}' needs the folder {path}, which does not exist")
+    return None
+
+
+def _resolve(benchmark: Benchmark, name: str, folder: Path) -> list[Path]:
+    """Expand a data file's name as lmms-eval does: beside the task, else, patterns included, from the working folder."""
+    for path in (folder / name, Path(name)):
+        if path.is_file():
+            return [path]
+    found = [] if Path(name).is_absolute() else sorted(Path().glob(name))
+    if found:
+        return found
+    raise UserError(f"benchmark '{benchmark.label}' needs the data file {folder / name}, which does not exist")
+
+
+def configs(benchmark: Benchmark) -> tuple[str | None, ...]:
+    """Name the configurations of the dataset that the task loads."""
+    return (benchmark.definition().get("dataset_name"), *benchmark.tables)
+
+
+def _revisions(benchmark: Benchmark, definition: Mapping[str, Any]) -> dict[str, str]:
+    """Commit of each configuration that the task loads: the copy in the cache, else the newest on the hub."""
+    require_data(benchmark)
+    path = definition["dataset_path"]
+    return {str(config): hub.cached_revision(path, config) or hub.latest_revision(path) for config in configs(benchmark)}
+
+
+def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """File names in any of the shapes that `datasets` takes, each with its split and number."""
+    if isinstance(value, str):
+        yield at, value
+    else:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, f"{at}{key}/")
+
+
+def _digest(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

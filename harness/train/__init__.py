@@ -1,0 +1,1 @@
+"""`vtpbench train`: training of pruners on a model's features."""

@@ -1,0 +1,1 @@
+"""Tables of parts of the samples, and of what pruning breaks and mends."""

@@ -1,0 +1,103 @@
+"""Columns of an efficiency table, the same for every format that people read, and the lines below it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable, Spread
+from vtpbench.report.tables.amounts import Operations, milliseconds, significant
+from vtpbench.report.tables.layout import NONE
+
+DIGITS = 4
+"""Of operations."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """One place of the table; `key` sorts, None last."""
+
+    text: str
+    key: float | None = None
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class EfficiencyColumn:
+    """One quantity with its unit; `times` means times as fast as vanilla."""
+
+    name: str
+    unit: str
+    of: Callable[[EfficiencyRow], Amount]
+
+
+TIMES = "x"
+"""Unit of a speed-up."""
+TOKENS, ACCURACY = "Tokens", "accuracy"
+
+
+def columns(table: EfficiencyTable) -> tuple[EfficiencyColumn, ...]:
+    """List what is measured; accuracy only where it is known."""
+    operations, of_pruner = table.operations, table.pruner_operations
+    found = (
+        EfficiencyColumn(TOKENS, "", lambda row: _number(row.tokens, 1)),
+        EfficiencyColumn(operations.name, "", lambda row: _operations(row.exact_tflops, operations, 1)),
+        EfficiencyColumn(operations.name, "(Table 4)", lambda row: _operations(row.table4_tflops, operations, 1)),
+        EfficiencyColumn("pruner", of_pruner.name, lambda row: _operations(row.pruner_gflops, of_pruner, 1e3)),
+        *(EfficiencyColumn(stage, "ms", _stage(stage)) for stage in ("vision", "pruner", "prefill")),
+        EfficiencyColumn("TTFT", "ms", lambda row: _time(row.ttft_ms)),
+        EfficiencyColumn("TTFT", TIMES, lambda row: _number(row.ttft_speedup, 2)),
+        EfficiencyColumn("TPOT", "ms", lambda row: _time(row.tpot_ms)),
+        EfficiencyColumn("end to end", "ms", lambda row: _time(row.total_ms)),
+        EfficiencyColumn("end to end", TIMES, lambda row: _number(row.total_speedup, 2)),
+        EfficiencyColumn("KV", "MiB", lambda row: _significant(row.kv_mib, 3)),
+        EfficiencyColumn("peak", "MiB", _peak),
+        EfficiencyColumn(ACCURACY, "%", lambda row: _number(row.accuracy, 1)),
+    )
+    return tuple(column for column in found if column.name != ACCURACY or any(row.accuracy is not None for row in table.rows))
+
+
+def measured(table: EfficiencyTable) -> tuple[EfficiencyColumn, ...]:
+    """List the columns that have a number at all."""
+    return tuple(column for column in columns(table) if any(column.of(row).key is not None for row in table.rows))
+
+
+def amounts(row: EfficiencyRow, shown: tuple[EfficiencyColumn, ...]) -> list[Amount]:
+    """Fill one row; where nothing could be measured it says so."""
+    if row.status != "ok":
+        return [Amount(row.status if column.name == TOKENS else NONE) for column in shown]
+    return [column.of(row) for column in shown]
+
+
+def facts(table: EfficiencyTable) -> tuple[tuple[str, str], ...]:
+    """Say what stands below a table."""
+    even = ", ".join(f"{pruner} {budget}" for pruner, budget in table.break_even.items())
+    invalid = any(budget.within_spread for budget in table.break_even.values())
+    meaning = "; within the spread: the quartiles of its ratios to vanilla include 1" * invalid
+    return (("break-even budget", f"largest with a TTFT speed-up above 1: {even}{meaning}"),) * bool(even) + table.footer
+
+
+def _stage(name: str) -> Callable[[EfficiencyRow], Amount]:
+    return lambda row: _time(None if row.stages_ms is None else row.stages_ms[name])
+
+
+def _time(value: Spread | None) -> Amount:
+    if value is None:
+        return Amount(NONE)
+    return Amount(milliseconds(value.median), value.median, f"({NONE if value.iqr is None else milliseconds(value.iqr)})")
+
+
+def _operations(value: float | None, unit: Operations, per_tera: float) -> Amount:
+    return _significant(None if value is None else value / per_tera * unit.of_tera, DIGITS)
+
+
+def _significant(value: float | None, digits: int) -> Amount:
+    return Amount(NONE) if value is None else Amount(significant(value, digits), value)
+
+
+def _number(value: float | None, digits: int) -> Amount:
+    return Amount(NONE) if value is None else Amount(f"{value:.{digits}f}", value)
+
+
+def _peak(row: EfficiencyRow) -> Amount:
+    return Amount("not measured") if row.peak_mib is None else _number(row.peak_mib, 0)

@@ -1,0 +1,72 @@
+"""Time to the first token, and what pruning gains, against the tokens that are left."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+
+from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
+from vtpbench.report.tables.names import styles
+
+SIZE = (10.0, 4.4)
+"""Inches."""
+MARKERS: tuple[Any, ...] = (*"os^Dv", "P", "p", "X", "*", "<", ">", "h", "d", (4, 1, 0), (3, 1, 0))
+COLOURS = (
+    *("#76808a", "#0072b2", "#c04a00", "#379251", "#7742ef", "#910739", "#8f8f0b", "#995d66"),
+    *("#4e3004", "#025032", "#640b41", "#232fa0", "#4c7044", "#490184", "#303260"),
+)
+"""The first of both is random's. The others are as far apart as 14 can be for eyes of any kind; the page has the same ones."""
+
+
+def plot(tables: Sequence[EfficiencyTable], format_name: Literal["png", "svg"] = "png") -> bytes:
+    """Draw tables one below the other: a line per pruner through its budgets, vanilla as a dashed line."""
+    width, height = SIZE
+    figure = Figure(figsize=(width, height * len(tables)), dpi=150, facecolor="white", layout="constrained")
+    for part, table in zip(figure.subfigures(len(tables), squeeze=False)[:, 0], tables, strict=True):
+        _draw(part, table)
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(stream, format=format_name, metadata={"Date": None} if format_name == "svg" else None)
+    return stream.getvalue()
+
+
+def _draw(figure: SubFigure, table: EfficiencyTable) -> None:
+    left, right = figure.subplots(1, 2)
+    vanilla, *pruned = [row for row in table.rows if row.status == "ok"]
+    for label, number in styles((row.pruner, row.name) for row in pruned).items():
+        own = sorted((row for row in pruned if row.pruner == label), key=lambda row: row.tokens or 0)
+        _line(left, right, label, own, number)
+    assert vanilla.ttft_ms is not None
+    most = max((row.tokens or 0.0 for row in pruned), default=1.0) or 1.0
+    for axes, level in ((left, vanilla.ttft_ms.median), (right, 1.0)):
+        axes.axhline(level, color="0.4", linestyle="--", linewidth=1)
+        axes.annotate("vanilla", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4", fontsize=8)
+        axes.set_xlabel("vision tokens per decoder layer, observed")
+        axes.set_xlim(-0.05 * most, 1.2 * most)  # from no token on; at the right is room for the name of vanilla's line
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+    left.set_ylabel("time to first token, ms (median, quartiles)")
+    left.set_ylim(bottom=0)
+    right.set_ylabel("speed-up of the first token over vanilla")
+    figure.suptitle(f"{table.title}\n{table.conditions['device']}, {table.conditions['dtype']}", fontsize=11)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+
+
+def _line(left: Axes, right: Axes, label: str, rows: Sequence[EfficiencyRow], number: int) -> None:
+    style: dict[str, Any] = {
+        "label": label,
+        "color": COLOURS[number and (number - 1) % (len(COLOURS) - 1) + 1],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 6,
+        "linewidth": 1.3,
+    }
+    tokens = [row.tokens or 0.0 for row in rows]
+    times = [row.ttft_ms for row in rows if row.ttft_ms is not None]
+    errors = [[time.median - time.low for time in times], [time.high - time.median for time in times]]
+    left.errorbar(tokens, [time.median for time in times], yerr=errors, capsize=2, **style)
+    right.plot(tokens, [row.ttft_speedup or 0.0 for row in rows], **style)

@@ -1,0 +1,1 @@
+"""Pictures of the vision tokens that pruners keep."""

@@ -1,0 +1,1 @@
+"""Figures from papers, and measured ones beside them."""

@@ -1,0 +1,90 @@
+"""Replicates of every cell of a table, from its per-sample tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from vtpbench.harness.records.record import Record
+from vtpbench.report.stats.bootstrap import replicate
+from vtpbench.report.stats.draws import Draws, draws, pooled, relative
+from vtpbench.report.stats.sums import NoInterval, NoSamples, Sums, summarise
+from vtpbench.report.tables.settings import groups, is_vanilla
+
+Samples = Callable[[Record], pd.DataFrame | None]
+"""Gives the per-sample table of a record, or None."""
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Replicates of one cell's score; cells are paired where `questions` are equal."""
+
+    draws: Draws
+    questions: int
+
+
+class ResampledScores:
+    """What the samples of a table's records say about how far its numbers can be trusted."""
+
+    def __init__(self, records: Iterable[Record], samples: Samples, replicates: int) -> None:
+        self._found: dict[Key, _Found | NoInterval] = {}
+        self._vanilla: dict[str, list[Record]] = {}
+        for label, column in groups((r for r in records if r.score is not None), lambda r: r.benchmark.label).items():
+            self._found |= _resample(column, samples, replicates)
+            self._vanilla[label] = [r for r in column if is_vanilla(r)]
+
+    def score(self, records: Sequence[Record]) -> Draws:
+        """Replicates of the score, mean over the records, which are the seeds of one cell; raises `NoInterval`."""
+        return self._pool(records).draws
+
+    def relative(self, records: Sequence[Record]) -> Draws:
+        """Replicates of the relative accuracy, vanilla's error included; raises `NoInterval`."""
+        own, vanilla = self._pool(records), self._pool(self._vanilla[records[0].benchmark.label])
+        if own.questions != vanilla.questions:
+            raise NoInterval("its samples are not vanilla's")
+        if (vanilla.draws.values <= 0).any():
+            raise NoInterval("vanilla scores 0 in some resamples")
+        return relative(own.draws, vanilla.draws)
+
+    def _pool(self, records: Sequence[Record]) -> _Found:
+        seeds: list[_Found] = []
+        for record in records:
+            cell = self._found[key(record)]
+            if isinstance(cell, NoInterval):
+                raise cell
+            seeds.append(cell)
+        if len({cell.questions for cell in seeds}) > 1:
+            raise NoInterval("its seeds have different samples")
+        return _Found(pooled([cell.draws for cell in seeds]), seeds[0].questions)
+
+
+def key(record: Record) -> Key:
+    """Identity of a cell within a report."""
+    return record.suite, record.cell_id
+
+
+def _resample(column: Sequence[Record], samples: Samples, replicates: int) -> dict[Key, _Found | NoInterval]:
+    """Resample all cells of one benchmark, those with the same questions together."""
+    found: dict[Key, _Found | NoInterval] = {}
+    together: dict[int, dict[Key, Sums]] = {}
+    for record in column:
+        try:
+            sums = _sums(record, samples(record))
+        except NoInterval as e:
+            found[key(record)] = e
+        else:
+            together.setdefault(sums.questions, {})[key(record)] = sums
+    for questions, cells in together.items():
+        scores = replicate(list(cells.values()), replicates)
+        for (name, sums), values in zip(cells.items(), scores.T, strict=True):
+            found[name] = _Found(draws(values, sums), questions)
+    return found
+
+
+def _sums(record: Record, samples: pd.DataFrame | None) -> Sums:
+    if samples is None or record.score is None:
+        raise NoSamples("no per-sample table")
+    return summarise(record.benchmark, record.score, samples)

@@ -1,0 +1,94 @@
+"""The footer: what a reader must know of the runs behind a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from vtpbench.harness.records.record import CODE, Record
+from vtpbench.report.tables.conventions import BEST
+
+TIED = "†"
+"""Behind the average of a row that cannot be told apart from the best of its block."""
+NOT_BETTER = "‡"
+"""Behind the average of a row that cannot be told apart from the reference row of its block."""
+SPREAD = " (± = standard deviation over seeds)"
+
+
+def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Name and text of each line, benchmarks first."""
+    model = records[0].model
+    return (
+        ("Cells", "score, and below it the relative accuracy: score / vanilla score of the same setting, in %"),
+        ("Avg", "mean of the unrounded relative accuracies over n benchmarks; averages over different benchmarks do not compare"),
+        ("Tokens", "vision tokens that entered a decoder layer, as observed: mean over layers, images and benchmarks"),
+        *((column, _benchmark([r for r in records if r.benchmark.label == column])) for column in columns),
+        (
+            "Model",
+            f"{model.id} ({model.family}), weights {model.weights[:12]}, {model.dtype}, attention {model.attention}, "
+            f"preprocessing {model.preprocessing}, prompt {model.prompt}",
+        ),
+        ("Seeds", _seeds(records)),
+        ("Engine", _engine(records)),
+    )
+
+
+def explain(lines: Iterable[tuple[str, str]], marks: str, reference: str, replicates: int) -> tuple[tuple[str, str], ...]:
+    """Add what intervals and the marks that occur mean to the lines of a footer."""
+    test = "paired bootstrap of the benchmarks that both have, 95 % after Holm's correction for the rows of the block"
+    other = "that row" if reference == BEST else reference
+    meanings = {
+        TIED: f"cannot be told apart from the row of its block with the highest Avg: {test}",
+        NOT_BETTER: f"cannot be told apart from {other}: the same test, all rows against it",
+    }
+    interval = "Avg ± half of its 95 % interval, vanilla's error included: paired bootstrap over images"
+    added = (
+        ("Interval", f"{interval}, {replicates} replicates"),
+        *((mark, meaning) for mark, meaning in meanings.items() if mark in marks),
+    )
+    found: list[tuple[str, str]] = []
+    for name, text in lines:
+        seeds = text.replace(SPREAD, " (± of a score, and below Avg: standard deviation over seeds)") if name == "Seeds" else text
+        found += [(name, seeds), *(added if name == "Avg" else ())]
+    return tuple(found)
+
+
+def _benchmark(records: Sequence[Record]) -> str:
+    info = records[0].benchmark
+    scale = "" if info.scale == 1 else f"{info.scale:g} \N{MULTIPLICATION SIGN} "
+    drawn = "" if info.draw is None else f", drawn by seed {info.draw.seed}"
+    limit = "" if info.limit is None else f" (limit {info.limit}{drawn})"
+    n = _listed(sorted({r.n for r in records if r.score is not None})) or "no"
+    profile = "" if info.profile is None else f", profile {info.profile}"
+    return f"{scale}{info.metric} of {info.task}, split {info.split}, {n} samples{limit}, data {info.dataset[:12]}{profile}"
+
+
+def _seeds(records: Sequence[Record]) -> str:
+    by_label: dict[str, set[int]] = {}
+    for record in records:
+        by_label.setdefault(record.pruner.label, set()).add(record.seed)
+    sets = {_listed(sorted(seeds)): len(seeds) for seeds in by_label.values()}
+    owners = {seeds: sorted(label for label, own in by_label.items() if _listed(sorted(own)) == seeds) for seeds in sets}
+    text = next(iter(owners)) if len(owners) == 1 else "; ".join(f"{', '.join(owners[s])}: {s}" for s in sorted(owners))
+    return text + SPREAD if max(sets.values()) > 1 else text
+
+
+def _engine(records: Sequence[Record]) -> str:
+    versions = [r.environment.versions for r in records]
+    names = sorted({name for own in versions for name in own} - {CODE})
+    found = [f"{name} {_listed({own[name] for own in versions if name in own})}" for name in names]
+    devices = _listed({r.environment.device for r in records})
+    return ", ".join([*found, f"on {devices}", *_batch(records)])
+
+
+def _batch(records: Sequence[Record]) -> list[str]:
+    batches = [r.batch for r in records if r.batch is not None]
+    if not batches:
+        return []
+    requested, smallest = max(b.requested for b in batches), min(b.smallest for b in batches)
+    short = f" (down to {smallest} where memory ran out)" if smallest < requested else ""
+    return [f"batch size {requested}{short}"]
+
+
+def _listed(values: Iterable[object]) -> str:
+    """Join values, those of a set by alphabet."""
+    return ", ".join(map(str, sorted(values, key=str) if isinstance(values, set) else values))

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vtpbench.harness.host.files import StorageError
+from vtpbench.harness.records.cell import Answer, KeptTokens
+from vtpbench.harness.records.journal import FileJournal
+
+
+def answer(sample: str, text: str = "yes") -> Answer:
+    return Answer(sample, text, ("img",), (16, 16), ((16, 4), (16, 4)))
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> FileJournal:
+    return FileJournal(tmp_path / "journal" / "cell.jsonl")
+
+
+def test_nothing_is_known_at_first(journal: FileJournal):
+    assert journal.known() == {}
+
+
+def test_answers_come_back_equal_whatever_the_text(journal: FileJournal):
+    texts = ["yes", "", "two\nlines\r\n", "\u2028 \x85 \x00", '"}', "ü漢\U0001f600"]
+    batch = [answer(str(i), text) for i, text in enumerate(texts)]
+    journal.add(batch[:2])
+    journal.add(batch[2:])
+    assert journal.known() == {a.sample: a for a in batch}
+
+
+def test_kept_tokens_come_back_equal_and_answers_from_before_there_were_any_are_still_read(journal: FileJournal):
+    tiles = (((0.0, 48.0, 96.0), (0.0, 64.0)), ((0.5, 1.0), (2.0, 3.0)))
+    kept = KeptTokens("0123456789abcdef-96x64", 144, tiles, ((0, (3, -1)), (2, ())))
+    pictured = replace(answer("0"), kept=(kept, kept))
+    journal.add([pictured, answer("1")])
+    assert journal.known() == {"0": pictured, "1": answer("1")}
+    lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
+    old = [{name: value for name, value in line.items() if name != "kept"} for line in lines]
+    journal.path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    assert journal.known() == {"0": answer("0"), "1": answer("1")}
+
+
+def test_wherever_a_write_was_cut_off_only_its_own_lines_are_lost(journal: FileJournal):
+    journal.add([answer("0")])
+    whole = len(journal.path.read_bytes())
+    journal.add([answer("1")])
+    content = journal.path.read_bytes()
+    for size in range(whole, len(content)):
+        journal.path.write_bytes(content[:size])
+        assert "0" in journal.known()
+        journal.add([answer("2")])  # the next attempt appends behind the torn line
+        assert journal.known()["2"] == answer("2")
+        assert set(journal.known()) <= {"0", "1", "2"}
+        assert ("1" in journal.known()) == (size == len(content) - 1), size
+
+
+def test_a_full_disk_is_one_line_with_its_mend():
+    with pytest.raises(StorageError, match="cannot write /dev/full: No space left on device; free some space"):
+        FileJournal(Path("/dev/full")).add([answer("0")])

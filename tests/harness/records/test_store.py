@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+from vtpbench.harness.host.files import StorageError, write_atomic
+from vtpbench.harness.records.cell import Answer, Sample
+from vtpbench.harness.records.record import Record, Status
+from vtpbench.harness.records.store import Store
+
+scripted = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "scripted_run.py")))
+
+
+def record_of(cell, status: Status = "ok") -> Record:
+    facts = {name: getattr(cell, name) for name in ("model", "pruner", "budget", "benchmark", "seed")}
+    facts |= {"suite": "toy", "environment": scripted.ENVIRONMENT, "created": "2025-01-01T00:00:00+00:00"}
+    return Record(cell_id=cell.id, status=status, **facts)
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, warnings: list[str]) -> Store:
+    store = Store(tmp_path / "toy", warnings.append)
+    store.prepare()
+    return store
+
+
+def test_a_record_comes_back_equal(store: Store):
+    record = record_of(scripted.make_cell())
+    store.add(record)
+    assert store.read(record.cell_id) == record
+    assert store.records() == [record]
+
+
+@pytest.mark.parametrize(("status", "done"), [("ok", True), ("infeasible", True), ("unsupported", True), ("failed", False)])
+def test_only_failed_cells_are_missing_again(store: Store, status: Status, done: bool):
+    cells = (scripted.make_cell(seed=0), scripted.make_cell(seed=1))
+    store.save_samples(cells[0].id, [])
+    store.add(record_of(cells[0], status))
+    assert store.missing(cells) == (cells[1:] if done else cells)
+
+
+def test_a_cell_without_a_whole_table_of_samples_is_missing_and_the_table_is_no_obstacle(store: Store, warnings: list[str]):
+    cell = scripted.make_cell()
+    store.add(record_of(cell))
+    table = store.samples_path(cell.id)
+    assert store.missing([cell]) == (cell,)
+    assert store.samples(cell.id) is None
+    store.save_samples(cell.id, [])
+    assert store.missing([cell]) == ()
+    assert len(store.samples(cell.id)) == 0
+    table.write_bytes(table.read_bytes()[:-3])
+    assert store.missing([cell]) == (cell,)
+    assert warnings == []
+    assert store.samples(cell.id) is store.samples(cell.id) is None
+    (line,) = warnings
+    assert line.startswith(f"{table} is damaged (")
+    assert line.endswith("remove it, and the next run measures its cell again")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def edit(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "score": 99.0}))
+
+
+def swap(path: Path) -> None:
+    path.write_text(record_of(scripted.make_cell(seed=7)).dump())
+
+
+@pytest.mark.parametrize("damage", [truncate, edit, swap])
+def test_a_damaged_record_is_named_once_skipped_and_kept_beside_the_new_one(store: Store, warnings: list[str], damage):
+    cell = scripted.make_cell()
+    store.add(record_of(cell))
+    path = store.record_path(cell.id)
+    damage(path)
+    damaged = path.read_bytes()
+
+    assert store.records() == []
+    assert store.missing([cell]) == (cell,)
+    assert len(warnings) == 1
+    assert str(path) in warnings[0]
+    assert path.read_bytes() == damaged, "looking must change nothing"
+
+    store.add(record_of(cell))
+    assert path.with_suffix(".bad1").read_bytes() == damaged
+    assert store.records() == [record_of(cell)]
+
+
+def test_the_table_of_samples_can_be_read_by_name(store: Store):
+    first = Sample("0", "img", "", "is it?", "yes", "yes", 1.0, 4.0, "{}")
+    samples = [first, Sample("1", "img", "", "what?", "ü\n", "no", None, 4.0, "{}")]
+    store.save_samples("abc", samples)
+    table = pq.read_table(store.folder / "samples" / "abc.parquet")
+    assert table.to_pylist() == [vars(sample) for sample in samples]
+
+
+def test_pictures_come_back_by_name_and_no_other_file_does(store: Store):
+    store.save_picture("0123456789abcdef-96x64", b"jpeg")
+    (store.folder.parent / "secret.jpg").write_bytes(b"secret")
+    assert store.picture("0123456789abcdef-96x64") == b"jpeg"
+    assert store.picture("fedcba9876543210-96x64") is None
+    assert [store.picture(name) for name in ("../secret", "../../secret", "", "0123456789abcdef-96x64\n")] == [None] * 4
+
+
+@pytest.mark.parametrize("status", ["ok", "infeasible", "unsupported"])
+def test_recording_a_cell_forgets_its_journal(store: Store, status: Status):
+    cell = scripted.make_cell()
+    store.journal(cell).add([Answer("0", "yes", ("img",), (16,), ((4, 4),))])
+    store.add(record_of(cell, status))
+    assert store.journal(cell).known() == {}
+    assert list((store.folder / "journal").iterdir()) == []
+
+
+def test_a_failed_cell_keeps_its_journal_for_the_next_attempt(store: Store):
+    cell, answer = scripted.make_cell(), Answer("0", "yes", ("img",), (16,), ((4, 4),))
+    store.journal(cell).add([answer])
+    store.add(record_of(cell, "failed"))
+    assert store.journal(cell).known() == {"0": answer}
+
+
+def test_a_lease_is_exclusive_until_it_ends(store: Store, tmp_path: Path):
+    cell = scripted.make_cell()
+    path = tmp_path / "toy" / "locks" / f"{cell.id}.lock"
+
+    def taken() -> bool:  # asked by another process: inside of one, lmms-eval makes file locks re-entrant
+        attempt = f"filelock.FileLock({str(path)!r}).acquire(timeout=0)"
+        code = f"import filelock\ntry: {attempt}\nexcept filelock.Timeout: print('taken')"
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return "taken" in shown.stdout
+
+    with store.lease(cell) as mine:
+        assert mine
+        assert taken()
+    assert not taken()
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path):
+    (tmp_path / "results").write_text("not a folder")
+    with pytest.raises(StorageError, match=r"results/toy/records: Not a directory; move the file that is in the way"):
+        Store(tmp_path / "results" / "toy", print).prepare()
+
+
+def test_a_folder_that_cannot_be_made_is_named():
+    with pytest.raises(StorageError, match="cannot write /proc/toy/records"):
+        Store(Path("/proc/toy"), print).prepare()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path):
+    path = tmp_path / "table.md"
+    write_atomic(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomic(path, "not bytes")  # type: ignore[arg-type]  # fails after the part file was opened
+    assert [p.name for p in tmp_path.iterdir()] == ["table.md"]
+    assert path.read_bytes() == b"old"

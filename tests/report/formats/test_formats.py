@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from vtpbench.pruners.errors import UserError
+from vtpbench.report.formats.data import FIELDS
+from vtpbench.report.formats.latex import escape as escape_latex
+from vtpbench.report.formats.render import FORMATS, render
+from vtpbench.report.formats.terminal import Terminal
+from vtpbench.report.stats.build import build
+from vtpbench.report.tables.layout import marks
+
+GOLDEN = Path(__file__).with_name("golden.md")
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a|b\\|c",
+    "*bold* _it_ ~~x~~ `code`",
+    "![x](http://e)",
+    "[x](javascript:1)",
+    "$x^2$ #1 &amp; 100% {y}",
+    "*[1]",
+    "plain_name",
+]
+
+
+def html_cells(markdown: str) -> list[str]:
+    html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
+    return re.findall(r"<td[^>]*>(.*?)</td>", html, re.S)
+
+
+def test_markdown_golden(matrix) -> None:
+    assert render(build(matrix), "markdown") == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_markdown_is_one_table_of_equal_rows(matrix) -> None:
+    assert len(html_cells(render(build(matrix), "markdown"))) == 8 * 7
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_hostile_labels_show_as_they_are_in_markdown(record, label: str) -> None:
+    text = render(build([record("vanilla", label, 80.0), record(benchmark=label, label=label)]), "markdown")
+    cells = html_cells(text)
+    assert len(cells) == 4 * 5
+    assert "<" not in cells[15]
+    assert unescape(cells[15]) == label
+    assert "<script" not in text
+
+
+def test_labels_stay_on_one_line_and_lose_control_characters(record) -> None:
+    records = [record("vanilla"), record(label="a\n\n# b\x1b[31m\u202ec")]
+    assert "| a &#35; b&#91;31mc " in render(build(records), "markdown")
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_hostile_labels_are_escaped_in_latex(record, label: str) -> None:
+    text = render(build([record("vanilla", score=80.0), record(label=label)]), "latex")
+    lines = [line for line in text.splitlines() if line.startswith(escape_latex(label))]
+    assert len(lines) == 1
+    bare = re.sub(r"\\[a-zA-Z]+\{\}|\\[&%$#_{}]", "", escape_latex(label))
+    assert not re.search(r"[\\&%$#_^~<>|]", bare)
+
+
+def test_latex_is_balanced_and_every_line_has_all_columns(matrix) -> None:
+    text = render(build(matrix), "latex")
+    assert re.findall(r"\\begin\{([\w*]+)\}", text) == ["table*", "tabular", "minipage"]
+    assert sorted(re.findall(r"\\end\{([\w*]+)\}", text)) == ["minipage", "table*", "tabular"]
+    assert len(re.findall(r"(?<!\\)\{", text)) == len(re.findall(r"(?<!\\)\}", text))
+    body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
+    for line in body.splitlines():
+        if line.endswith(r"\\") and "multicolumn" not in line:
+            assert len(re.findall(r"(?<!\\)&", line)) == 6
+    assert r"random & 16.0 & 62.0 $\pm$ 2.0 & 1614 $\pm$ 2 & 74.0 $\pm$ 2.0 & 80.3 $\pm$ 1.5\,\% & 3 \\" in body
+    assert r" &  & 71.9\,\% & 86.7\,\% & 82.2\,\% &  &  \\" in body
+
+
+@pytest.mark.parametrize("benchmarks", [3, 10])
+def test_a_latex_table_that_is_wider_than_a_page_is_shrunk_to_it(record, benchmarks: int) -> None:
+    labels = [f"benchmark {i}" for i in range(benchmarks)]
+    text = render(build([record(pruner, label) for pruner in ("vanilla", "random") for label in labels]), "latex")
+    before, body = text.split(r"\begin{tabular}")
+    wide = benchmarks == 10  # 14 columns, as Table 1 has
+    assert (r"\resizebox{\linewidth}{!}{%" in before) == wide
+    assert body.split(r"\end{tabular}")[1].startswith("}\n" if wide else "\n")
+    assert text.startswith("% \\usepackage{booktabs,graphicx}\n" if wide else "% \\usepackage{booktabs}\n")
+    assert r"\small" in before
+    assert r"\setlength{\tabcolsep}{3pt}" in before
+    assert len(re.findall(r"(?<!\\)\{", text)) == len(re.findall(r"(?<!\\)\}", text))
+
+
+def test_json_has_one_object_per_cell_with_the_documented_fields(matrix) -> None:
+    cells = json.loads(render(build(matrix), "json"))
+    assert len(cells) == len(matrix)
+    assert {tuple(cell) for cell in cells} == {FIELDS}
+    by_id = {cell["cell_id"]: cell for cell in cells}
+    seed1 = next(r for r in matrix if r.seed == 1 and r.benchmark.label == "GQA")
+    assert by_id[seed1.cell_id] == {
+        "model": "tiny-llava",
+        "pruner": "random",
+        "label": "random",
+        "budget": "16",
+        "observed_tokens": 16.0,
+        "benchmark": "GQA",
+        "metric": "exact_match",
+        "score": 62.0,
+        "stderr": 3.2,
+        "relative": 100 * 62.0 / 86.25,
+        "n": 240,
+        "seed": 1,
+        "status": "ok",
+        "cell_id": seed1.cell_id,
+        **dict.fromkeys(("score_low", "score_high", "relative_low", "relative_high")),
+    }
+    infeasible = next(cell for cell in cells if cell["status"] == "infeasible")
+    assert [infeasible[name] for name in ("score", "stderr", "relative", "observed_tokens")] == [None] * 4
+
+
+def test_csv_holds_the_same_and_gives_hostile_labels_back(matrix, record) -> None:
+    records = [*matrix, *(record(label=label) for label in [*HOSTILE, 'x,"y"\nz'])]
+    cells = json.loads(render(build(records), "json"))
+    rows = list(csv.DictReader(io.StringIO(render(build(records), "csv"))))
+    assert [{k: "" if v is None else str(v) for k, v in cell.items()} for cell in cells] == rows
+    assert {*HOSTILE, 'x,"y"\nz'} <= {row["label"] for row in rows}
+
+
+def test_a_cell_in_two_tables_is_listed_once(record) -> None:
+    shared = record("fastv", status="infeasible", batch=None)
+    records = [record("vanilla"), record("vanilla", batch=4), shared]
+    cells = json.loads(render(build(records), "json"))
+    assert [cell["cell_id"] for cell in cells].count(shared.cell_id) == 1
+    assert len(cells) == 3
+
+
+def screen(records, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(Terminal(build(records)))
+    return console.file.getvalue()
+
+
+def test_terminal_shows_scores_with_relative_accuracy_below(matrix) -> None:
+    lines = screen(matrix, 100).splitlines()
+    above = next(i for i, line in enumerate(lines) if line.startswith("random     16.0"))
+    assert lines[above].split("  ")[-1].strip() == "3"
+    assert lines[above + 1].split() == ["71.9", "%", "86.7", "%", "82.2", "%"]
+    assert lines[above + 1].index("71.9") > lines[above].index("62.0")
+
+
+@pytest.mark.parametrize("width", [30, 50, 80])
+def test_a_narrow_terminal_cuts_no_number(matrix, width: int) -> None:
+    text = screen(matrix, width)
+    shown = set(re.findall(r"[\w.]+", text.split("¹ failed")[0]))
+    assert {"1614", "62.0", "74.0", "86.9", "80.3", "POPE", "Avg"} <= shown
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_terminal_takes_labels_as_text_not_as_markup(record) -> None:
+    assert "[red]x[/nope]" in screen([record("vanilla"), record(label="[red]x[/nope]")], 100)
+
+
+def test_unknown_format_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown format 'mardown'; did you mean 'markdown'\?"):
+        render((), "mardown")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_nothing_measured_is_still_valid_output(form: str) -> None:
+    assert render((), form).strip() in {"", "[]", ",".join(FIELDS), "% \\usepackage{booktabs}"}
+
+
+def test_marks() -> None:
+    assert marks((1, 12)) == "¹,¹²"
