@@ -10,7 +10,7 @@ images of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -19,13 +19,16 @@ from torch import Tensor
 
 from vtpbench.pruners.errors import share
 
-Kind = Literal["hidden", "received", "cls", "keys", "projected", "row", "rows_mean", "text", "layer_keys", "embeddings", "rotary"]
+Kind = Literal[
+    "hidden", "received", "cls", "keys", "projected",
+    "row", "rows_mean", "text", "layer_keys", "states", "normed", "embeddings", "rotary",
+]  # fmt: skip
 ATTENTION_KINDS: frozenset[Kind] = frozenset(("received", "cls", "keys"))
 """Evidence of the vision tower that takes what enters a layer's attention."""
-DECODER_KINDS: frozenset[Kind] = frozenset(("row", "rows_mean", "text", "layer_keys", "embeddings", "rotary"))
+TEXT_KINDS: frozenset[Kind] = frozenset(("layer_keys", "states", "normed", "embeddings", "rotary"))
+"""Evidence of the language model that the text after an image has, too; see `TextView`."""
+DECODER_KINDS: frozenset[Kind] = TEXT_KINDS | frozenset(("row", "rows_mean", "text"))
 """Evidence of the language model."""
-TEXT_KINDS: frozenset[Kind] = frozenset(("text", "embeddings", "rotary"))
-"""Evidence that the text after an image has a part in."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,15 @@ class Evidence:
 
     - `row`: post-softmax attention of the last prompt token, mean over heads, `(images, n)`;
     - `rows_mean`: the same, mean over all query rows, `(images, n)`;
-    - `text`: attention of every text token after the image, `(images, heads, text, n)`; see `TokenView.text`;
+    - `text`: attention of every text token after the image, `(images, heads, text, n)`;
     - `layer_keys`: rotated keys of the layer, heads concatenated, `(images, n, dim)`;
-    - `embeddings`: what entered the language model, `(images, n0, dim)`, and `TokenView.text_embeddings`; `layer` unused;
+    - `states`: hidden states at the cut, as `TokenView.features`, `(images, n, dim)`; `layer` unused;
+    - `normed`: hidden states at the cut through the model's final norm, `(images, n, dim)`; `layer` unused;
+    - `embeddings`: what entered the language model, `(images, n0, dim)`; `layer` unused;
     - `rotary`: cosines, then sines, of the rotary angles, one for each frequency, wherever positions have axes,
-      `(images, n, head_dim)`, and `TokenView.text_rotary`; `layer` unused.
+      `(images, n, head_dim)`; `layer` unused.
+
+    The last five come for the text after the image, too, as `(images, text, ...)`, in `TokenView.text`.
     """
 
     kind: Kind
@@ -116,6 +123,34 @@ class Cut:
     keep: int
 
 
+def _look_up(evidence: Mapping[Evidence, Tensor], kind: Kind, layer: int | None) -> Tensor:
+    """Find evidence by its kind and, where it was asked of several layers, its layer; raises `KeyError` naming what there is."""
+    found = [value for need, value in evidence.items() if need.kind == kind and layer in (None, need.layer)]
+    if len(found) != 1:
+        asked = ", ".join(f"{need.kind} of layer {need.layer}" for need in evidence) or "nothing"
+        raise KeyError(f"'{kind}' of layer {layer} is no one thing of what `needs` asked for here: {asked}")
+    return found[0]
+
+
+@dataclass(frozen=True)
+class TextView:
+    """What a pruner sees of the text after an image, at a cut inside the language model.
+
+    Attributes
+    ----------
+    real : (images, text) bool; which columns hold a token, since prompts differ in length
+    evidence : what `needs` asked for of `TEXT_KINDS`, `(images, text, ...)` float32
+
+    """
+
+    real: Tensor
+    evidence: Mapping[Evidence, Tensor] = field(default_factory=dict)
+
+    def get(self, kind: Kind, layer: int | None = None) -> Tensor:
+        """Give evidence, `(images, text, ...)`; `layer` as it was asked for, None where one layer alone was."""
+        return _look_up(self.evidence, kind, layer)
+
+
 @dataclass(frozen=True)
 class TokenView:
     """What a pruner sees of some images at one cut.
@@ -124,18 +159,15 @@ class TokenView:
     ----------
     cut : the cut that is being made
     stage : its number, from 0
-    features : (images, n, dim) float32; the tokens that arrive (tower features at depth 0, hidden states inside the tower
-        and the language model)
+    features : (images, n, dim) float32; the tokens that arrive: tower features at depth 0, else hidden states, of the tower
+        or of the language model
     index : (images, n) int64; each token's place among the original tokens that `grid` lays out, -1 for one that has none
     grid : how the original tokens lie
+    shape : the model
     keys : a stable name per image, for seeded draws; empty inside the tower, which all questions about an image share
-    evidence : what `needs` asked for
+    evidence : what `needs` asked for; `get` looks it up
     cls : (images, tiles, dim) float32 CLS features at depth 0 and inside the tower, None where it has none
-    text : (images, text) bool; which columns of the text after the image are real (prompts differ in length); beside
-        evidence that it has a part in (`TEXT_KINDS`)
-    text_embeddings : (images, text, dim) float32, with the same columns, beside `embeddings`
-    text_rotary : (images, text, head_dim) float32, with the same columns, beside `rotary`
-    shape : the model, at depth 0 and inside the tower
+    text : the text after the image, inside the language model where evidence has to do with it, else None
     size : (images, n) float32 or None; inside the tower, what was given as `Selection.size` at the cut before
     questions : what is asked about each image, at depth 0: for pruners that embed it with a text encoder of their own
 
@@ -146,15 +178,17 @@ class TokenView:
     features: Tensor
     index: Tensor
     grid: Grid
-    keys: tuple[str, ...]
+    shape: ModelShape
+    keys: tuple[str, ...] = ()
     evidence: Mapping[Evidence, Tensor] = field(default_factory=dict)
     cls: Tensor | None = None
-    text: Tensor | None = None
-    text_embeddings: Tensor | None = None
-    text_rotary: Tensor | None = None
-    shape: ModelShape | None = None
+    text: TextView | None = None
     size: Tensor | None = None
     questions: tuple[str, ...] = ()
+
+    def get(self, kind: Kind, layer: int | None = None) -> Tensor:
+        """Give evidence, `(images, n, ...)`; `layer` as it was asked for, None where one layer alone was."""
+        return _look_up(self.evidence, kind, layer)
 
     @property
     def n(self) -> int:
@@ -164,7 +198,7 @@ class TokenView:
     def by_tile(self) -> TokenView:
         """Make every tile an image of its own; only at depth 0, where tiles have equally many tokens. `index` is the tile's."""
         tiles = self.grid.tiles
-        first = torch.arange(tiles, device=self.index.device).repeat(len(self.index))[:, None] * (self.grid.n // tiles)
+        first = _tile_numbers(self) * (self.grid.n // tiles)
 
         def split(x: Tensor) -> Tensor:
             return x.reshape(x.shape[0] * tiles, x.shape[1] // tiles, *x.shape[2:])
@@ -184,7 +218,7 @@ class TokenView:
 
 @dataclass(frozen=True)
 class Selection:
-    """A pruner's choice.
+    """What a pruner keeps.
 
     Attributes
     ----------
@@ -192,8 +226,6 @@ class Selection:
         features are given. A merged row names the token whose place it takes, or -1 where it has none (CLS).
     features : (images, k, dim) or None; the outgoing rows where they are not simply the chosen tokens
     valid : (images, k) bool or None; False marks filling, for pruners whose count adapts to the image
-    segments : gives (images, n) int64, the group of each arriving token (slots, clusters), inside the vision tower the outgoing
-        row; called where a picture is painted alone, so that no run pays for it; or None
     size : (images, k) float32 or None; inside the vision tower, how many tokens each row stands for: later layers attend to
         it as to so many (proportional attention)
 
@@ -202,7 +234,6 @@ class Selection:
     index: Tensor
     features: Tensor | None = None
     valid: Tensor | None = None
-    segments: Callable[[], Tensor] | None = None
     size: Tensor | None = None
 
     @property
@@ -296,22 +327,38 @@ class Pruner:
         return self.join(self.reduce(view.by_tile()), view)
 
     def join(self, tiles: Selection, view: TokenView) -> Selection:
-        """Put the choices of an image's tiles one behind the other."""
+        """Put the selections of an image's tiles one behind the other."""
         images, count, per_tile = view.features.shape[0], view.grid.tiles, view.n // view.grid.tiles
-        tile = torch.arange(count, device=tiles.index.device).repeat(images)[:, None]
 
         def flat(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.reshape(images, count * x.shape[1], *x.shape[2:])
 
-        def segments() -> Tensor:
-            assert tiles.segments is not None
-            return (tiles.segments() + tile * tiles.k).reshape(images, -1)
-
         within = torch.where(tiles.index < per_tile, tiles.index, NOWHERE)  # else it would name another tile's token
-        index = offset_index(within, tile * per_tile)
-        return Selection(
-            index.reshape(images, -1), flat(tiles.features), flat(tiles.valid), None if tiles.segments is None else segments
-        )
+        index = offset_index(within, _tile_numbers(view) * per_tile)
+        return Selection(index.reshape(images, -1), flat(tiles.features), flat(tiles.valid))
+
+    def segments(self, view: TokenView) -> Tensor | None:
+        """Say to which group (slot, cluster) each arriving token belongs, `(images, n)` int64; None where there are no groups.
+
+        Inside the vision tower the groups are the outgoing rows. Asked where a picture is painted, never in a run.
+        """
+        del view
+        return None
+
+    def apply_segments(self, view: TokenView) -> Tensor | None:
+        """Run `segments` in this pruner's scope; tiles have groups of their own."""
+        if self.scope == "image" or view.grid.tiles == 1 or view.cut.at > 0:
+            return self.segments(view)
+        tiles = view.by_tile()
+        found = self.segments(tiles)
+        if found is None:
+            return None
+        return (found + _tile_numbers(view) * tiles.cut.keep).reshape(len(view.features), -1)
+
+
+def _tile_numbers(view: TokenView) -> Tensor:
+    """Give the number of its tile to each row, where every tile is an image of its own, `(images * tiles, 1)`."""
+    return torch.arange(view.grid.tiles, device=view.index.device).repeat(len(view.features))[:, None]
 
 
 NOWHERE = -2

@@ -11,8 +11,6 @@ from torch.nn.functional import normalize
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, TokenView
 
-PROJECTED = Evidence("projected")
-
 
 @dataclass(frozen=True)
 class DivPrune(Pruner):
@@ -32,7 +30,7 @@ class DivPrune(Pruner):
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the tokens as the language model gets them."""
         del shape
-        return frozenset({PROJECTED})
+        return frozenset({Evidence("projected")})
 
     def select(self, view: TokenView) -> Tensor:
         """Take a prefix of the greedy order."""
@@ -44,7 +42,7 @@ class DivPrune(Pruner):
         The steps are the algorithm's own: each needs the one before, so the host launches three kernels for each token kept
         (farthest, its row of distances, minimum), for all images together and without ever waiting for a result.
         """
-        rows = normalize(view.evidence[PROJECTED], dim=-1)
+        rows = normalize(view.get("projected"), dim=-1)
         distance = 1 - rows @ rows.mT
         distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # a token is not its own nearest neighbour
         gap = distance.amin(dim=1)

@@ -42,13 +42,14 @@ class FastV(Pruner):
         if self.schedule == "paper" and (self.rows, self.layer) != ("all", 2):
             raise UserError("FastV's schedule 'paper' is that of rows 'all' and layer 2; set these, or use schedule 'fair'")
 
-    def _evidence(self) -> Evidence:
-        return Evidence("row" if self.rows == "last" else "rows_mean", layer=-1)
+    @property
+    def _kind(self) -> Literal["row", "rows_mean"]:
+        return "row" if self.rows == "last" else "rows_mean"
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Attention in the last layer that sees all tokens."""
         del shape
-        return frozenset({self._evidence()})
+        return frozenset({Evidence(self._kind, layer=-1)})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Cut once: (layer * n + (layers - layer) * keep) / layers = budget, `keep` to the nearest."""
@@ -69,4 +70,4 @@ class FastV(Pruner):
 
     def score(self, view: TokenView) -> Tensor:
         """Attention received, mean over heads."""
-        return view.evidence[self._evidence()]
+        return view.get(self._kind, layer=-1)

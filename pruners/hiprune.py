@@ -50,6 +50,10 @@ class HiPrune(Pruner):
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the attention that tokens receive in the object layer and in the feature layer."""
+        return frozenset(Evidence("received", layer) for layer in self._layers(shape))
+
+    def _layers(self, shape: ModelShape) -> tuple[int, int]:
+        """Find the object layer and the feature layer; raises `Unsupported` or `UserError` where they have no full attention."""
         usable = [layer for layer in sorted(shape.full_attention) if layer <= shape.feature_layer]
         if shape.feature_layer not in usable:
             raise Unsupported(f"HiPrune needs full attention in the feature layer {shape.feature_layer} of {shape.family}")
@@ -57,7 +61,7 @@ class HiPrune(Pruner):
             raise UserError(f"HiPrune: object_layer {self.object_layer} is no layer with full attention; choose from {usable}")
         start = shape.vision_layer(9 / 24) if self.object_layer is None else self.object_layer
         middle = next((layer for layer in usable if layer >= start), shape.feature_layer)
-        return frozenset({Evidence("received", middle), Evidence("received", shape.feature_layer)})
+        return middle, shape.feature_layer
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Cut before the language model; raises `Infeasible` where a tile's share cannot hold its anchors and buffers."""
@@ -74,13 +78,13 @@ class HiPrune(Pruner):
 
     def score(self, view: TokenView) -> Tensor:
         """Put anchors and buffers above all others, which are ranked by deep attention."""
-        return deep(view).masked_fill(self.marked(view), torch.inf)
+        return self._deep(view).masked_fill(self.marked(view), torch.inf)
 
     def reduce(self, view: TokenView) -> Selection:
         """Choose; with `compat`, registers may repeat anchors and buffers, and the count falls short of the budget."""
         if not self.compat or view.cls is not None:  # with CLS the attention is a mean, below 1: subtracting 1 excludes
             return super().reduce(view)
-        marked, attention = self.marked(view), deep(view)
+        marked, attention = self.marked(view), self._deep(view)
         registers = view.cut.keep - marked.sum(dim=1, keepdim=True)
         # There the authors sum over queries: a scale on which the mean over tokens is 1.
         place = rank(attention / attention.mean(dim=1, keepdim=True) - marked.float()).argsort(dim=1)
@@ -91,7 +95,7 @@ class HiPrune(Pruner):
     def marked(self, view: TokenView) -> Tensor:
         """Mark anchors and buffers, `(images, n)` bool."""
         k = self.anchors(view.cut.keep)
-        shallow = view.evidence[min(view.evidence, key=lambda evidence: evidence.layer)]
+        shallow = view.get("received", self._layers(view.shape)[0])
         width = view.grid.width
         anchor = rank(shallow)[:, :k, None]
         near = torch.cat([anchor, anchor - 1, anchor + 1, anchor - width, anchor + width], dim=2).clamp(0, view.n - 1)
@@ -100,7 +104,7 @@ class HiPrune(Pruner):
             near = torch.where(rows.abs() + columns.abs() <= 1, near, anchor)
         return torch.zeros_like(shallow, dtype=torch.bool).scatter(1, near.flatten(1), True)
 
-
-def deep(view: TokenView) -> Tensor:
-    """Attention received in the deeper of the two layers."""
-    return view.evidence[max(view.evidence, key=lambda evidence: evidence.layer)]
+    @staticmethod
+    def _deep(view: TokenView) -> Tensor:
+        """Attention received in the feature layer."""
+        return view.get("received", view.shape.feature_layer)

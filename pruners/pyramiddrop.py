@@ -13,8 +13,6 @@ from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, TokenView, 
 from vtpbench.pruners.budget import boundaries, bracket, one_of, refuse_renumbering, require_reachable, within
 from vtpbench.pruners.errors import Infeasible
 
-ROW = Evidence("row", layer=0)
-
 
 @dataclass(frozen=True)
 class PyramidDrop(Pruner):
@@ -47,7 +45,7 @@ class PyramidDrop(Pruner):
         """Last prompt token's attention by the projections of the layer about to run."""
         if self.position_rule == "renumber":
             refuse_renumbering(shape, "PyramidDrop")
-        return frozenset({ROW})
+        return frozenset({Evidence("row", layer=0)})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Solve the ratio, or check that the paper's gives the budget."""
@@ -68,7 +66,7 @@ class PyramidDrop(Pruner):
 
     def score(self, view: TokenView) -> Tensor:
         """Attention received, mean over heads."""
-        return view.evidence[ROW]
+        return view.get("row", layer=0)
 
 
 def geometric(at: tuple[int, ...], ratio: float, n: int) -> tuple[Cut, ...]:

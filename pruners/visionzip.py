@@ -66,13 +66,12 @@ class VisionZip(Pruner):
     def reduce(self, view: TokenView) -> Selection:
         """Choose the dominant tokens of one tile and merge the others."""
         dominant, contextual = self.split(view.cut.keep)
-        seen = {evidence.kind: value for evidence, value in view.evidence.items()}
-        order = rank(seen["received" if view.cls is None else "cls"])
+        order = rank(view.get("received" if view.cls is None else "cls"))
         patches = dominant if view.cls is None else dominant - 1
         if patches + contextual > view.n:
             raise Infeasible(f"VisionZip: {patches} dominant and {contextual} contextual tokens of {view.n}; lower the budget")
         chosen, rest = order[:, :patches].sort(dim=1).values, order[:, patches:].sort(dim=1).values
-        targets, merged = fold(view.features, seen["keys"], rest, contextual)
+        targets, merged = fold(view.features, view.get("keys"), rest, contextual)
         index = torch.cat([chosen, targets], dim=1)
         features = torch.cat([take(view.features, chosen), merged], dim=1)
         if view.cls is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from vtpbench.harness.check.subject import RecordedSelection
 from vtpbench.harness.pruning.merging import dependence
+from vtpbench.harness.pruning.schedule import RecordedSelection
 from vtpbench.pruners.base import Pruner
 
 

@@ -24,7 +24,6 @@ from vtpbench.harness.check.subject import (
     PrunerOnModel,
     budget_of,
     difference,
-    with_apply,
 )
 from vtpbench.harness.pruning.batch import ImageTokens
 from vtpbench.pruners.base import Selection, TokenView
@@ -112,10 +111,10 @@ def seed_stable(subject: PrunerOnModel) -> Verdict:
 def batch_invariant(subject: PrunerOnModel) -> Verdict:
     """Ask some questions alone that were asked in a batch of unequal prompts, and all with few pictures in each tower pass."""
     for question in subject.questions[:3:2]:
-        verdict = _same(subject.run([question]), subject.base, [question.name])
+        verdict = _same(subject.run([question]), subject.base, [question.key])
         if verdict.status != "pass":
             return verdict
-    apart = difference(subject.run(pictures_at_once=3), subject.base, subject.base.rows)  # 3: not all tiles of an image
+    apart = difference(subject.run(images_per_pass=3), subject.base, subject.base.rows)  # 3: not all tiles of an image
     return PASS if apart is None else Verdict("fail", f"with 3 pictures in each tower pass, {apart}")
 
 
@@ -163,14 +162,14 @@ def leaves_no_trace(subject: PrunerOnModel) -> Verdict:
     class Deliberate(Exception):
         pass
 
-    def fail(view: TokenView, at: int) -> Selection:
+    def fail(view: TokenView, selection: Selection, at: int) -> None:
+        del selection
         if view.cut.at == at:
             raise Deliberate
-        return subject.pruner.apply(view)
 
     for at in sorted({choice.view.cut.at for choice in subject.base.choices}):
         with suppress(Deliberate):
-            subject.run(questions, pruner=with_apply(subject.pruner, partial(fail, at=at)))
+            subject.run(questions, observer=partial(fail, at=at))
         if _hooks(model) != hooks:
             return Verdict("fail", f"{_hooks(model) - hooks} hooks remain after an exception at layer {at}")
     return _same(subject.vanilla(questions), before, tolerance=0.0)
@@ -229,7 +228,9 @@ def _runs(subject: PrunerOnModel) -> list[tuple[float, ProbeRun]]:
 
 def _scheduled(image: ImageTokens, layers: int) -> list[int]:
     """Tokens that are due in each decoder layer."""
-    return [next((cut.keep for cut in reversed(image.cuts) if cut.at <= layer), image.original) for layer in range(layers)]
+    return [
+        next((cut.keep for cut in reversed(image.schedule.cuts) if cut.at <= layer), image.original) for layer in range(layers)
+    ]
 
 
 def _hooks(model: nn.Module) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
+from vtpbench.harness.pruning.schedule import RecordedSelection, SelectionObserver, ignore_selection
 from vtpbench.pruners.base import Pruner, Selection, TokenView
 from vtpbench.pruners.vanilla import Vanilla
 
@@ -36,23 +36,6 @@ class ModelBuilder(Protocol):
     def __call__(self, *, attention: str, dtype: torch.dtype) -> Family:
         """Build it."""
         ...
-
-
-@dataclass(frozen=True)
-class ProbeQuestion:
-    """A question with its pictures."""
-
-    name: str
-    text: str
-    images: tuple[Image, ...]
-
-
-@dataclass(frozen=True)
-class RecordedSelection:
-    """What a pruner was shown, and what it chose."""
-
-    view: TokenView
-    keep: Selection
 
 
 @dataclass(frozen=True)
@@ -101,7 +84,7 @@ class PrunerOnModel:
     build: ModelBuilder
 
     @cached_property
-    def questions(self) -> tuple[ProbeQuestion, ...]:
+    def questions(self) -> tuple[Prompt, ...]:
         """Prompts of unequal length with one image, two, and none; pictures of several shapes."""
         random = np.random.default_rng(0)
 
@@ -109,10 +92,10 @@ class PrunerOnModel:
             return Pillow.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
         return (
-            ProbeQuestion("short", "What?", (picture(64, 48),)),
-            ProbeQuestion("long", "What is to the left of the thing in the middle?", (picture(48, 64),)),
-            ProbeQuestion("two", "Which differ?", (picture(56, 56), picture(64, 48))),
-            ProbeQuestion("none", "Is there an image?", ()),
+            Prompt("short", "What?", (picture(64, 48),)),
+            Prompt("long", "What is to the left of the thing in the middle?", (picture(48, 64),)),
+            Prompt("two", "Which differ?", (picture(56, 56), picture(64, 48))),
+            Prompt("none", "Is there an image?", ()),
         )
 
     @cached_property
@@ -127,42 +110,44 @@ class PrunerOnModel:
 
     def run(
         self,
-        questions: Sequence[ProbeQuestion] | None = None,
+        questions: Sequence[Prompt] | None = None,
         share: float = HALF,
         *,
         attention: str = "sdpa",
         dtype: torch.dtype = torch.float32,
         pruner: Pruner | None = None,
-        pictures_at_once: int = Family.pictures_at_once,
+        images_per_pass: int = Family.images_per_pass,
+        observer: SelectionObserver = ignore_selection,
     ) -> ProbeRun:
-        """Answer questions (by default all) in one batch; `pruner` stands in for the subject's own."""
+        """Answer questions (by default all) in one batch; `pruner` stands in for the subject's own.
+
+        `observer` is told of every selection, before it is recorded.
+        """
         family, asked = self.build(attention=attention, dtype=dtype), questions or self.questions
         choices: list[RecordedSelection] = []
         own = pruner or self.pruner
-        watched = with_apply(own, lambda view: _noted(own.apply(view), view, choices))
+
+        def record(view: TokenView, selection: Selection) -> None:
+            observer(view, selection)
+            choices.append(RecordedSelection(view, selection))
+
+        pipeline = Pipeline(family, own, partial(budget_of, share), record)
         logits: list[Tensor] = []
         head = family.model.get_output_embeddings()
         listener = head.register_forward_hook(lambda module, args, output: logits.append(output[:, -1].float()))
         try:
-            with torch.inference_mode(), _passes_of(pictures_at_once, family):
-                images = _prune(family, watched, asked, share)
-                rows = [[images[f"{q.name}:{n}"] for n in range(len(q.images))] for q in asked]
-                batch = family.assemble([q.text for q in asked], rows)
-                _, trace = family.generate(batch, watched, STEPS)
+            with _passes_of(images_per_pass, family):
+                found = pipeline.run(asked, STEPS)
         finally:
             listener.remove()
-        return ProbeRun(own, batch, trace, tuple(q.name for q in asked), images, tuple(choices), torch.stack(logits))
+        images = {image.key: image for row in found.images for image in row}
+        return ProbeRun(
+            own, found.batch, found.trace, tuple(prompt.key for prompt in asked), images, tuple(choices), torch.stack(logits)
+        )
 
-    def vanilla(self, questions: Sequence[ProbeQuestion] | None = None) -> ProbeRun:
+    def vanilla(self, questions: Sequence[Prompt] | None = None) -> ProbeRun:
         """Answer with all tokens."""
         return self.run(questions, ALL, pruner=Vanilla())
-
-
-def with_apply(pruner: Pruner, apply: Callable[[TokenView], Selection]) -> Pruner:
-    """Make the same pruner with another `apply`: of a subclass, so that its options and its name in messages stay."""
-    cls: Any = type(type(pruner).__name__, (type(pruner),), {"apply": lambda self, view: apply(view)})
-    made: Pruner = cls(**{f.name: getattr(pruner, f.name) for f in dataclasses.fields(pruner) if f.init})
-    return made
 
 
 def budget_of(share: float, n: int) -> int:
@@ -188,26 +173,9 @@ def difference(one: ProbeRun, other: ProbeRun, names: Sequence[str], tolerance: 
 @contextmanager
 def _passes_of(pictures: int, family: Family) -> Iterator[None]:
     """Let no more pictures through the vision tower together; the model is shared with other runs."""
-    before = family.pictures_at_once
-    family.pictures_at_once = pictures
+    before = family.images_per_pass
+    family.images_per_pass = pictures
     try:
         yield
     finally:
-        family.pictures_at_once = before
-
-
-def _noted(keep: Selection, view: TokenView, choices: list[RecordedSelection]) -> Selection:
-    choices.append(RecordedSelection(view, keep))
-    return keep
-
-
-def _prune(family: Family, pruner: Pruner, questions: Sequence[ProbeQuestion], share: float) -> dict[str, ImageTokens]:
-    """Encode all images and make the cuts at depth 0; by key, `question:number`."""
-    pictures = {f"{q.name}:{n}": image for q in questions for n, image in enumerate(q.images)}
-    if not pictures:
-        return {}
-    keys, asked = list(pictures), [q.text for q in questions for _ in q.images]
-    selected: dict[int, ImageTokens] = {}
-    for group in family.encode(list(pictures.values()), Request(pruner, lambda n: budget_of(share, n))):
-        selected.update(family.select(group, keys, pruner, budget_of(share, group.original), asked))
-    return {key: selected[number] for number, key in enumerate(keys)}
+        family.images_per_pass = before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
-from vtpbench.harness.pruning.request import Request
-from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Pruner, TokenView
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner, TokenView
 
 T = TypeVar("T")
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -80,10 +80,10 @@ def counted(run: Callable[[], T]) -> tuple[T, int]:
     return result, counter.get_total_flops()
 
 
-def prefill(family: Family, pruner: Pruner, batch: PromptBatch, needs: frozenset[Evidence]) -> ForwardTrace:
+def prefill(family: Family, batch: PromptBatch) -> ForwardTrace:
     """Run the language model over a batch as it does before the first generated token."""
     mask = batch.layout.valid(family.device).long()
-    with torch.inference_mode(), decoder_hooks(family.decoder, pruner, batch, needs) as trace:
+    with torch.inference_mode(), decoder_hooks(family.decoder, batch) as trace:
         family.model(
             inputs_embeds=batch.embeds, position_ids=batch.positions, attention_mask=mask, use_cache=True, logits_to_keep=1
         )
@@ -96,12 +96,18 @@ def measure(family: Family, pruner: Pruner, budget: int | None, image: Image, qu
     Element-wise work (norms, sorting, comparing) is not counted, as it is not for the model. The counter does not see
     into the external `flash_attn` package; both runs of a stage miss the same there.
     """
-    needs, alone = pruner.needs(family.shape), Leading(pruner)
-
-    (tokens,), tower_with = counted(lambda: family.encode([image], Request(pruner, lambda n: budget)))
-    _, tower_without = counted(lambda: family.encode([image], Request(alone, lambda n: budget)))
-    chosen, choice = counted(lambda: family.select(tokens, ["0"], pruner, budget, [question]))
-    batch = family.assemble([question], [[chosen[0]]])
-    trace, decoder_with = counted(lambda: prefill(family, pruner, batch, needs))
-    _, decoder_without = counted(lambda: prefill(family, alone, batch, frozenset()))
+    alone = Leading(pruner)
+    with_pruner, without = (Pipeline(family, each, lambda n: budget) for each in (pruner, alone))
+    encoded, tower_with = counted(lambda: with_pruner.encode([image]))
+    _, tower_without = counted(lambda: without.encode([image]))
+    left, choice = counted(lambda: with_pruner.select(encoded, ["0"], [question]))
+    batch = with_pruner.assemble([question], [[left[0]]])
+    trace, decoder_with = counted(lambda: prefill(family, batch))
+    _, decoder_without = counted(lambda: prefill(family, _by(alone, batch)))
     return PrunerFlops(tower_with - tower_without, choice, decoder_with - decoder_without, trace)
+
+
+def _by(pruner: Pruner, batch: PromptBatch) -> PromptBatch:
+    """Let another pruner, which needs no evidence, make the cuts that a batch has planned."""
+    images = (replace(each, schedule=replace(each.schedule, pruner=pruner, needs=frozenset())) for each in batch.images)
+    return replace(batch, images=tuple(images))

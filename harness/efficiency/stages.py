@@ -1,6 +1,6 @@
 """One batch of prompts through a model, stage by stage, on the path that benchmarks take.
 
-Nothing is replaced: the four steps of a `Family` are called one after the other, and hooks on the vision tower, the decoder
+Nothing is replaced: the four steps of a `Pipeline` are called one after the other, and hooks on the vision tower, the decoder
 and the layers with a cut say where one stage ends and the next begins.
 """
 
@@ -19,7 +19,7 @@ from vtpbench.harness.efficiency.timers import Lap, start_timer
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import tokens_for
 from vtpbench.harness.records.record import BudgetInfo, Observed
 from vtpbench.pruners.base import Grid, Pruner
@@ -50,9 +50,9 @@ class PrunerAtBudget:
         return None if self.budget == BudgetInfo() else tokens_for(self.budget, n)
 
     @property
-    def request(self) -> Request:
-        """What is asked of the vision tower."""
-        return Request(self.pruner, self.tokens)
+    def pipeline(self) -> Pipeline:
+        """The three put together."""
+        return Pipeline(self.family, self.pruner, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -88,20 +88,17 @@ def run(subject: PrunerAtBudget, prompts: Prompts, mark: Mark) -> tuple[list[Ima
     embedding the text; `prefill` lasts until the first token is chosen. Where the images of a batch go through the tower in
     several passes, what happens between these counts as `vision`.
     """
-    family, pruner = subject.family, subject.pruner
-    names = [str(n) for n in range(len(prompts.images))]
-    asked = [prompts.question] * len(names)
-    chosen = {}
+    pipeline, count = subject.pipeline, len(prompts.images)
+    asked = [prompts.question] * count
     with _marked_tower(subject, mark):
-        encoded = family.encode(prompts.images, subject.request)
-    for tokens in encoded:
-        chosen.update(family.select(tokens, names, pruner, subject.tokens(tokens.original), asked))
+        encoded = pipeline.encode(prompts.images)
+    left = pipeline.select(encoded, [str(n) for n in range(count)], asked)
     mark("pruner")
-    batch = family.assemble(asked, [[chosen[n]] for n in range(len(names))])
+    batch = pipeline.assemble(asked, [[left[n]] for n in range(count)])
     mark("projector")
-    with _marked_decoder(family, {cut.at for image in batch.images for cut in image.later_cuts}, mark):
-        _, trace = family.generate(batch, pruner, prompts.new_tokens)
-    return [chosen[n] for n in range(len(names))], batch, trace
+    with _marked_decoder(subject.family, {cut.at for image in batch.images for cut in image.later_cuts}, mark):
+        _, trace = pipeline.generate(batch, prompts.new_tokens)
+    return [left[n] for n in range(count)], batch, trace
 
 
 def timed(subject: PrunerAtBudget, prompts: Prompts) -> tuple[Lap, ...]:

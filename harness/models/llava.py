@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.pretrained import load_pretrained
 from vtpbench.harness.models.template import chat_template
-from vtpbench.harness.pruning.batch import VisionTokens
+from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.encoder_evidence import encoder_evidence, record_activations
 from vtpbench.harness.pruning.encoder_hooks import EncoderPlan, encoder_hooks
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape, offset_index
 from vtpbench.pruners.errors import Unsupported
 
@@ -35,22 +35,10 @@ VICUNA_V1 = (
 
 
 @dataclass(frozen=True)
-class ImageTiles:
-    """Images with the same geometry, preprocessed.
+class ImageTiles(ImageGroup):
+    """Images cut into tiles; `pixels` is `(images * tiles, channels, height, width)` float32."""
 
-    Attributes
-    ----------
-    members : their numbers among the images that were encoded together
-    pixels : (images * tiles, channels, height, width) float32
-    grid : how the tokens of an image lie
-    tokens : tokens of an image at full size, with all that is put between them
-
-    """
-
-    members: tuple[int, ...]
     pixels: Tensor
-    grid: Grid
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class EncodedTiles:
     features : (tiles, 1 + n, width), CLS first
     index : (tiles, n) place of each token in its tile, -1 for one that has none; None where all are there, in order
     evidence : over the n tokens
-    tower, doubt : see `VisionTokens`
+    tower, invalid : see `VisionTokens`
 
     """
 
@@ -158,52 +146,44 @@ class Llava(Family):
         """Those of the CLIP tower."""
         return self.model.model.vision_tower.encoder.layers  # type: ignore[no-any-return]  # found by attribute
 
-    def pictures(self, images: Sequence[Image]) -> list[ImageTiles]:
+    def group(self, images: Sequence[Image]) -> Sequence[ImageTiles]:
         """Preprocess: `pad` to a square of the mean colour as the original LLaVA does, or `crop` as the checkpoint says."""
         ready = [image.convert("RGB") for image in images]
         if self.preprocessing == "pad":
             fill = tuple(int(255 * m) for m in self.image_processor.image_mean)
             ready = [_square(image, fill) for image in ready]
         pixels: Tensor = self.image_processor(ready, return_tensors="pt")["pixel_values"]
-        return [ImageTiles(tuple(range(len(ready))), pixels, Grid(1, self.side, self.side), self.side**2)]
+        return [ImageTiles(tuple(range(len(ready))), Grid(1, self.side, self.side), self.side**2, pixels)]
 
-    @torch.inference_mode()
-    def encode(self, images: Sequence[Image], request: Request) -> list[VisionTokens]:
-        """Run the tower over the tiles of all images."""
-        return [self._encode(pictures, request) for pictures in self.pictures(images)]
-
-    def _encode(self, pictures: ImageTiles, request: Request) -> VisionTokens:
+    def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
-        grid, pixels, n = pictures.grid, pictures.pixels, pictures.tokens
-        if request.wants_nothing(n, self.shape):
-            return self.blank(pictures.members, grid, n)
-        size = request.size(grid, self.shape)
+        assert isinstance(group, ImageTiles), "what `group` gave"
+        grid, pixels, size = group.grid, group.pixels, schedule.target_grid
         if size is not None:
             shrunk = [self.model.config.vision_config.patch_size * tokens for tokens in size]
             pixels = nn.functional.interpolate(pixels, shrunk, mode="bicubic", antialias=True)
             grid = replace(grid, height=size[0], width=size[1])
-        cuts, needs = request.tower_cuts(n, grid, self.shape), request.pruner.needs(self.shape)
-        plan = EncoderPlan(request.pruner, cuts, needs, Grid(1, grid.height, grid.width), self.shape)
-        seen = EncodedTiles.join(
-            [self._run_tower(chunk, plan, size is not None) for chunk in pixels.split(self.pictures_at_once)]
-        )
+        plan = EncoderPlan(schedule, Grid(1, grid.height, grid.width))
+        chunks = pixels.split(self.images_per_pass)
+        encoded = EncodedTiles.join([self._run_tower(chunk, plan, size is not None) for chunk in chunks])
         whole = partial(_join_tiles, tiles=grid.tiles)
-        images = len(pictures.members)
-        if seen.index is None:
-            index = torch.arange(grid.n, device=seen.features.device).expand(images, -1)
+        images = len(group.members)
+        if encoded.index is None:
+            index = torch.arange(grid.n, device=encoded.features.device).expand(images, -1)
         else:
-            place = torch.arange(grid.tiles, device=seen.index.device).repeat(images)[:, None] * plan.grid.n
-            index = whole(offset_index(seen.index, place))
+            place = torch.arange(grid.tiles, device=encoded.index.device).repeat(images)[:, None] * plan.grid.n
+            index = whole(offset_index(encoded.index, place))
         return VisionTokens(
-            members=pictures.members,
-            features=whole(seen.features[:, 1:]),
+            members=group.members,
+            features=whole(encoded.features[:, 1:]),
             index=index,
-            cls=whole(seen.features[:, :1].float()),
+            cls=whole(encoded.features[:, :1].float()),
             grid=grid,
-            evidence={need: whole(value) for need, value in seen.evidence.items()},
-            original=n,
-            tower=seen.tower,
-            invalid=seen.invalid,
+            evidence={need: whole(value) for need, value in encoded.evidence.items()},
+            original=group.tokens,
+            schedule=schedule,
+            tower=encoded.tower,
+            invalid=encoded.invalid,
         )
 
     def _run_tower(self, pixels: Tensor, plan: EncoderPlan, off_size: bool) -> EncodedTiles:

@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vtpbench.harness.models.anyres import NEWLINE, AnyRes
 from vtpbench.harness.models.llava import ImageTiles, Llava, tile_side
-from vtpbench.harness.pruning.batch import ImageTokens, VisionTokens
-from vtpbench.harness.pruning.request import Request
-from vtpbench.pruners.base import Cut, ModelShape, Pruner, Selection, TokenView
+from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
+from vtpbench.harness.pruning.schedule import Schedule
+from vtpbench.pruners.base import Cut, ModelShape, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.transfer import copy_to_device
 
@@ -53,47 +53,47 @@ class LlavaNext(Llava):
 
         return LlavaNextForConditionalGeneration
 
-    def pictures(self, images: Sequence[Image]) -> list[ImageTiles]:
+    def group(self, images: Sequence[Image]) -> Sequence[ImageTiles]:
         """Cut images into tiles; group them by geometry."""
         ready = [image.convert("RGB") for image in images]
         if self.preprocessing == "native":
-            return self._native_pictures(ready)
+            return self._native_tiles(ready)
         side = 2 * self.model.config.vision_config.image_size
         tiles: Tensor = self.image_processor(ready, image_grid_pinpoints=[[side, side]], return_tensors="pt")["pixel_values"]
         grid = AnyRes(5, self.side, self.side, across=2)
-        return [ImageTiles(tuple(range(len(ready))), tiles.flatten(0, 1), grid, grid.n)]
+        return [ImageTiles(tuple(range(len(ready))), grid, grid.n, tiles.flatten(0, 1))]
 
-    def _native_pictures(self, images: Sequence[Image]) -> list[ImageTiles]:
+    def _native_tiles(self, images: Sequence[Image]) -> list[ImageTiles]:
         pinpoints = self.model.config.image_grid_pinpoints
         tiles: Tensor = self.image_processor(images, image_grid_pinpoints=pinpoints, return_tensors="pt")["pixel_values"]
         groups: dict[AnyRes, list[int]] = {}
         for member, image in enumerate(images):
             groups.setdefault(native_grid(self.model.config, image), []).append(member)
         return [
-            ImageTiles(tuple(members), tiles[members, : grid.tiles].flatten(0, 1), grid, len(grid.sequence))
+            ImageTiles(tuple(members), grid, len(grid.sequence), tiles[members, : grid.tiles].flatten(0, 1))
             for grid, members in groups.items()
         ]
 
-    def _encode(self, pictures: ImageTiles, request: Request) -> VisionTokens:
+    def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
         if self.preprocessing == "native":
-            if request.size(pictures.grid, self.shape) is not None:
+            if schedule.target_grid is not None:
                 raise Unsupported("an image cannot be shrunk under preprocessing 'native'; use 'fixed672'")
-            if request.acts_inside(pictures.tokens, pictures.grid, self.shape):
+            if schedule.tower_cuts:
                 raise Unsupported("tokens cannot leave inside the vision tower under preprocessing 'native'; use 'fixed672'")
-        return super()._encode(pictures, request)
+        return super().encode(group, schedule)
 
-    def choose(self, view: TokenView, pruner: Pruner) -> Selection:
+    def choose(self, view: TokenView, schedule: Schedule) -> Selection:
         """Let the pruner choose at depth 0; under `native` so many that with newlines the budget is met."""
         if self.preprocessing == "fixed672":
-            return super().choose(view, pruner)
-        if pruner.scope == "tile":
-            raise Unsupported(f"{type(pruner).__name__} shares its budget among tiles; use preprocessing 'fixed672'")
-        chosen = [_fit(_single(view, row), pruner) for row in range(len(view.keys))]
+            return super().choose(view, schedule)
+        if schedule.pruner.scope == "tile":
+            raise Unsupported(f"{schedule.name} shares its budget among tiles; use preprocessing 'fixed672'")
+        chosen = [_fit(_single(view, row), schedule) for row in range(len(view.keys))]
         valid = pad_sequence([torch.ones_like(index, dtype=torch.bool) for index in chosen], batch_first=True)
         return Selection(pad_sequence(chosen, batch_first=True), valid=valid)
 
-    def pack(self, image: ImageTokens) -> ImageTokens:
+    def in_sequence(self, image: ImageTokens) -> ImageTokens:
         """Order what is left of an image; under `native` drop padding and add newlines, as rows of zeros."""
         assert isinstance(image.grid, AnyRes)
         if self.preprocessing == "fixed672":
@@ -108,9 +108,9 @@ class LlavaNext(Llava):
         features = image.features[source] * (target != NEWLINE)[:, None]
         return replace(image, features=features, index=target)
 
-    def enter(self, images: Sequence[ImageTokens]) -> Tensor:
+    def embed_images(self, images: Sequence[ImageTokens]) -> Tensor:
         """Project what is left of images; newlines are a vector of the language model's space."""
-        rows = super().enter(images)
+        rows = super().embed_images(images)
         if self.preprocessing == "fixed672":
             return rows
         newline = torch.cat([image.index for image in images]) == NEWLINE
@@ -143,7 +143,7 @@ def _single(view: TokenView, row: int) -> TokenView:
     )
 
 
-def _fit(view: TokenView, pruner: Pruner) -> Tensor:
+def _fit(view: TokenView, schedule: Schedule) -> Tensor:
     """Tokens of one image, so many that with newlines they are nearest to the budget from below, `(k,)`.
 
     The host waits in every step of the search: what to ask for next depends on which rows the last choice fell on.
@@ -152,9 +152,9 @@ def _fit(view: TokenView, pruner: Pruner) -> Tensor:
     best, low, high = view.index[0, :0], 0, view.n
     while low < high:
         middle = (low + high + 1) // 2
-        keep = pruner.apply(replace(view, cut=Cut(0, middle)))
+        keep = schedule.choose(replace(view, cut=Cut(0, middle)))
         if keep.merged:
-            raise Unsupported(f"{type(pruner).__name__} merges tokens; use preprocessing 'fixed672'")
+            raise Unsupported(f"{schedule.name} merges tokens; use preprocessing 'fixed672'")
         index = keep.index[0] if keep.valid is None else keep.index[0][keep.valid[0]]
         if len(view.grid.packed(index.cpu())) <= view.cut.keep:
             best, low = index, middle

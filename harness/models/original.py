@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vtpbench.harness.models.family import IMAGE_MARKER
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
 from vtpbench.harness.models.load import find_checkpoint, weight_files
 from vtpbench.harness.models.pretrained import load_pretrained
+from vtpbench.harness.pruning.model import IMAGE_MARKER
 from vtpbench.pruners.errors import Unsupported, UserError
 
 IMAGE_ID = -200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,22 @@ from torch import Tensor, nn
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.pretrained import load_pretrained
 from vtpbench.harness.models.qwen_attention import block_evidence, window_order
-from vtpbench.harness.pruning.batch import ImageTokens, VisionTokens
+from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
 from vtpbench.harness.pruning.encoder_evidence import record_activations
 from vtpbench.harness.pruning.layout import PromptLayout, Span
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
 
 PATCHES_AT_ONCE = 1 << 15
 """Patches that go through the tower together, though at least one image."""
+
+
+@dataclass(frozen=True)
+class SizedImages(ImageGroup):
+    """Images whose tokens lie alike, as they came."""
+
+    images: tuple[Image, ...]
 
 
 class Qwen25VL(Family):
@@ -84,31 +92,37 @@ class Qwen25VL(Family):
         """The Qwen2.5."""
         return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
 
-    @torch.inference_mode()
-    def encode(self, images: Sequence[Image], request: Request) -> list[VisionTokens]:
-        """Run the tower; images of the same size go together."""
-        needs = request.pruner.needs(self.shape)
-        groups: dict[tuple[Grid, Grid], list[int]] = {}
+    def group(self, images: Sequence[Image]) -> Sequence[SizedImages]:
+        """Group images whose tokens lie alike; their pixels are made when they go through the tower."""
+        groups: dict[Grid, list[int]] = {}
         for member, image in enumerate(images):
-            full = self._grid(image)
-            size = request.size(full, self.shape)
-            groups.setdefault((full, full if size is None else Grid(1, *size)), []).append(member)
-        found = []
-        for (full, grid), members in groups.items():
-            if request.wants_nothing(full.n, self.shape):
-                found.append(self.blank(tuple(members), full, full.n))
-                continue
-            if request.acts_inside(full.n, grid, self.shape):
-                raise Unsupported("no token can leave inside the tower of Qwen2.5-VL: its windows and its merger need them all")
-            at_once = max(1, PATCHES_AT_ONCE // (4 * grid.n))
-            chunks = [members[start : start + at_once] for start in range(0, len(members), at_once)]
-            parts = [self._run_tower([images[m] for m in chunk], grid, grid is not full, needs) for chunk in chunks]
-            features = torch.cat([features for features, _ in parts])
-            evidence = {need: torch.cat([e[need] for _, e in parts]) for need in parts[0][1]}
-            index = torch.arange(grid.n, device=self.device).expand(len(members), -1)
-            tower = (grid.n,) * self.shape.vision_layers
-            found.append(VisionTokens(tuple(members), features, index, None, grid, evidence, full.n, tower))
-        return found
+            groups.setdefault(self._grid(image), []).append(member)
+        return [
+            SizedImages(tuple(members), grid, grid.n, tuple(images[member] for member in members))
+            for grid, members in groups.items()
+        ]
+
+    def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
+        """Run the tower over images of one size, as many patches at once as `PATCHES_AT_ONCE`."""
+        assert isinstance(group, SizedImages), "what `group` gave"
+        if schedule.tower_cuts:
+            raise Unsupported("no token can leave inside the tower of Qwen2.5-VL: its windows and its merger need them all")
+        size = schedule.target_grid
+        grid = group.grid if size is None else Grid(1, *size)
+        at_once = max(1, PATCHES_AT_ONCE // (4 * grid.n))
+        chunks = [group.images[start : start + at_once] for start in range(0, len(group.images), at_once)]
+        parts = [self._run_tower(chunk, grid, grid != group.grid, schedule.needs) for chunk in chunks]
+        return VisionTokens(
+            members=group.members,
+            features=torch.cat([features for features, _ in parts]),
+            index=torch.arange(grid.n, device=self.device).expand(len(group.members), -1),
+            cls=None,
+            grid=grid,
+            evidence={need: torch.cat([evidence[need] for _, evidence in parts]) for need in parts[0][1]},
+            original=group.tokens,
+            schedule=schedule,
+            tower=(grid.n,) * self.shape.vision_layers,
+        )
 
     def _grid(self, image: Image) -> Grid:
         """Tokens of an image at the size that the processor gives it."""

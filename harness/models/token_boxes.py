@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from PIL.Image import Image
 
 from vtpbench.harness.models.anyres import AnyRes
-from vtpbench.harness.models.family import Family
+from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.pruners.base import Grid
 
 Region = tuple[float, float, float, float]
@@ -23,7 +23,7 @@ MIRRORED = (1, 0, 3, 2)
 """Columns of a box when width and height change places."""
 
 
-def token_boxes(family: Family, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+def token_boxes(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
     """Find the box of every token, in the tower's order.
 
     Returns
@@ -36,18 +36,18 @@ def token_boxes(family: Family, image: Image, grid: Grid) -> tuple[Image, NDArra
     return _PICTURES[family.shape.family](family, image, grid)
 
 
-def _single(family: Family, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+def _single(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
     """LLaVA-1.5: a square that was padded or cropped."""
     return image, _divide(_square(family, image), grid.height, grid.width)
 
 
-def _stretched(family: Family, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+def _stretched(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
     """Qwen2.5-VL: the whole image, rounded to whole tokens."""
     del family
     return image, _divide(WHOLE, grid.height, grid.width)
 
 
-def _tiled(family: Family, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+def _tiled(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
     """LLaVA-NeXT: a base tile of the whole image, stretched, and tiles of an enlarged one, padded."""
     assert isinstance(grid, AnyRes)
     down = (grid.tiles - 1) // grid.across

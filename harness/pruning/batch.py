@@ -9,8 +9,26 @@ import torch
 from torch import Tensor
 
 from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import Cut, Evidence, Grid
 from vtpbench.pruners.transfer import copy_to_device
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Images of one geometry, preprocessed; a family adds what its tower takes.
+
+    Attributes
+    ----------
+    members : their numbers among the images that are encoded together
+    grid : how the tower's tokens of an image lie
+    tokens : tokens with which an image enters the language model where none is taken away
+
+    """
+
+    members: tuple[int, ...]
+    grid: Grid
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -26,8 +44,9 @@ class VisionTokens:
     grid : how the tokens lie where none leaves the tower
     evidence : what was asked for
     original : tokens of an image at full size, with all that its family puts between them
+    schedule : what the pruner plans for them
     tower : tokens of a tile that entered the MLP of each layer of the tower; empty where it did not run
-    doubt : scalar bool, whether a choice inside the tower must be refused, or None; asked after the answer
+    invalid : scalar bool, whether a selection inside the tower must be refused, or None; asked after the answer
 
     """
 
@@ -38,6 +57,7 @@ class VisionTokens:
     grid: Grid
     evidence: dict[Evidence, Tensor]
     original: int
+    schedule: Schedule
     tower: tuple[int, ...]
     invalid: Tensor | None = None
 
@@ -64,9 +84,9 @@ class ImageTokens:
     index : (k,) place of each token among the image's `original` tokens, -1 for one that has none
     original : tokens before pruning
     grid : how they lay
-    cuts : the schedule; cuts at depth 0 are done already
+    schedule : what the pruner plans; cuts at depth 0 are done already
     tower : tokens of a tile that entered the MLP of each layer of the vision tower; empty where it did not run
-    doubt : scalar bool, whether what was chosen so far must be refused, or None; on the device, asked after the answer
+    invalid : scalar bool, whether what was selected so far must be refused, or None; on the device, asked after the answer
 
     """
 
@@ -75,14 +95,14 @@ class ImageTokens:
     index: Tensor
     original: int
     grid: Grid
-    cuts: tuple[Cut, ...]
+    schedule: Schedule
     tower: tuple[int, ...] = ()
     invalid: Tensor | None = None
 
     @property
     def later_cuts(self) -> tuple[Cut, ...]:
         """What remains to be done inside the language model."""
-        return tuple(c for c in self.cuts if c.at > 0)
+        return tuple(c for c in self.schedule.cuts if c.at > 0)
 
     def kept(self, later: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Find what stays at each cut, places among the original tokens; where there is no cut, all that the tower gave.
@@ -90,7 +110,7 @@ class ImageTokens:
         `later` is the decoder's trace of this image: what stays at the cuts inside.
         """
         left = {0: self.index, **later}
-        return {at: left[at] for at in sorted({cut.at for cut in self.cuts} or {0}) if at in left}
+        return {at: left[at] for at in sorted({cut.at for cut in self.schedule.cuts} or {0}) if at in left}
 
 
 @dataclass(frozen=True)

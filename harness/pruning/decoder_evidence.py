@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.layout import PromptLayout
-from vtpbench.pruners.base import Evidence
+from vtpbench.pruners.base import TEXT_KINDS, Evidence, TextView
 from vtpbench.pruners.transfer import copy_to_device
 
 _CHUNK = 256  # query rows at a time where all rows are averaged: bounds memory, changes no result
@@ -34,6 +34,7 @@ class LayerInput:
     cache : the key-value cache or None
     layout : where what stands
     rotary : cosine and sine, (rows, width, head dim)
+    final_norm : the model's, behind its last layer
     angles : (rows, width, head dim) float32 cosines, then sines, of the rotary angles; None unless asked for
 
     """
@@ -45,6 +46,7 @@ class LayerInput:
     cache: Any
     layout: PromptLayout
     rotary: tuple[Tensor, Tensor]
+    final_norm: nn.Module
     angles: Tensor | None = None
 
     def entered(self, layer: int) -> Tensor:
@@ -114,15 +116,40 @@ def decoder_evidence(
             text, _ = arrival.layout.text_after(images, device)
             attention = arrival.attention(need.layer, rows, text)
             found[need] = attention.gather(3, columns[:, None, None, :].expand(*attention.shape[:3], -1))
-        elif need.kind == "layer_keys":
-            found[need] = arrival.keys(need.layer).transpose(1, 2).flatten(2)[rows, columns].float()
-        elif need.kind == "rotary":
-            assert arrival.angles is not None
-            found[need] = arrival.angles[rows, columns]
+        elif need.kind == "embeddings":
+            found[need] = batch.embeds[batch.layout.columns(images, device)].float()
         else:
-            entry_rows, entry_columns = batch.layout.columns(images, device)
-            found[need] = batch.embeds[entry_rows, entry_columns].float()
+            found[need] = _of_tokens(need, arrival, rows, columns)
     return found
+
+
+def text_after(needs: frozenset[Evidence], arrival: LayerInput, images: Sequence[int], batch: PromptBatch) -> TextView | None:
+    """Collect what a pruner wants to see of the text after some images; None where no evidence has to do with text."""
+    kinds = {need.kind for need in needs}
+    if not kinds & (TEXT_KINDS | {"text"}):
+        return None
+    device = arrival.hidden.device
+    rows, _ = arrival.layout.columns(images, device)
+    columns, real = arrival.layout.text_after(images, device)
+    found: dict[Evidence, Tensor] = {}
+    for need in needs:
+        if need.kind == "embeddings":  # the text is as long as at the entry, and ends where the prompt ends
+            found[need] = batch.embeds[rows, columns - arrival.layout.width].float()
+        elif need.kind in TEXT_KINDS:
+            found[need] = _of_tokens(need, arrival, rows, columns)
+    return TextView(real, found)
+
+
+def _of_tokens(need: Evidence, arrival: LayerInput, rows: Tensor, columns: Tensor) -> Tensor:
+    """Collect evidence that any token has, of rows `(m, 1)` and columns `(m, r)`: `(m, r, ...)` float32."""
+    if need.kind == "layer_keys":
+        return arrival.keys(need.layer).transpose(1, 2).flatten(2)[rows, columns].float()
+    if need.kind == "rotary":
+        assert arrival.angles is not None
+        return arrival.angles[rows, columns]
+    states = arrival.hidden[rows, columns]
+    normed: Tensor = arrival.final_norm(states) if need.kind == "normed" else states
+    return normed.float()
 
 
 def _mean_of_rows(layer: int, arrival: LayerInput, rows: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from vtpbench.harness.pruning.batch import PromptBatch
-from vtpbench.harness.pruning.decoder_evidence import LayerInput, decoder_evidence
+from vtpbench.harness.pruning.decoder_evidence import LayerInput, decoder_evidence, text_after
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.sequence import CutResult, SequenceStage, gather_index, prefill_mask, step_mask
 from vtpbench.harness.pruning.validation import original_index, raise_if_invalid, validate
-from vtpbench.pruners.base import DECODER_KINDS, TEXT_KINDS, Cut, Evidence, Pruner, TokenView, take
+from vtpbench.pruners.base import DECODER_KINDS, Cut, TokenView, take
 from vtpbench.pruners.errors import Unsupported
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -40,30 +40,31 @@ class ForwardTrace:
 
 
 @contextmanager
-def decoder_hooks(decoder: nn.Module, pruner: Pruner, batch: PromptBatch, needs: frozenset[Evidence]) -> Iterator[ForwardTrace]:
-    """Run `pruner`'s cuts at depth >= 1 in every forward pass of `decoder` on `batch` inside the context.
+def decoder_hooks(decoder: nn.Module, batch: PromptBatch) -> Iterator[ForwardTrace]:
+    """Make the cuts at depth >= 1 that the batch's images have planned in every forward pass of `decoder` inside the context.
 
     `decoder` is the text model: it has `layers` and `rotary_emb`. On the way out raises `UserError` for a wrong choice, also
     for one that was made at depth 0.
     """
-    state = DecoderPruning(decoder, pruner, batch, needs)
+    state = DecoderPruning(decoder, batch)
     with ExitStack() as hooks:
         for number, layer in enumerate(state.layers):
             handle = layer.register_forward_pre_hook(partial(state.before_layer, number), with_kwargs=True)
             hooks.callback(handle.remove)
         yield state.trace
         if state.invalid_flags:  # asked only now: earlier the host would wait for the device
-            raise_if_invalid(bool(torch.stack(state.invalid_flags).any()), pruner)
+            raise_if_invalid(bool(torch.stack(state.invalid_flags).any()), batch.images[0].schedule.name)
 
 
 class DecoderPruning:
     """State of one batch on its way through the decoder."""
 
-    def __init__(self, decoder: Any, pruner: Pruner, batch: PromptBatch, needs: frozenset[Evidence]) -> None:
-        self.decoder, self.pruner, self.batch = decoder, pruner, batch
+    def __init__(self, decoder: Any, batch: PromptBatch) -> None:
+        self.decoder, self.batch = decoder, batch
         self.flash = "flash" in decoder.config._attn_implementation  # such kernels take one flag per column as a mask
         self.layers: list[nn.Module] = list(decoder.layers)
-        self.needs = frozenset(n for n in needs if n.kind in DECODER_KINDS)
+        needs = batch.images[0].schedule.needs if batch.images else frozenset()  # one pruner plans for all images
+        self.needs = frozenset(need for need in needs if need.kind in DECODER_KINDS)
         self.boundaries = {cut.at for image in batch.images for cut in image.later_cuts}
         self.trace = ForwardTrace()
         self.stages: list[SequenceStage] = []
@@ -114,11 +115,14 @@ class DecoderPruning:
         before = self.stages[-1]
         angles = self._angles(before.positions) if any(need.kind == "rotary" for need in self.needs) else None
         cache = kwargs.get("past_key_values")
-        arrival = LayerInput(self.layers, number, hidden, self.arrived, cache, before.layout, before.rotary, angles)
+        arrival = LayerInput(
+            self.layers, number, hidden, self.arrived, cache, before.layout, before.rotary, self.decoder.norm, angles
+        )
         kept: dict[int, CutResult] = {}
         for images, cut, stage_number in self._groups(number):
+            schedule = self.batch.images[images[0]].schedule
             view = self._view(images, cut, stage_number, arrival, before)
-            keep, invalid = validate(self.pruner.apply(view), view, self.pruner)
+            keep, invalid = validate(schedule.choose(view), view, schedule.name)
             self.invalid_flags.append(invalid)
             parts = keep.index, original_index(view.index, keep), [None] * len(images) if keep.features is None else keep.features
             kept.update(zip(images, map(CutResult, *parts), strict=True))
@@ -138,7 +142,7 @@ class DecoderPruning:
         layout = self.stages[-1].layout
         groups: dict[tuple[int, int, Cut, int, object], list[int]] = {}
         for i, image in enumerate(self.batch.images):
-            for stage, cut in enumerate(image.cuts):
+            for stage, cut in enumerate(image.schedule.cuts):
                 if cut.at == number:
                     lengths = layout.places[i].length, len(image.index)  # now, and at the entry
                     groups.setdefault((*lengths, cut, stage, image.grid), []).append(i)
@@ -147,30 +151,18 @@ class DecoderPruning:
 
     def _view(self, images: list[int], cut: Cut, stage_number: int, arrival: LayerInput, before: SequenceStage) -> TokenView:
         rows, columns = before.layout.columns(images, arrival.hidden.device)
-        text, embeddings, angles = self._text(images, arrival, rows)
-        entry = self.batch
+        entry, first = self.batch, self.batch.images[images[0]]
         return TokenView(
             cut=cut,
             stage=stage_number,
             features=arrival.hidden[rows, columns].float(),
             index=torch.stack([before.index[i] for i in images]),
-            grid=entry.images[images[0]].grid,
+            grid=first.grid,
+            shape=first.schedule.shape,
             keys=tuple(entry.images[i].key for i in images),
             evidence=decoder_evidence(self.needs, arrival, images, entry),
-            text=text,
-            text_embeddings=embeddings,
-            text_rotary=angles,
+            text=text_after(self.needs, arrival, images, entry),
         )
-
-    def _text(self, images: list[int], arrival: LayerInput, rows: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of the text after the image what evidence asks for: which is real, its embeddings, its rotary angles."""
-        kinds = {need.kind for need in self.needs} & TEXT_KINDS
-        if not kinds:
-            return None, None, None
-        columns, real = arrival.layout.text_after(images, rows.device)
-        # the text is as long as at the entry, and ends where the prompt ends
-        embeddings = self.batch.embeds[rows, columns - arrival.layout.width].float() if "embeddings" in kinds else None
-        return real, embeddings, None if arrival.angles is None else arrival.angles[rows, columns]
 
     def _angles(self, positions: Tensor) -> Tensor:
         """Compute cosines, then sines, of the rotary angles at positions: `(rows, width, head_dim)` float32."""
@@ -182,10 +174,10 @@ class DecoderPruning:
         self, at: int, before: SequenceStage, layout: PromptLayout, columns: Tensor, kept: Mapping[int, CutResult], hidden: Tensor
     ) -> SequenceStage:
         mask = prefill_mask(before.mask, layout, columns.device, self.flash)
-        if self.pruner.position_rule == "renumber":
+        schedule = self.batch.images[next(iter(kept))].schedule
+        if schedule.pruner.position_rule == "renumber":
             if before.positions.dim() > 2:
-                name = type(self.pruner).__name__
-                raise Unsupported(f"{name}: positions with several axes can be kept only; set positions: keep")
+                raise Unsupported(f"{schedule.name}: positions with several axes can be kept only; set positions: keep")
             positions = (layout.valid(columns.device).cumsum(-1) - 1).clamp(min=0)
             rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
             shift: Tensor | None = self.batch.positions[:, -1:] - positions[:, -1:]

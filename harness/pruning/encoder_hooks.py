@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from vtpbench.harness.pruning.encoder_evidence import RecordedActivations, encoder_evidence
+from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
-from vtpbench.pruners.base import ATTENTION_KINDS, Cut, Evidence, Grid, ModelShape, Pruner, TokenView, take
+from vtpbench.pruners.base import ATTENTION_KINDS, Cut, Evidence, Grid, ModelShape, TokenView, take
 from vtpbench.pruners.errors import Unsupported, UserError
 
 LAYER_KINDS = ATTENTION_KINDS | {"hidden"}
@@ -32,30 +33,39 @@ class EncoderPlan:
 
     Attributes
     ----------
-    pruner : who chooses
-    cuts : where, layers counted from the tower's end
-    needs : all that the pruner wants to see of the tower
+    schedule : what the pruner plans
     grid : how the tokens of one tile lie
-    shape : the model
 
     """
 
-    pruner: Pruner
-    cuts: tuple[Cut, ...]
-    needs: frozenset[Evidence]
+    schedule: Schedule
     grid: Grid
-    shape: ModelShape
 
     def __post_init__(self) -> None:
         """Refuse cuts that are not in layers which the features pass, or not one after the other."""
         first, last = -self.shape.vision_layers, self.shape.feature_layer - self.shape.vision_layers
         layers, counts = [cut.at for cut in self.cuts], [self.grid.n, *(cut.keep for cut in self.cuts)]
-        name = type(self.pruner).__name__
+        name = self.schedule.name
         if any(not first <= at <= last for at in layers):
             raise UserError(f"{name} cuts in vision layers {layers}; the features pass layers {first} to {last}, from the end")
         if any(a >= b for a, b in pairwise(layers)) or any(a < b for a, b in pairwise(counts)) or counts[-1] < 1:
             where = f"in vision layers {layers}"
             raise UserError(f"{name} plans {counts} tokens {where}; layers must ascend, counts descend to 1 or more")
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """Cuts inside the tower, layers counted from its end."""
+        return self.schedule.tower_cuts
+
+    @property
+    def needs(self) -> frozenset[Evidence]:
+        """All that the pruner wants to see of the tower."""
+        return self.schedule.needs
+
+    @property
+    def shape(self) -> ModelShape:
+        """The model."""
+        return self.schedule.shape
 
     def layer(self, number: int) -> int:
         """Count a layer, a module index or one from the end, from the beginning."""
@@ -72,7 +82,7 @@ class EncoderPlan:
         last = max((self.layer(cut.at) for cut in self.cuts), default=-1)
         for need in left:
             if need.kind in LAYER_KINDS and self.layer(need.layer) < last:
-                name = type(self.pruner).__name__
+                name = self.schedule.name
                 raise Unsupported(f"{name} wants {need.kind} of vision layer {need.layer}, after which tokens leave the tower")
         return left
 
@@ -125,7 +135,7 @@ class EncoderPruning:
         if self._size is None:
             return None
         if "flash" in module.config._attn_implementation:
-            name = type(self.plan.pruner).__name__
+            name = self.plan.schedule.name
             raise Unsupported(f"{name} weighs tokens in the vision tower, which FlashAttention cannot; use attention: sdpa")
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         weight = nn.functional.pad(self._size.log(), (1, 0))  # CLS stands for itself
@@ -144,13 +154,12 @@ class EncoderPruning:
             features=tokens.float(),
             index=self.index,
             grid=plan.grid,
-            keys=(),
+            shape=plan.shape,
             evidence=self._attention(cut),
             cls=cls.float(),
-            shape=plan.shape,
             size=self._size,
         )
-        keep, invalid = validate(plan.pruner.apply(view), view, plan.pruner)
+        keep, invalid = validate(plan.schedule.choose(view), view, plan.schedule.name)
         self._invalid.append(invalid)
         self.index = original_index(self.index, keep)
         if keep.size is not None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vtpbench.pruners.base import Pruner, Selection, TokenView, take
+from vtpbench.pruners.base import Selection, TokenView, take
 from vtpbench.pruners.errors import Unsupported, UserError
 
 
-def validate(keep: Selection, view: TokenView, pruner: Pruner) -> tuple[Selection, Tensor]:
-    """Refuse a choice of the wrong shape; else give it as `clamp_and_flag` does.
+def validate(keep: Selection, view: TokenView, name: str) -> tuple[Selection, Tensor]:
+    """Refuse a selection of the wrong shape; else give it as `clamp_and_flag` does. `name` is the pruner's.
 
     Raises
     ------
@@ -21,8 +21,8 @@ def validate(keep: Selection, view: TokenView, pruner: Pruner) -> tuple[Selectio
 
     """
     if keep.valid is not None and view.cut.at != 0:
-        raise Unsupported(f"{type(pruner).__name__}: counts that adapt to the image are possible at depth 0 only")
-    check_shapes(keep, view, pruner)
+        raise Unsupported(f"{name}: counts that adapt to the image are possible at depth 0 only")
+    check_shapes(keep, view, name)
     return clamp_and_flag(keep, view.n)
 
 
@@ -31,9 +31,9 @@ def selected_rows(tokens: Tensor, keep: Selection) -> Tensor:
     return take(tokens, keep.index) if keep.features is None else keep.features.to(tokens.dtype)
 
 
-def check_shapes(keep: Selection, view: TokenView, pruner: Pruner) -> None:
+def check_shapes(keep: Selection, view: TokenView, name: str) -> None:
     """Refuse a choice of another count than is due, or whose parts do not fit each other; never waits for the device."""
-    name, images = type(pruner).__name__, len(view.features)
+    images = len(view.features)
     if keep.index.dim() != 2 or keep.index.shape[0] != images:
         raise UserError(f"{name} chose indices of shape {tuple(keep.index.shape)} for {images} images; give (images, k)")
     if keep.valid is None and keep.k != view.cut.keep:
@@ -75,9 +75,8 @@ def original_index(index: Tensor, keep: Selection) -> Tensor:
     return torch.where(keep.index < 0, -1, index.gather(1, keep.index.clamp(min=0)))
 
 
-def raise_if_invalid(wrong: bool, pruner: Pruner) -> None:
+def raise_if_invalid(wrong: bool, name: str) -> None:
     """Raise `UserError` for what `clamp_and_flag` found."""
     if wrong:
-        name = type(pruner).__name__
         what = "indices that are not among the tokens, or not ascending and unique, or rows of an impossible size"
         raise UserError(f"{name} chose {what}; see `vtpbench check`")

@@ -1,12 +1,17 @@
-"""Answer many questions in batches: group by image, sort by length, halve the batch when the device runs out of memory."""
+"""Answer many questions in batches: windows of questions share their images, batches within them what is alike in length.
+
+Windows and batches are a function of the benchmark's questions, never of what is left to do: a run that was interrupted asks
+whole batches again, so that its answers are those of an undisturbed run also where a device rounds other batches otherwise.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from itertools import groupby
+from typing import TypeVar
 
 import torch
 from PIL.Image import Image
@@ -15,16 +20,12 @@ from torch import Tensor
 from vtpbench.harness.host.device import is_out_of_memory
 from vtpbench.harness.host.images import image_name
 from vtpbench.harness.pruning.batch import ImageTokens
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, KeptTokens
 from vtpbench.harness.run.pictures import PictureFolder, TokenPlaces
 
-if TYPE_CHECKING:
-    from vtpbench.harness.models.family import Family
-    from vtpbench.pruners.base import Pruner
-
-
 T = TypeVar("T")
+R = TypeVar("R")
 WINDOW = 4
 """Batches whose images are encoded together."""
 
@@ -50,7 +51,7 @@ class PrunedImages:
 
     names: tuple[str, ...]
     tokens: list[ImageTokens]
-    token_places: list[TokenPlaces]
+    places: list[TokenPlaces]
 
 
 class Answerer:
@@ -58,75 +59,73 @@ class Answerer:
 
     Attributes
     ----------
+    pipeline : the model with the pruner at its budget
+    batch_size : questions that are answered together
+    picture_folder : where pictures go of the questions that are pictured
     seconds : time spent answering so far
     smallest : the smallest batch that was needed
 
     """
 
-    def __init__(
-        self,
-        family: Family,
-        pruner: Pruner,
-        budget: Callable[[int], int | None],
-        batch_size: int,
-        picture_folder: PictureFolder | None = None,
-    ) -> None:
-        self.family, self.pruner, self.budget, self.picture_folder = family, pruner, budget, picture_folder
+    def __init__(self, pipeline: Pipeline, batch_size: int, picture_folder: PictureFolder | None = None) -> None:
+        self.pipeline, self.batch_size, self.picture_folder = pipeline, batch_size, picture_folder
         self.seconds = 0.0
-        self.smallest = self._size = batch_size
+        self.smallest = batch_size
 
-    def answer(self, questions: Sequence[Question]) -> Iterator[list[Answer]]:
-        """Yield the answers batch by batch; no answer depends on its batch.
+    def answer(self, questions: Sequence[Question], known: Container[str] = ()) -> Iterator[list[Answer]]:
+        """Yield the answers batch by batch, but for samples that are `known`; no answer depends on its batch.
 
         Questions come in windows of a few batches in their own order, in which benchmarks keep the questions on an image
         together: a window encodes each of its images once, then asks the longest questions first.
         """
-        waiting = list(questions)
-        while waiting:
-            window = waiting[: WINDOW * self._size]
-            shown = self._retrying(partial(self._show, window))
-            if shown is None:
+        for window in _cut(questions, WINDOW * self.batch_size):
+            batches = [batch for batch in _batches(window, self.batch_size) if _missing(batch, known)]
+            if not batches:
                 continue
-            waiting = waiting[len(window) :]
-            pending = sorted(zip(window, shown, strict=True), key=lambda pair: (-pair[0].max_new_tokens, -len(pair[0].text)))
-            while pending:
-                batch = [p for p in pending[: self._size] if p[0].max_new_tokens == pending[0][0].max_new_tokens]
-                answers = self._retrying(partial(self._batch, [q for q, _ in batch], [s for _, s in batch]))
-                if answers is not None:
-                    pending = pending[len(batch) :]
-                    yield answers
+            images: dict[str, PrunedImages] = {}
+            for found in self._in_parts(self._prune, window, WINDOW):
+                images.update(found)
+            for batch in batches:
+                for answers in self._in_parts(partial(self._batch, images), batch, 1):
+                    yield [answer for answer in answers if answer.sample not in known]
 
-    def _retrying(self, work: Callable[[], T]) -> T | None:
-        """Time some work; None, and half the batch size from now on, where the device has too little memory for it."""
-        start = time.perf_counter()
-        try:
-            return work()
-        except (torch.OutOfMemoryError, torch.AcceleratorError) as e:
-            if self._size == 1 or not is_out_of_memory(e):
-                raise
-            self._size //= 2
-            self.smallest = self._size
-        finally:
+    def _in_parts(self, work: Callable[[Sequence[T]], R], items: Sequence[T], batches: int) -> Iterator[R]:
+        """Do work on so many batches of items; on half as many from then on where the device has too little memory."""
+        done = 0
+        while done < len(items):
+            part = items[done : done + batches * self.smallest]
+            start = time.perf_counter()
+            try:
+                result = work(part)
+            except (torch.OutOfMemoryError, torch.AcceleratorError) as e:
+                if self.smallest == 1 or not is_out_of_memory(e):
+                    raise
+                self.smallest //= 2
+            else:
+                done += len(part)
+                self.seconds += time.perf_counter() - start
+                yield result
+                continue
             self.seconds += time.perf_counter() - start
-        torch.cuda.empty_cache()
-        return None
+            torch.cuda.empty_cache()
 
-    def _batch(self, questions: Sequence[Question], shown: Sequence[PrunedImages]) -> list[Answer]:
-        prepared = self.family.assemble([q.text for q in questions], [own.tokens for own in shown])
-        texts, trace = self.family.generate(prepared, self.pruner, questions[0].max_new_tokens)
-        nothing = [0] * self.family.shape.decoder_layers
+    def _batch(self, images: Mapping[str, PrunedImages], questions: Sequence[Question]) -> list[Answer]:
+        pruned = [images[q.sample] for q in questions]
+        prepared = self.pipeline.assemble([q.text for q in questions], [own.tokens for own in pruned])
+        texts, trace = self.pipeline.generate(prepared, questions[0].max_new_tokens)
+        nothing = [0] * self.pipeline.model.shape.decoder_layers
         numbers = {id(image): n for n, image in enumerate(prepared.images)}
         answers = []
-        for q, text, own in zip(questions, texts, shown, strict=True):
+        for q, text, own in zip(questions, texts, pruned, strict=True):
             counts = tuple(tuple(trace.per_layer[numbers[id(i)]] if id(i) in numbers else nothing) for i in own.tokens)
             originals = tuple(i.original for i in own.tokens)
             later = [trace.kept.get(numbers.get(id(i), -1), {}) for i in own.tokens]
-            kept = tuple(map(_kept, own.token_places, own.tokens, later))  # none where there are no boards
+            kept = tuple(map(_kept, own.places, own.tokens, later))  # none where no picture is asked for
             answers.append(Answer(q.sample, _until(text, q.until), own.names, originals, counts, kept))
         return answers
 
-    def _show(self, questions: Sequence[Question]) -> list[PrunedImages]:
-        """Encode every distinct picture once, then prune it for each question that shows it."""
+    def _prune(self, questions: Sequence[Question]) -> dict[str, PrunedImages]:
+        """Encode every distinct picture once, then prune it for each question that shows it; by sample."""
         pictures = [list(q.images()) for q in questions]
         names = [tuple(image_name(p) for p in own) for own in pictures]
         distinct = {n: p for own in zip(names, pictures, strict=True) for n, p in zip(*own, strict=True)}
@@ -134,23 +133,37 @@ class Answerer:
         entries = [order[name] for own in names for name in own]
         keys = [f"{q.name}:{n}" for q, own in zip(questions, names, strict=True) for n in range(len(own))]
         asked = [q.text for q, own in zip(questions, names, strict=True) for _ in own]
-        selected: dict[int, ImageTokens] = {}
-        if distinct:
-            for group in self.family.encode(list(distinct.values()), Request(self.pruner, self.budget)):
-                budget = self.budget(group.original)
-                selected.update(self.family.select(group.shown_as(entries), keys, self.pruner, budget, asked))
+        shown = [group.shown_as(entries) for group in self.pipeline.encode(list(distinct.values()))]
+        selected = self.pipeline.select(shown, keys, asked)
         rest = iter(selected[n] for n in range(len(entries)))
         tokens = [[next(rest) for _ in own] for own in names]
-        return [
-            PrunedImages(own, left, self._token_places(own, images, left) if q.pictured else [])
+        return {
+            q.sample: PrunedImages(own, left, self._places(own, images, left) if q.pictured else [])
             for q, own, images, left in zip(questions, names, pictures, tokens, strict=True)
-        ]
+        }
 
-    def _token_places(self, names: Sequence[str], images: Sequence[Image], tokens: Sequence[ImageTokens]) -> list[TokenPlaces]:
-        """Put the pictures of a question into the album."""
-        assert self.picture_folder is not None, "a question is pictured for an album"
+    def _places(self, names: Sequence[str], images: Sequence[Image], tokens: Sequence[ImageTokens]) -> list[TokenPlaces]:
+        """Write the pictures of a question."""
+        folder, model = self.picture_folder, self.pipeline.model
+        assert folder is not None, "a question is pictured for a folder"
         shown = zip(names, images, tokens, strict=True)
-        return [self.picture_folder.add(self.family, name, image, left.grid) for name, image, left in shown]
+        return [folder.add(model, name, image, left.grid) for name, image, left in shown]
+
+
+def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut a sequence into parts of one size, the last as long as what is left."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _batches(window: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
+    """Put the questions of a window into batches: equally long answers together, the longest answers and questions first."""
+    ordered = sorted(window, key=lambda q: (-q.max_new_tokens, -len(q.text)))
+    for _, alike in groupby(ordered, key=lambda q: q.max_new_tokens):
+        yield from _cut(list(alike), size)
+
+
+def _missing(batch: Sequence[Question], known: Container[str]) -> bool:
+    return any(question.sample not in known for question in batch)
 
 
 def _kept(board: TokenPlaces, image: ImageTokens, later: Mapping[int, Tensor]) -> KeptTokens:

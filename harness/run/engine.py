@@ -22,11 +22,12 @@ from loguru import logger
 
 from vtpbench.harness.host.launcher import refuse_launcher
 from vtpbench.harness.models.load import Described, describe_model, open_model
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, Cell, Journal, tokens_for
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, DrawInfo
 from vtpbench.harness.run.answering import Answerer, Question
-from vtpbench.harness.run.forecast import cuts_of
+from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.harness.run.scoring import Evaluated, outcome
 from vtpbench.harness.run.subset import keep_drawn
@@ -37,8 +38,10 @@ from vtpbench.pruners.registry import build
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
+    from vtpbench.harness.pruning.schedule import BudgetRule
     from vtpbench.harness.run.pictures import PictureFolder
     from vtpbench.harness.suite.benchmarks import Benchmark
+    from vtpbench.pruners.base import Pruner
 
 
 def open_engine(described: Described, device: torch.device, batch_size: int) -> Engine:
@@ -64,11 +67,11 @@ class Engine:
     ) -> Outcome:
         """Answer and score one cell; answers that the journal knows are not asked for again."""
         pruner, shape = build_pruner(cell), self.family.shape
-        pruner.needs(shape)
-        if cell.model.vision_tokens is not None:
-            cuts_of(cell, pruner, cell.model.vision_tokens, shape)  # what is impossible says so before anything is asked
-        budget = partial(_budget_of, cell)
-        answerer = Answerer(self.family, pruner, budget, self.batch_size, picture_folder)
+        if cell.model.vision_tokens is None:
+            pruner.needs(shape)
+        else:
+            schedule_of(cell, pruner, cell.model.vision_tokens, shape)  # what is impossible says so before anything is asked
+        answerer = Answerer(self.pipeline(pruner, partial(_budget_of, cell)), self.batch_size, picture_folder)
         adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
         with quiet(), TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
             name, task, manager = self._task(benchmark, cell.benchmark)
@@ -85,6 +88,10 @@ class Engine:
         found = results["results"][name], results["samples"][name]
         evaluated = Evaluated(*found, answerer, adapter.answers, benchmark.category)
         return outcome(cell, pruner, shape, evaluated)
+
+    def pipeline(self, pruner: Pruner, budget: BudgetRule) -> Pipeline:
+        """Put the model and a cell's pruner together."""
+        return Pipeline(self.family, pruner, budget)
 
     def _task(self, benchmark: Benchmark, info: BenchmarkInfo) -> tuple[str, Any, TaskManager]:
         """Load a task, with all questions or those that are drawn, once; the object can be evaluated many times."""
@@ -135,7 +142,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
         known = self._journal.known() if self._journal else {}
         self.answers = {q.sample: known[q.sample] for q in questions if q.sample in known}
         self._progress(len(self.answers), len(questions))
-        for answers in self.answerer.answer([q for q in questions if q.sample not in known]):
+        for answers in self.answerer.answer(questions, known):
             if self._journal:
                 self._journal.add(answers)
             self.answers.update((a.sample, a) for a in answers)
@@ -188,7 +195,7 @@ class Plugin(Adapter):
         described = describe_model(pretrained, pretrained, dtype=dtype, attention=attention, preprocessing=preprocessing)
         wanted = _budget(budget, pruner)
         family = open_model(described, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        answerer = Answerer(family, build(pruner, options), wanted, int(batch_size))
+        answerer = Answerer(Pipeline(family, build(pruner, options), wanted), int(batch_size))
         super().__init__(answerer, None, f"vtpbench {described.info.weights} {pruner} {budget} {sorted(options.items())}")
 
 
@@ -196,7 +203,7 @@ def _budget_of(cell: Cell, n: int) -> int | None:
     return None if cell.is_vanilla else tokens_for(cell.budget, n)
 
 
-def _budget(budget: str | int | None, pruner: str) -> Callable[[int], int | None]:
+def _budget(budget: str | int | None, pruner: str) -> BudgetRule:
     if budget is None:
         if pruner != "vanilla":
             raise UserError(f"pruner '{pruner}' needs a budget: budget=64 or budget=11.1%")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.records.cell import Cell, tokens_for
 from vtpbench.harness.run.plan import build_pruner
-from vtpbench.pruners.errors import Impossible, share
+from vtpbench.pruners.errors import Impossible
 
 if TYPE_CHECKING:
+    from vtpbench.harness.pruning.schedule import Schedule
     from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner
 
 EXAMPLE_TOKENS = 1000
@@ -48,10 +49,11 @@ def foresee(cell: Cell, shape: ModelShape) -> Forecast:
         pruner = build_pruner(cell)
         average = _average(cell, pruner, shape)
         try:
-            cuts, tower = cuts_of(cell, pruner, n, shape)
+            schedule = schedule_of(cell, pruner, n, shape)
         except Impossible as e:
             known = cell.model.vision_tokens is not None or e.status == "unsupported"
             return Forecast(average, f"{e.status}: {e}" if known else "")
+    cuts, tower = schedule.cuts, schedule.tower_cuts
     if not tower and all(cut.at == 0 for cut in cuts):
         return Forecast(average)
     example = "" if cell.model.vision_tokens else f" (an image of {n} tokens)"
@@ -69,23 +71,15 @@ def _average(cell: Cell, pruner: Pruner, shape: ModelShape) -> float | None:
     return averages.pop() if len(averages) == 1 else None
 
 
-def cuts_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
-    """Cuts of the language model, and of the vision tower where every image has equally many tiles, for `n` vision tokens.
+def schedule_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> Schedule:
+    """Resolve what a cell's pruner plans for `n` vision tokens; before the decoder only where every image has as many tiles.
 
     Raises `Infeasible` or `Unsupported` where the pruner, that of the cell, cannot do it.
     """
-    from vtpbench.harness.pruning.request import Request
+    from vtpbench.harness.pruning.schedule import resolve
 
-    budget = tokens_for(cell.budget, n)
-    pruner.needs(shape)
-    cuts = pruner.cuts(budget, n, shape)
-    if shape.tiles is None or cell.is_vanilla:
-        return cuts, ()
-    if pruner.scope == "tile" and cuts and cuts[0].at == 0:
-        share(cuts[0].keep, shape.tiles)
-    request, grid = Request(pruner, lambda n: budget), _example_grid(shape.tiles, n)
-    request.size(grid, shape)
-    return cuts, request.tower_cuts(n, grid, shape)
+    budget = None if cell.is_vanilla else tokens_for(cell.budget, n)
+    return resolve(pruner, budget, n, None if shape.tiles is None else _example_grid(shape.tiles, n), shape)
 
 
 def _example_grid(tiles: int, n: int) -> Grid:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from vtpbench.harness.models.family import Family
+    from vtpbench.harness.pruning.model import VisionLanguageModel
     from vtpbench.pruners.base import Grid
 
 LONGEST = 336
@@ -58,7 +58,7 @@ class PictureFolder:
         wanted = min(self.questions, n)
         return frozenset(i * n // wanted for i in range(wanted))
 
-    def add(self, family: Family, name: str, image: Image, grid: Grid) -> TokenPlaces:
+    def add(self, family: VisionLanguageModel, name: str, image: Image, grid: Grid) -> TokenPlaces:
         """Make sure that a picture of an image is on disk; `name` is the image's, `grid` how its tokens lie."""
         from vtpbench.harness.models.token_boxes import token_boxes  # imports torch, which a report need not
 

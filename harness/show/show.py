@@ -121,7 +121,7 @@ class PanelMaker:
 
     def _look(self, pruner: Pruner, image: Image) -> PruningTrace:
         question, longest = (NEUTRAL, 1) if self.question is None else (self.question, self.longest)
-        key = f"{image_name(image)}:0"
+        key = image_name(image)
         return trace_pruning(self.family, pruner, image, key, question, lambda n: tokens_for(self.budget, n), longest)
 
     def _pruned(self, label: str, seen: PruningTrace, image: Image) -> Iterator[Panel]:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from vtpbench.harness.check.subject import RecordedSelection, with_apply
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.pruning.merging import merged_into, merged_rows
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
+from vtpbench.harness.pruning.schedule import RecordedSelection
 from vtpbench.harness.pruning.validation import clamp_and_flag, original_index
-from vtpbench.pruners.base import Grid, Pruner, Selection, TokenView
+from vtpbench.pruners.base import Grid, Pruner
 
 Ids = NDArray[np.int64]
 
@@ -83,33 +83,25 @@ def trace_pruning(
     family : the model
     pruner : what prunes
     image : what is shown
-    key : name of the image, for seeded draws
+    key : name of the question, for seeded draws
     question : in the words that the prompt template takes
     budget : tokens for an image of so many
     longest : tokens of the answer
 
     """
     choices: list[RecordedSelection] = []
-
-    def noted(view: TokenView) -> Selection:
-        keep = pruner.apply(view)
-        choices.append(RecordedSelection(view, keep))
-        return keep
-
-    watched = with_apply(pruner, noted)
-    (encoded,) = family.encode([image], Request(watched, budget))
-    tokens = family.select(encoded, [key], watched, budget(encoded.original), [question])[0]
-    batch = family.assemble([question], [[tokens]])
-    (answer,), trace = family.generate(batch, watched, longest)
-    kept = tokens.kept(trace.kept[0] if batch.images else {})
-    stops = [_stop(pruner, at, left, choices) for at, left in kept.items()]
+    pipeline = Pipeline(family, pruner, budget, lambda *seen: choices.append(RecordedSelection(*seen)))
+    found = pipeline.run([Prompt(key, question, (image,))], longest)
+    (tokens,), (answer,) = found.images[0], found.texts
+    kept = tokens.kept(found.trace.kept[0] if found.batch.images else {})
+    cuts = tokens.schedule.cuts
     return PruningTrace(
         original=tokens.original,
         grid=tokens.grid,
-        shrunk=not tokens.cuts and len(tokens.index) < tokens.original,
+        shrunk=not cuts and len(tokens.index) < tokens.original,
         inside=len(set(tokens.tower)) > 1,
-        cut=bool(tokens.cuts),
-        stops=tuple(stops),
+        cut=bool(cuts),
+        stops=tuple(_stop(pruner, at, left, choices) for at, left in kept.items()),
         answer=answer,
     )
 
@@ -125,18 +117,21 @@ def _stop(pruner: Pruner, at: int, kept: Tensor, choices: Sequence[RecordedSelec
         into = merged_into(pruner, choice.view, merged)
         members = {int(original[token]): int(rows[into[token]]) for token in range(len(into)) if into[token] >= 0}
     segments = None
-    if choice.keep.segments is not None:
-        groups, arrived = choice.keep.segments()[0], _through_tower(choices) if at == 0 else None
+    with torch.inference_mode():
+        found = pruner.apply_segments(choice.view)
+    if found is not None:
+        groups, arrived = found[0], _through_tower(pruner, choices) if at == 0 else None
         segments = np.full(choice.view.grid.n, -1)
         segments[_ids(original) if arrived is None else slice(None)] = _ids(groups if arrived is None else groups[arrived])
     return CutTrace(at, _ids(kept), _ids(rows[merged]), {t: row for t, row in members.items() if t >= 0}, segments)
 
 
-def _through_tower(choices: Sequence[RecordedSelection]) -> Tensor | None:
+def _through_tower(pruner: Pruner, choices: Sequence[RecordedSelection]) -> Tensor | None:
     """Row of those behind the tower in which each original token arrives, `(n,)`; None unless it was merged inside."""
     rows, count = None, 0
-    for keep in (choice.keep for choice in choices if choice.view.cut.at < 0):
-        groups = None if keep.segments is None else keep.segments()
+    for view, keep in ((choice.view, choice.keep) for choice in choices if choice.view.cut.at < 0):
+        with torch.inference_mode():
+            groups = pruner.apply_segments(view)
         if groups is None or not 0 <= int(groups.min()) <= int(groups.max()) < keep.k:
             return None
         rows, count = groups if rows is None else groups.gather(1, rows), keep.k

@@ -23,7 +23,8 @@ from vtpbench.harness.host.files import prepare_file, read_text, write_atomic, w
 from vtpbench.harness.host.images import image_name
 from vtpbench.harness.host.phases import Phases
 from vtpbench.harness.models.load import Described, describe_model, open_model
-from vtpbench.harness.pruning.request import seeing
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.schedule import collecting
 from vtpbench.harness.records.environment import versions
 from vtpbench.harness.suite.strict_yaml import Document, Strict
 from vtpbench.harness.train.images import ImageFiles, read_exclusion
@@ -129,7 +130,7 @@ def tower_features(family: Family, layer: int, images: Sequence[Image]) -> list[
     """Output of a vision layer for each image: how its tokens lie, and the tokens `(n, width)`, all tiles together."""
     need = Evidence("hidden", layer)
     found: dict[int, tuple[Grid, Tensor]] = {}
-    for group in family.encode(images, seeing(need)):
+    for group in Pipeline(family, collecting(need)).encode(images):
         grid = Grid(group.grid.tiles, group.grid.height, group.grid.width)
         found.update((member, (grid, tokens)) for member, tokens in zip(group.members, group.evidence[need], strict=True))
     return [found[member] for member in range(len(images))]

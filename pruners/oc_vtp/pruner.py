@@ -109,15 +109,19 @@ class OCVTP(Pruner):
         chosen = winners(attention, self.top_k)
         index = choose(chosen, attention, self._filling(view), view.cut.keep)
         valid = chosen.gather(1, index) if self.pad == "none" else None
-        return Selection(index, valid=valid, segments=lambda: attention.argmax(dim=1))
+        return Selection(index, valid=valid)
+
+    def segments(self, view: TokenView) -> Tensor:
+        """Give each token the slot that attends to it most."""
+        return self._attend(view).argmax(dim=1)
 
     @property
     def _summary(self) -> Literal["received", "cls"]:
         return "received" if self.attention == "meanq" else "cls"
 
-    def _file(self, shape: ModelShape | None) -> str | None:
+    def _file(self, shape: ModelShape) -> str | None:
         """Find the checkpoint: the one that is named, else the one in the model's folder, if there is one."""
-        if self.checkpoint is not None or shape is None or shape.folder is None:
+        if self.checkpoint is not None or shape.folder is None:
             return self.checkpoint
         beside = Path(shape.folder, FILE)
         return str(beside) if beside.is_file() else None
@@ -141,7 +145,7 @@ class OCVTP(Pruner):
     def _attend(self, view: TokenView) -> Tensor:
         file = self._file(view.shape)
         assert file is not None, "needs() refuses to run without"
-        features = _evidence(view, "hidden")
+        features = view.get("hidden")
         width, device = features.shape[-1], features.device
         network = random_network(width, device) if file == DUMMY else network_on(file, device)
         size = (self._slot_count(view.cut.keep), network.initializ.mean.shape[-1])
@@ -156,7 +160,7 @@ class OCVTP(Pruner):
     def _filling(self, view: TokenView) -> Tensor:
         """Score the tokens for padding, `(images, n)`; unused where `pad` is `none`."""
         if self.pad == "att_score":
-            return _evidence(view, self._summary)
+            return view.get(self._summary)
         if self.pad == "none":
             return torch.zeros_like(view.features[..., 0])
         if self.seed is None:
@@ -196,7 +200,3 @@ def choose(chosen: Tensor, attention: Tensor, filling: Tensor, k: int) -> Tensor
     order = rank(torch.where(chosen, attention.amax(dim=1), filling.to(attention)))
     first = rank(chosen.gather(1, order))  # stable: moves the chosen to the front and leaves both parts in order
     return order.gather(1, first)[:, :k].sort(-1).values
-
-
-def _evidence(view: TokenView, kind: str) -> Tensor:
-    return next(value for name, value in view.evidence.items() if name.kind == kind)

@@ -15,8 +15,6 @@ from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, split
 from vtpbench.pruners.sparsevlm.merge import merge_clusters
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
 
-EMBEDDINGS, ROTARY, TEXT = Evidence("embeddings"), Evidence("rotary"), Evidence("text", layer=-1)
-
 
 @dataclass(frozen=True)
 class SparseVLM(Pruner):
@@ -66,7 +64,8 @@ class SparseVLM(Pruner):
             refuse_renumbering(shape, "SparseVLM 1.5")
         if not 1 <= self._heads(shape.decoder_heads) <= shape.decoder_heads:
             raise UserError(f"option heads={self.heads}: use 1 to {shape.decoder_heads}, the heads of this model")
-        return frozenset({EMBEDDINGS, TEXT} if self.merging else {EMBEDDINGS, ROTARY, TEXT})
+        wanted = {Evidence("embeddings"), Evidence("text", layer=-1)}
+        return frozenset(wanted if self.merging else wanted | {Evidence("rotary")})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Cut behind layers 2, 6 and 15 of 32; `keep` counts merged rows too."""
@@ -86,13 +85,11 @@ class SparseVLM(Pruner):
     def score(self, view: TokenView) -> Tensor:
         """Attention received from the raters, mean over heads and raters."""
         assert view.text is not None
-        assert view.text_embeddings is not None
-        raters = pick_raters(view.evidence[EMBEDDINGS], view.text_embeddings, view.text)
-        attention = view.evidence[TEXT]
+        raters = pick_raters(view.get("embeddings"), view.text.get("embeddings"), view.text.real)
+        attention = view.get("text", layer=-1)
         if self.merging:
             return rate(attention, raters)
-        assert view.text_rotary is not None
-        decay = rotary_decay(view.text_rotary, view.evidence[ROTARY])
+        decay = rotary_decay(view.text.get("rotary"), view.get("rotary"))
         decay = decay if self.clamp is None else decay.clamp(min=self.clamp)
         return rate_corrected(attention, raters, decay, self._heads(attention.shape[1]))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from torch import Tensor
+
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.tome.merging import Rows, merge
@@ -57,9 +59,15 @@ class ToMe(Pruner):
 
     def reduce(self, view: TokenView) -> Selection:
         """Merge inside the tower once, behind it as often as needed; there, put rows in order."""
+        rows = self._merged(view)
+        return Selection(rows.first % view.n, rows.features, size=rows.size)
+
+    def segments(self, view: TokenView) -> Tensor:
+        """Give each token the row that it was merged into."""
+        return self._merged(view).group()
+
+    def _merged(self, view: TokenView) -> Rows:
         rows = Rows.arriving(view)
         while (surplus := rows.n - view.cut.keep) > 0:
             rows = merge(rows, min(rows.n // 2, surplus), again=rows.n // 2 < surplus)
-        if view.cut.at == 0 and self.order == "raster":
-            rows = rows.in_order()
-        return Selection(rows.first % view.n, rows.features, segments=rows.group, size=rows.size)
+        return rows.in_order() if view.cut.at == 0 and self.order == "raster" else rows

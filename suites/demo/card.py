@@ -9,6 +9,7 @@ import torch
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.run.answering import Answerer, Question
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.random import Random
@@ -32,7 +33,7 @@ def accuracies(model: Family, pruner: Pruner, budget: int | None, seed: int, que
             Question(str(n), f"{task}:{n}", q.prompt, lambda seeds=seeds: [render(sample_scene(seeds))[0]], 8)  # type: ignore[misc]  # a default argument binds the loop's value
             for n, (seeds, q) in enumerate(rows)
         ]
-        answerer = Answerer(model, pruner, lambda n: budget, 32)
+        answerer = Answerer(Pipeline(model, pruner, lambda n: budget), 32)
         right = [a.text == rows[int(a.sample)][1].answer for batch in answerer.answer(asked) for a in batch]
         found[task] = sum(right) / len(right)
     return found

@@ -18,7 +18,8 @@ from torch import Tensor
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.harness.pruning.batch import VisionTokens
-from vtpbench.harness.pruning.request import seeing
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.schedule import collecting, resolve
 from vtpbench.pruners.base import Evidence, Pruner
 from vtpbench.pruners.hiprune import HiPrune
 from vtpbench.pruners.oc_vtp import OCVTP
@@ -79,7 +80,7 @@ def held_out(family: Family, needs: frozenset[Evidence], n: int) -> Scenes:
     """Paint and encode scenes that nothing was trained on."""
     scenes = [sample_scene((SPLITS["heldout"], 0, i)) for i in range(n)]
     painted = [render(scene) for scene in scenes]
-    (tokens,) = family.encode([image for image, _ in painted], seeing(*needs))
+    (tokens,) = Pipeline(family, collecting(*needs)).encode([image for image, _ in painted])
     owners = np.stack([owner.flatten() for _, owner in painted])
     return Scenes(tokens, tuple(f"heldout:{i}" for i in range(n)), owners, [scene.things for scene in scenes])
 
@@ -95,8 +96,10 @@ def coverage_error(hidden: Tensor, kept: Sequence[Tensor]) -> float:
 
 def measure(family: Family, scenes: Scenes, hidden: Tensor, pruner: Pruner, budget: int) -> dict[str, float]:
     """All columns of one pruner at one budget."""
-    evidence = {need: scenes.tokens.evidence[need] for need in pruner.needs(family.shape)}  # its own, as in a benchmark
-    chosen = family.select(replace(scenes.tokens, evidence=evidence), scenes.keys, pruner, budget)
+    schedule = resolve(pruner, budget, scenes.tokens.original, scenes.tokens.grid, family.shape)
+    evidence = {need: scenes.tokens.evidence[need] for need in schedule.needs}  # its own, as in a benchmark
+    tokens = replace(scenes.tokens, evidence=evidence, schedule=schedule)
+    chosen = Pipeline(family, pruner).select([tokens], scenes.keys)
     kept = [chosen[n].index for n in range(len(scenes.keys))]
     counted = {"tokens": fmean(len(index) for index in kept), "coverage error": coverage_error(hidden, kept)}
     return counted | scenes.recall(kept)

@@ -14,7 +14,7 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.base import Pruner
 
 Ask = tuple[str, Sequence[Image.Image]]
@@ -41,19 +41,17 @@ def prepare(family: Family, pruner: Pruner, budget: float | None, asked: Sequenc
     def count(tokens: int) -> int | None:
         return None if budget is None else max(1, round(budget * tokens / 5)) * 5 if tokens % 5 == 0 else round(budget * tokens)
 
-    found = {}
-    if images:
-        for group in family.encode(images, Request(pruner, count)):
-            found.update(family.select(group, keys, pruner, count(group.original)))
+    pipeline = Pipeline(family, pruner, count)
+    found = pipeline.select(pipeline.encode(images), keys)
     numbers = iter(range(len(images)))
-    return family.assemble([text for text, _ in asked], [[found[next(numbers)] for _ in own] for _, own in asked])
+    return pipeline.assemble([text for text, _ in asked], [[found[next(numbers)] for _ in own] for _, own in asked])
 
 
 @torch.inference_mode()
-def forward(family: Family, pruner: Pruner, batch: PromptBatch) -> tuple[Tensor, ForwardTrace]:
+def forward(family: Family, batch: PromptBatch) -> tuple[Tensor, ForwardTrace]:
     """Logits of the prefill, `(rows, width, vocabulary)`; columns on the right line up."""
     mask = batch.layout.valid(family.device).long()
-    with decoder_hooks(family.decoder, pruner, batch, pruner.needs(family.shape)) as trace:
+    with decoder_hooks(family.decoder, batch) as trace:
         output = family.model(inputs_embeds=batch.embeds, position_ids=batch.positions, attention_mask=mask, use_cache=True)
     return output.logits, trace
 

@@ -11,7 +11,19 @@ import torch
 from pretended_gpu import GPU, Wait, pretended_gpu
 from torch import Tensor
 
-from vtpbench.pruners.base import ATTENTION_KINDS, DECODER_KINDS, Cut, Evidence, Grid, ModelShape, Pruner, Selection, TokenView
+from vtpbench.pruners.base import (
+    ATTENTION_KINDS,
+    DECODER_KINDS,
+    TEXT_KINDS,
+    Cut,
+    Evidence,
+    Grid,
+    ModelShape,
+    Pruner,
+    Selection,
+    TextView,
+    TokenView,
+)
 from vtpbench.pruners.registry import build, entries
 
 WIDTH = 32
@@ -64,6 +76,8 @@ def view(
         "rows_mean": (n,),
         "text": (shape.decoder_heads, TEXT, n),
         "layer_keys": (n, 16),
+        "states": (n, shape.decoder_width),
+        "normed": (n, shape.decoder_width),
         "embeddings": (grid.n, shape.decoder_width),
         "rotary": (n, HEAD),
     }
@@ -71,19 +85,18 @@ def view(
     def drawn(*sizes: int) -> Tensor:
         return torch.randn(images, *sizes, device=GPU)
 
+    words = {need: drawn(TEXT, *kinds[need.kind][1:]) for need in due if need.kind in TEXT_KINDS}
     return TokenView(
         cut=cut,
         stage=stage,
         features=drawn(n, width),
         index=torch.arange(n, device=GPU).expand(images, -1),
         grid=grid,
+        shape=shape,
         keys=() if cut.at < 0 else tuple(map(str, range(images))),
         evidence={need: drawn(*kinds[need.kind]) for need in due},
         cls=drawn(grid.tiles, width) if shape.has_cls and not late else None,
-        text=torch.ones(images, TEXT, dtype=torch.bool, device=GPU) if late else None,
-        text_embeddings=drawn(TEXT, shape.decoder_width) if late else None,
-        text_rotary=drawn(TEXT, HEAD) if late else None,
-        shape=None if late else shape,
+        text=TextView(torch.ones(images, TEXT, dtype=torch.bool, device=GPU), words) if late else None,
         questions=("Why?",) * images if cut.at == 0 else (),
         **more,
     )
@@ -98,7 +111,7 @@ def waits(pruner: Pruner, model: str) -> list[Wait]:
             gpu.waits.clear()
             for keep, _seen in visits(pruner, model):
                 parts = [getattr(keep, part.name) for part in fields(keep)]
-                assert {(part() if callable(part) else part).device for part in parts if part is not None} == {GPU}
+                assert {part.device for part in parts if part is not None} == {GPU}
     return gpu.waits
 
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vtpbench.pruners.base import Cut, Grid, TokenView
-from vtpbench.pruners.divprune import PROJECTED, DivPrune
+from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, TokenView
+from vtpbench.pruners.divprune import DivPrune
+
+PROJECTED = Evidence("projected")
+SHAPE = ModelShape("test", 32, 4, 32, 24, 32, 22, True, tuple(range(24)))
 
 GOLDEN = torch.tensor([[1, 0], [1, 0.1], [0, 1], [-1, 0], [0.7, 0.7], [0, -1]])
 
@@ -20,6 +23,7 @@ def view_of(projected: Tensor, keep: int, tiles: int = 1) -> TokenView:
         features=torch.zeros(images, n, 1),
         index=torch.arange(n).expand(images, -1),
         grid=Grid(tiles, 1, n // tiles),
+        shape=SHAPE,
         keys=tuple(map(str, range(images))),
         evidence={PROJECTED: projected},
     )

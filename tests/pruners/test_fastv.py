@@ -18,7 +18,7 @@ def decoder(layers: int = 32) -> ModelShape:
 def view(evidence: dict[Evidence, torch.Tensor], keep: int) -> TokenView:
     images, n = next(iter(evidence.values())).shape
     index = torch.arange(n).expand(images, n)
-    return TokenView(Cut(2, keep), 0, torch.zeros(images, n, 4), index, Grid(1, 1, n), ("x",) * images, evidence)
+    return TokenView(Cut(2, keep), 0, torch.zeros(images, n, 4), index, Grid(1, 1, n), decoder(), ("x",) * images, evidence)
 
 
 def causal_map() -> torch.Tensor:

@@ -27,7 +27,7 @@ BUDGETS = (
 def view_of(features: Tensor, keep: int, grid: Grid) -> TokenView:
     images = len(features)
     index = torch.arange(grid.n).expand(images, -1)
-    return TokenView(Cut(0, keep), 0, features, index, grid, tuple(map(str, range(images))))
+    return TokenView(Cut(0, keep), 0, features, index, grid, CLIP, tuple(map(str, range(images))))
 
 
 def random_view(keep: int, grid: Grid, images: int = 2) -> TokenView:

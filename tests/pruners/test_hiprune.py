@@ -26,6 +26,7 @@ def view_of(middle: torch.Tensor, deep: torch.Tensor, keep: int, grid: Grid, has
         features=torch.zeros(images, grid.n, 1),
         index=torch.arange(grid.n).expand(images, -1),
         grid=grid,
+        shape=CLIP if has_cls else replace(CLIP, has_cls=False),
         keys=tuple(map(str, range(images))),
         evidence={DEEP: deep, MIDDLE: middle},
         cls=torch.zeros(images, grid.tiles, 1) if has_cls else None,

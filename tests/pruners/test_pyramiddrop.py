@@ -96,7 +96,7 @@ def test_selection_is_by_the_row_of_the_layer_to_come() -> None:
     ours, fastv = Evidence("row", 0), Evidence("row", -1)
     assert PyramidDrop().needs(SHAPE) == {ours}
     evidence = {ours: torch.tensor([[0.0487, 0.1092, 0.2850, 0.0720, 0.2735]]), fastv: torch.tensor([[9.0, 0, 0, 0, 0]])}
-    view = TokenView(Cut(2, 2), 0, torch.zeros(1, 5, 4), torch.arange(5)[None], Grid(1, 1, 5), ("x",), evidence)
+    view = TokenView(Cut(2, 2), 0, torch.zeros(1, 5, 4), torch.arange(5)[None], Grid(1, 1, 5), SHAPE, ("x",), evidence)
     assert PyramidDrop().reduce(view).index.tolist() == [[2, 4]]
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from vtpbench.pruners.base import Cut, Grid, TokenView
+from vtpbench.pruners.base import Cut, Grid, ModelShape, TokenView
 from vtpbench.pruners.random import Random, private_generator
+
+SHAPE = ModelShape("test", 32, 4, 32, 24, 32, 22, True, tuple(range(24)))
 
 GOLDEN_SEED = 305
 """The seed from which an image named `key` with 5 tokens draws the permutation of the worked example."""
@@ -19,7 +21,7 @@ GOLDEN_SEED = 305
 def kept(keep: int, keys: tuple[str, ...] = ("key",), n: int = 5, seed: int = GOLDEN_SEED) -> list[list[int]]:
     images = len(keys)
     index = torch.arange(n).expand(images, -1)
-    view = TokenView(Cut(0, keep), 0, torch.zeros(images, n, 1), index, Grid(1, 1, n), keys)
+    view = TokenView(Cut(0, keep), 0, torch.zeros(images, n, 1), index, Grid(1, 1, n), SHAPE, keys)
     return Random(seed=seed).apply(view).index.tolist()
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, TokenView, average_in
+from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, TextView, TokenView, average_in
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
 from vtpbench.pruners.sparsevlm import SparseVLM
 from vtpbench.pruners.sparsevlm.counts import clusters, recycled, split
@@ -37,6 +37,10 @@ def angles(position: torch.Tensor, rope: torch.Tensor = ROPE) -> torch.Tensor:
     return torch.cat([turned.cos(), turned.sin()], dim=-1)
 
 
+def text_of(real: torch.Tensor, embeddings: torch.Tensor, rotary: torch.Tensor) -> TextView:
+    return TextView(real, {EMBEDDINGS: embeddings, ROTARY: rotary})
+
+
 def random_view(images: int = 2, n: int = 60, keep: int = 20, seed: int = 0, heads: int = 4) -> TokenView:
     generator = torch.Generator().manual_seed(seed)
 
@@ -53,20 +57,17 @@ def random_view(images: int = 2, n: int = 60, keep: int = 20, seed: int = 0, hea
         features=draw(images, n, 8),
         index=torch.arange(n).expand(images, n),
         grid=Grid(1, 1, n),
+        shape=SHAPE,
         keys=tuple("abcdefg"[:images]),
         evidence={EMBEDDINGS: draw(images, n, 8), TEXT: draw(images, heads, text, n), ROTARY: turned.expand(images, n, 16)},
-        text=real,
-        text_embeddings=draw(images, text, 8),
-        text_rotary=angles(torch.arange(5 + n, 5 + n + text)).expand(images, text, 16),
+        text=text_of(real, draw(images, text, 8), angles(torch.arange(5 + n, 5 + n + text)).expand(images, text, 16)),
     )
 
 
 def only(view: TokenView, i: int) -> TokenView:
     """Take one image of a batch, its text without filling."""
     assert view.text is not None
-    assert view.text_embeddings is not None
-    assert view.text_rotary is not None
-    rows, real = slice(i, i + 1), view.text[i]
+    rows, real = slice(i, i + 1), view.text.real[i]
     return replace(
         view,
         features=view.features[rows],
@@ -77,9 +78,7 @@ def only(view: TokenView, i: int) -> TokenView:
             TEXT: view.evidence[TEXT][rows][:, :, real],
             ROTARY: view.evidence[ROTARY][rows],
         },
-        text=view.text[rows][:, real],
-        text_embeddings=view.text_embeddings[rows][:, real],
-        text_rotary=view.text_rotary[rows][:, real],
+        text=text_of(*(part[rows][:, real] for part in (view.text.real, view.text.get("embeddings"), view.text.get("rotary")))),
     )
 
 
@@ -107,8 +106,7 @@ def test_golden_d_score_and_tie() -> None:
     view = replace(
         random_view(images=1, n=3, keep=2),
         evidence={EMBEDDINGS: VISION, TEXT: ATTENTION},
-        text=torch.ones(1, 4, dtype=torch.bool),
-        text_embeddings=WORDS,
+        text=TextView(torch.ones(1, 4, dtype=torch.bool), {EMBEDDINGS: WORDS}),
     )
     assert SparseVLM().select(view).tolist() == [[0, 2]]
 
@@ -260,11 +258,11 @@ def test_an_image_is_treated_as_if_alone(version: str) -> None:
 def test_what_padded_text_columns_hold_does_not_matter(version: str) -> None:
     pruner, view = SparseVLM(version=version), random_view()  # type: ignore[arg-type]  # parametrised literal
     assert view.text is not None
-    assert view.text_embeddings is not None
     attention = view.evidence[TEXT].clone()
     attention[1, :, 5:] = float("nan")
-    embeddings = view.text_embeddings.masked_fill(~view.text[..., None], float("nan"))
-    spoiled = replace(view, evidence={**view.evidence, TEXT: attention}, text_embeddings=embeddings)
+    embeddings = view.text.get("embeddings").masked_fill(~view.text.real[..., None], float("nan"))
+    text = text_of(view.text.real, embeddings, view.text.get("rotary"))
+    spoiled = replace(view, evidence={**view.evidence, TEXT: attention}, text=text)
     assert torch.equal(pruner.reduce(spoiled).index, pruner.reduce(view).index)
 
 
@@ -295,12 +293,13 @@ def test_decay_with_a_base_of_a_million_stays_positive() -> None:
 
 def test_version_2_boosts_distant_tokens_unless_the_decay_is_flat() -> None:
     view = random_view(images=1)
-    assert view.text_rotary is not None
+    assert view.text is not None
     even = replace(view, evidence={**view.evidence, TEXT: torch.ones(1, 4, 7, 60)})
     score = SparseVLM(version="2").score(even)
     assert score[0, 0] > score[0, -1]
     still = {**view.evidence, ROTARY: angles(torch.zeros(1, 60))}
-    flat = SparseVLM(version="2", heads=4).score(replace(view, evidence=still, text_rotary=angles(torch.zeros(1, 7))))
+    text = text_of(view.text.real, view.text.get("embeddings"), angles(torch.zeros(1, 7)))
+    flat = SparseVLM(version="2", heads=4).score(replace(view, evidence=still, text=text))
     torch.testing.assert_close(flat, SparseVLM().score(view))
 
 

@@ -105,7 +105,7 @@ def test_a_tower_with_windows_can_be_followed_but_not_entered() -> None:
 def view(keep: int, n: int = 16) -> TokenView:
     index = torch.arange(n).expand(2, -1)
     seen = {Evidence("keys", 22): noise(2, n, 4, seed=2)}
-    return TokenView(Cut(0, keep), 0, noise(2, n, 6), index, Grid(1, 4, n // 4), ("a", "b"), seen, shape=CLIP)
+    return TokenView(Cut(0, keep), 0, noise(2, n, 6), index, Grid(1, 4, n // 4), CLIP, ("a", "b"), seen)
 
 
 @pytest.mark.parametrize("keep", [1, 3, 8, 15, 16])
@@ -119,5 +119,5 @@ def test_behind_the_tower_it_merges_until_the_budget_is_met(keep: int) -> None:
     assert torch.equal(scrambled.index.gather(1, order), kept.index)
     assert torch.equal(scrambled.features[0, order[0]], kept.features[0])
     for row in range(keep):
-        members = arrived.features[1, kept.segments()[1] == row]
+        members = arrived.features[1, ToMe(stage="post").segments(arrived)[1] == row]
         torch.testing.assert_close(kept.features[1, row], members.mean(dim=0))

@@ -25,7 +25,7 @@ def random_view(keep: int, grid: Grid, images: int = 2, has_cls: bool = True) ->
     }
     cls = torch.randn(images, grid.tiles, 5, generator=draw) if has_cls else None
     index = torch.arange(grid.n).expand(images, -1)
-    return TokenView(Cut(0, keep), 0, features, index, grid, tuple(map(str, range(images))), evidence, cls)
+    return TokenView(Cut(0, keep), 0, features, index, grid, CLIP, tuple(map(str, range(images))), evidence, cls)
 
 
 def golden_view(keep: int = 5) -> TokenView:
@@ -37,6 +37,7 @@ def golden_view(keep: int = 5) -> TokenView:
         features=torch.arange(1.0, 9.0).reshape(1, 8, 1),
         index=torch.arange(8)[None],
         grid=Grid(1, 2, 4),
+        shape=CLIP,
         keys=("a",),
         evidence={CLS: torch.tensor(heads).mean(0, keepdim=True), KEYS: torch.tensor(keys).float()[None]},
         cls=torch.full((1, 1, 1), 100.0),
@@ -107,7 +108,9 @@ def test_tiles_are_ordered_as_in_the_authors_code() -> None:
     patches = keep.index[0, 20:52]
     assert torch.equal(rows(keep)[0, 20:52], view.features[0, patches])
     evidence = {name: value[:, 72:] for name, value in view.evidence.items()}
-    last = TokenView(Cut(0, 20), 0, view.features[:, 72:], view.index[:, :36], Grid(1, 6, 6), ("t",), evidence, view.cls[:, 2:])
+    last = TokenView(
+        Cut(0, 20), 0, view.features[:, 72:], view.index[:, :36], Grid(1, 6, 6), CLIP, ("t",), evidence, view.cls[:, 2:]
+    )
     alone = VisionZip().apply(last)
     assert torch.equal(keep.index[0, 36:52], alone.index[0, 1:17] + 72)
     assert torch.allclose(rows(keep)[0, -3:], rows(alone)[0, -3:])

@@ -20,6 +20,8 @@ from vtpbench.pruners.pyramiddrop import geometric
 from vtpbench.pruners.sparsevlm.counts import LISTS, list_cuts
 from vtpbench.pruners.visionzip import VisionZip
 
+SHAPE = ModelShape("test", 32, 4, 32, 24, 32, 22, True, tuple(range(24)))
+
 CLS, KEYS = Evidence("cls", 22), Evidence("keys", 22)
 TOWER = TowerDimensions(24, 1024, 4096, 2, 588, 1, 1, None, 24, ())
 LLAVA = Dimensions(TOWER, (1024, 4096, 4096), DecoderDimensions(32, 4096, 32, 32, 128, 11008, 32064))
@@ -102,7 +104,7 @@ def test_targets_of_visionzip_are_evenly_spaced(budget: int, rest: int, step: in
     scores = torch.arange(576.0, 0, -1)[None]
     evidence = {CLS: scores, KEYS: torch.randn(1, 576, 4, generator=torch.Generator().manual_seed(0))}
     index, cls = torch.arange(576)[None], torch.zeros(1, 1, 2)
-    view = TokenView(Cut(0, budget), 0, torch.zeros(1, 576, 2), index, Grid(1, 24, 24), ("a",), evidence, cls)
+    view = TokenView(Cut(0, budget), 0, torch.zeros(1, 576, 2), index, Grid(1, 24, 24), SHAPE, ("a",), evidence, cls)
     dominant, contextual = VisionZip().split(budget)
     assert 577 - dominant == rest
     chosen = VisionZip().apply(view).index[0].tolist()
@@ -116,7 +118,7 @@ def test_anchors_and_buffers_of_hiprune() -> None:
     shallow[0, 3] = 1
     evidence = {Evidence("received", 8): shallow, Evidence("received", 22): deep}
     index = torch.arange(16)[None]
-    view = TokenView(Cut(0, 8), 0, torch.zeros(1, 16, 1), index, Grid(1, 4, 4), ("a",), evidence)
+    view = TokenView(Cut(0, 8), 0, torch.zeros(1, 16, 1), index, Grid(1, 4, 4), SHAPE, ("a",), evidence)
     assert HiPrune(alpha=0.5).marked(view)[0].nonzero().flatten().tolist() == [0, 2, 3, 4, 7]
     assert HiPrune(alpha=0.5, neighbours="grid").marked(view)[0].nonzero().flatten().tolist() == [2, 3, 7]
 
@@ -129,12 +131,12 @@ def test_slots_of_the_released_code_are_those_of_table_5(budget: int, top_k: int
     save(tmp_path / "oc.safetensors", OCPruner(Dims(8, 8, 4, 8)).state_dict(), Header())
     hidden = torch.randn(1, 200, 8)
     index, evidence = torch.arange(200)[None], {Evidence("hidden", 8): hidden}
-    view = TokenView(Cut(0, budget), 0, hidden, index, Grid(1, 10, 20), ("a",), evidence)
+    view = TokenView(Cut(0, budget), 0, hidden, index, Grid(1, 10, 20), SHAPE, ("a",), evidence)
     found = {}
     for label, options in (("released", {"compat_extra_slot": True}), ("same", {"slots": slots})):
-        keep = OCVTP(str(tmp_path / "oc.safetensors"), pad="none", top_k=top_k, **options).apply(view)  # type: ignore[arg-type]  # parametrised
-        assert keep.segments is not None
+        pruner = OCVTP(str(tmp_path / "oc.safetensors"), pad="none", top_k=top_k, **options)  # type: ignore[arg-type]  # parametrised
+        keep, segments = pruner.apply(view), pruner.segments(view)
         assert keep.valid is not None
-        found[label] = keep.segments().tolist(), keep.index[keep.valid].tolist()
-        assert max(keep.segments().flatten().tolist()) < slots
+        found[label] = segments.tolist(), keep.index[keep.valid].tolist()
+        assert max(segments.flatten().tolist()) < slots
     assert found["released"] == found["same"]

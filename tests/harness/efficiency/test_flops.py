@@ -14,7 +14,7 @@ from vtpbench.harness.efficiency.pruner_flops import Leading, counted, measure, 
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.base import Grid
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.oc_vtp import flops as oc_vtp
@@ -89,7 +89,7 @@ def dimensions(family: Family) -> Dimensions:
 @pytest.mark.parametrize("name", TINY)
 def test_vision_and_projector_agree_with_torchs_counter(tiny, name: str) -> None:
     family = tiny(name)
-    (tokens,), vision = counted(lambda: family.encode([noise_picture(40, 40)], Request()))
+    (tokens,), vision = counted(lambda: Pipeline(family).encode([noise_picture(40, 40)]))
     _, projector = counted(lambda: family.project(tokens.features[0]))
     work = Workload(tokens.grid, (tokens.grid.n,) * family.shape.decoder_layers, 0)
     flops = count(dimensions(family), work)
@@ -102,13 +102,12 @@ def test_vision_and_projector_agree_with_torchs_counter(tiny, name: str) -> None
 def test_prefill_and_decode_agree_with_torchs_counter(tiny, name: str, pruner: str) -> None:
     family, method = tiny(name), build(pruner, {})
     picture, question = noise_picture(40, 40), "What is it?"
-    needs = method.needs(family.shape)
-    (tokens,) = family.encode([picture], Request(method))
-    budget = None if pruner == "vanilla" else tokens.original // 2
-    cost = measure(family, method, budget, picture, question)
-    batch = family.assemble([question], [[family.select(tokens, ["0"], method, budget)[0]]])
-    trace, forward = counted(lambda: prefill(family, method, batch, needs))
-    _, answer = counted(lambda: family.generate(batch, method, 4))
+    pipeline = Pipeline(family, method, lambda n: None if pruner == "vanilla" else n // 2)
+    (tokens,) = pipeline.encode([picture])
+    cost = measure(family, method, pipeline.budget(tokens.original), picture, question)
+    batch = pipeline.assemble([question], [[pipeline.select([tokens], ["0"])[0]]])
+    trace, forward = counted(lambda: prefill(family, batch))
+    _, answer = counted(lambda: pipeline.generate(batch, 4))
     entered = tuple(float(n) for n in trace.per_layer[0])
     work = Workload(tokens.grid, entered, batch.layout.width - int(entered[0]), new=4)
     flops = count(dimensions(family), work)
@@ -140,7 +139,7 @@ def test_visionzip_costs_evidence_in_the_tower(tiny) -> None:
 
 def test_a_tower_that_tokens_leave_takes_less(tiny) -> None:
     family, method, picture = tiny("llava"), build("tome", {}), noise_picture(40, 40)
-    (tokens,), vision = counted(lambda: family.encode([picture], Request(Leading(method), lambda n: 6)))
+    (tokens,), vision = counted(lambda: Pipeline(family, Leading(method), lambda n: 6).encode([picture]))
     work = Workload(tokens.grid, (6.0,) * family.shape.decoder_layers, 0, tower=tokens.tower)
     assert tokens.tower == (12, 9, 6, 6)
     assert count(dimensions(family), work).vision == pytest.approx(vision, rel=0.001)
@@ -154,7 +153,7 @@ def test_a_tower_that_tokens_leave_takes_less(tiny) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_no_tower_no_operations(tiny, name: str) -> None:
     family = tiny(name)
-    (tokens,), vision = counted(lambda: family.encode([noise_picture(40, 40)], Request(build("text-only", {}), lambda n: 5)))
+    (tokens,), vision = counted(lambda: Pipeline(family, build("text-only", {}), lambda n: 5).encode([noise_picture(40, 40)]))
     work = Workload(tokens.grid, (0.0,) * family.shape.decoder_layers, 9, tower=tokens.tower)
     assert count(dimensions(family), work).vision == vision == 0
 
@@ -193,7 +192,7 @@ classes = [find(name).load() for name in BUILT_IN]
 family = tiny_llava()
 cost = measure(family, build("fastv", {}), 8, dummy.noise_picture(20, 20), "Why?")
 entered = tuple(cost.trace.per_layer[0])
-grid = family.pictures([dummy.noise_picture(20, 20)])[0].grid
+grid = family.group([dummy.noise_picture(20, 20)])[0].grid
 print(sum(entered), count(Dimensions.from_config(family.model.config), Workload(grid, entered, 9)).total > 0)
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,7 +16,7 @@ from vtpbench.harness.models.dummy import (
     refuse_dummy,
 )
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
@@ -123,14 +123,15 @@ def test_weights_follow_the_seed_and_leave_the_global_generator_alone(shrunk) ->
 @pytest.mark.parametrize(("pruner", "entered"), [("random", [12] * 4), ("fastv", [16, 16, 8, 8]), ("visionzip", [12] * 4)])
 def test_a_pruned_dummy_prefills_and_decodes(shrunk, name: str, pruner: str, entered: list[int]) -> None:
     family, method = small(shrunk(name)), build(pruner, {})
-    (tokens,) = family.encode([noise_picture(112, 112)], Request(method))
-    tiles = tokens.original // 16
-    chosen = family.select(tokens, ["0"], method, 12 * tiles)
-    batch = family.assemble([filler(family, 32)], [[chosen[0]]])
+    pipeline = Pipeline(family, method, lambda n: 12 * n // 16)
+    encoded = pipeline.encode([noise_picture(112, 112)])
+    tiles = encoded[0].original // 16
+    chosen = pipeline.select(encoded, ["0"])
+    batch = pipeline.assemble([filler(family, 32)], [[chosen[0]]])
     assert batch.layout.width == 32 + len(chosen[0].index)
     calls = []
     handle = family.model.lm_head.register_forward_hook(lambda *_: calls.append(1))
-    _, trace = family.generate(batch, method, max_new_tokens=5)
+    _, trace = pipeline.generate(batch, max_new_tokens=5)
     handle.remove()
     assert len(calls) == 5
     assert trace.per_layer[0] == [tiles * n for n in entered]

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from transformers import LlavaImageProcessorPil
 
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.pruning.request import seeing
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.schedule import collecting
 from vtpbench.pruners.base import Evidence
 from vtpbench.pruners.registry import build
 
@@ -90,7 +91,7 @@ def test_keeping_all_is_the_stock_model_bit_by_bit(name, pruner, options, tiny, 
     family = tiny(name)
     expected = stock_logits(name, family, tools)
     batch = tools.prepare(family, build(pruner, options), 1.0, tools.MIXED[:1])
-    logits, _ = tools.forward(family, build(pruner, options), batch)
+    logits, _ = tools.forward(family, batch)
     assert torch.equal(logits, expected)
 
 
@@ -99,13 +100,13 @@ def test_the_model_is_as_before_afterwards_also_after_an_exception(name, tiny, t
     family, pruner = tiny(name), make("fastv", name)
     before, there = stock_logits(name, family, tools), hooks(family)
     kinds = ("hidden", "received", "keys", "projected")
-    family.encode([tools.picture(40, 30)], seeing(*(Evidence(kind, -1) for kind in kinds)))
+    Pipeline(family, collecting(*(Evidence(kind, -1) for kind in kinds))).encode([tools.picture(40, 30)])
     batch = tools.prepare(family, pruner, 0.5, tools.MIXED)
-    tools.forward(family, pruner, batch)
+    tools.forward(family, batch)
     assert hooks(family) == there
     handle = family.decoder.layers[3].register_forward_pre_hook(_fail)
     with pytest.raises(RuntimeError, match="in the middle"):
-        tools.forward(family, pruner, batch)
+        tools.forward(family, batch)
     handle.remove()
     assert hooks(family) == there
     assert torch.equal(stock_logits(name, family, tools), before)
@@ -120,14 +121,14 @@ def _fail(module: nn.Module, args: object) -> None:
 def test_a_prompt_in_a_batch_is_answered_as_alone(name, pruner, tiny, tools) -> None:
     family, chosen = tiny(name), make(pruner, name)
     together = tools.prepare(family, chosen, PRUNERS.get(pruner), tools.MIXED)
-    logits, trace = tools.forward(family, chosen, together)
-    texts = family.generate(together, chosen, 4)[0] if pruner in IN_DECODER else None
+    logits, trace = tools.forward(family, together)
+    texts = Pipeline(family).generate(together, 4)[0] if pruner in IN_DECODER else None
     first = 0
     for row, asked in enumerate(tools.MIXED):
         alone = tools.prepare(family, chosen, PRUNERS.get(pruner), [asked])
-        expected, own = tools.forward(family, chosen, alone)
+        expected, own = tools.forward(family, alone)
         torch.testing.assert_close(logits[row, -1], expected[0, -1], rtol=0, atol=1e-5)
-        assert texts is None or family.generate(alone, chosen, 4)[0] == [texts[row]]
+        assert texts is None or Pipeline(family).generate(alone, 4)[0] == [texts[row]]
         for number in own.kept:
             assert own.per_layer[number] == trace.per_layer[first + number]
             for at, kept in own.kept[number].items():
@@ -142,7 +143,7 @@ def test_kernels_agree(name, pruner, tiny, tools) -> None:
     for attention in ("sdpa", "eager"):
         family, chosen = tiny(name, attention=attention), make(pruner, name)
         batch = tools.prepare(family, chosen, PRUNERS.get(pruner), tools.MIXED)
-        found.append((tools.forward(family, chosen, batch)[0][:, -1], family.generate(batch, chosen, 4)[0]))
+        found.append((tools.forward(family, batch)[0][:, -1], Pipeline(family).generate(batch, 4)[0]))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-5)
     assert found[0][1] == found[1][1]
 
@@ -152,7 +153,7 @@ def test_observed_counts_average_to_the_budget(name, tiny, tools) -> None:
     for pruner in ("random", "fastv", "pyramiddrop", "sparsevlm", "visionzip", "hiprune", "grid", "pool", "divprune", "tome"):
         family, chosen = tiny(name), make(pruner, name)
         batch = tools.prepare(family, chosen, 0.5, tools.MIXED[:1])
-        _, trace = tools.forward(family, chosen, batch)
+        _, trace = tools.forward(family, batch)
         assert sum(trace.per_layer[0]) / 6 == pytest.approx(batch.images[0].original / 2, abs=1), pruner
 
 
@@ -160,7 +161,7 @@ def test_observed_counts_average_to_the_budget(name, tiny, tools) -> None:
 def test_removing_tokens_is_masking_their_columns(name, tiny, tools) -> None:
     family, pruner, at = tiny(name), build("fastv", {"layer": 3}), 3
     batch = tools.prepare(family, pruner, 0.75, tools.MIXED[:1])
-    logits, trace = tools.forward(family, pruner, batch)
+    logits, trace = tools.forward(family, batch)
     place = batch.layout.places[0]
     removed = torch.ones(place.length, dtype=torch.bool)
     sequence = batch.images[0].index.tolist()
@@ -168,7 +169,7 @@ def test_removing_tokens_is_masking_their_columns(name, tiny, tools) -> None:
     assert removed.any()
     whole = tools.prepare(family, build("vanilla", {}), None, tools.MIXED[:1])
     with masked(family, at, place.start + removed.nonzero().flatten()):
-        expected = tools.forward(family, build("vanilla", {}), whole)[0]
+        expected = tools.forward(family, whole)[0]
     torch.testing.assert_close(logits[0, -1], expected[0, -1], rtol=0, atol=1e-5)
 
 
@@ -206,7 +207,7 @@ def test_greedy_text_is_that_of_the_stock_model(name, tiny, tools) -> None:
         length = inputs["input_ids"].shape[1]
     stock = family.model.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=3)[:, length:]
     batch = tools.prepare(family, build("vanilla", {}), None, tools.MIXED[:1])
-    texts, _ = family.generate(batch, build("vanilla", {}), 8)
+    texts, _ = Pipeline(family).generate(batch, 8)
     assert texts == family.tokenizer.batch_decode(stock, skip_special_tokens=True)
 
 

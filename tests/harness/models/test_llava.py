@@ -6,7 +6,8 @@ from torch.nn.functional import interpolate
 from transformers import LlavaConfig
 
 from vtpbench.harness.models.llava import Llava
-from vtpbench.harness.pruning.request import Request, seeing
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.schedule import collecting
 from vtpbench.pruners.base import Evidence, Pruner
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
@@ -31,9 +32,9 @@ def family(tiny) -> Llava:
 @torch.inference_mode()
 def test_evidence_is_what_an_eager_tower_shows(family, tiny, tools) -> None:
     image = tools.picture(40, 30)
-    (found,) = family.encode([image], seeing(*ALL))
+    (found,) = Pipeline(family, collecting(*ALL)).encode([image])
     eager = tiny("llava", attention="eager")
-    pixels = eager.pictures([image])[0].pixels
+    pixels = eager.group([image])[0].pixels
     seen = eager.model.model.vision_tower(pixels, output_hidden_states=True, output_attentions=True)
     for need in ALL:
         attention = seen.attentions[need.layer].mean(1)
@@ -55,19 +56,19 @@ def test_pad_shows_the_whole_image_and_crop_its_middle(family, tools) -> None:
     image = tools.picture(48, 16)
     cropped = Llava(family.model, family.tokenizer, family.image_processor, family.chat_template, "crop")
     middle = image.crop((16, 0, 32, 16))
-    assert torch.equal(cropped.pictures([image])[0].pixels, family.pictures([middle])[0].pixels)
-    padded = family.pictures([image])[0].pixels
+    assert torch.equal(cropped.group([image])[0].pixels, family.group([middle])[0].pixels)
+    padded = family.group([image])[0].pixels
     assert padded[..., 0, :].abs().max() < 0.02  # the mean colour, but for rounding to 8 bits
     assert padded[..., 8, :].abs().max() > 0.2
 
 
 def test_downsampling_shrinks_what_the_tower_sees(family, tools) -> None:
     image = tools.picture(40, 30)
-    (found,) = family.encode([image], Request(Shrinking(), lambda n: n))
+    (found,) = Pipeline(family, Shrinking(), lambda n: n).encode([image])
     assert (found.grid.height, found.grid.width, found.original) == (2, 3, 16)
     assert found.evidence[Evidence("received", 2)].shape == (1, 6)
     tower = family.model.model.vision_tower
-    small = interpolate(family.pictures([image])[0].pixels, (8, 12), mode="bicubic", antialias=True)
+    small = interpolate(family.group([image])[0].pixels, (8, 12), mode="bicubic", antialias=True)
     with torch.inference_mode():
         expected = tower(small, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states[-2]
     torch.testing.assert_close(found.features, expected[:, 1:])
@@ -76,7 +77,7 @@ def test_downsampling_shrinks_what_the_tower_sees(family, tools) -> None:
 def test_downsampling_counts_against_the_full_image(family, tools) -> None:
     pruner = build("downsample", {})
     batch = tools.prepare(family, pruner, 0.5, tools.MIXED[:1])
-    _, trace = tools.forward(family, pruner, batch)
+    _, trace = tools.forward(family, batch)
     assert batch.images[0].original == 16
     assert trace.per_layer[0] == [8] * 6
 

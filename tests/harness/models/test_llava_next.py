@@ -7,7 +7,8 @@ import torch
 from vtpbench.harness.models.anyres import NEWLINE
 from vtpbench.harness.models.llava_next import LlavaNext, native_grid
 from vtpbench.harness.pruning.encoder_hooks import EncoderPlan
-from vtpbench.harness.pruning.request import Observer, Request, seeing
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.schedule import collecting
 from vtpbench.pruners.base import Evidence, Grid, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
@@ -32,9 +33,9 @@ def test_shape_says_how_many_tokens_only_where_that_is_fixed(fixed) -> None:
 
 def test_evidence_of_an_image_is_that_of_its_tiles(fixed, tools) -> None:
     needs = frozenset({Evidence("received", 2), Evidence("hidden", 1), Evidence("keys", 2)})
-    (found,) = fixed.encode([tools.picture(40, 30), tools.picture(30, 40, 1)], seeing(*needs))
-    plan = EncoderPlan(Observer(), (), needs, Grid(1, 4, 4), fixed.shape)
-    tiles = fixed._run_tower(fixed.pictures([tools.picture(30, 40, 1)])[0].pixels, plan, off_size=False)
+    (found,) = Pipeline(fixed, collecting(*needs)).encode([tools.picture(40, 30), tools.picture(30, 40, 1)])
+    plan = EncoderPlan(found.schedule, Grid(1, 4, 4))
+    tiles = fixed._run_tower(fixed.group([tools.picture(30, 40, 1)])[0].pixels, plan, off_size=False)
     assert found.cls.shape == (2, 5, 32)
     for tile in range(5):
         part = slice(16 * tile, 16 * (tile + 1))
@@ -50,7 +51,7 @@ def test_kept_tokens_enter_base_first_then_by_rows_of_the_picture(fixed, tools) 
         places = image.grid.place[image.index].tolist()
         assert places == sorted(places)
         assert len(set(places)) == 40
-        (found,) = fixed.encode([tools.MIXED[0][1][0]], Request())
+        (found,) = Pipeline(fixed).encode([tools.MIXED[0][1][0]])
     torch.testing.assert_close(batch.images[0].features, found.features[0, batch.images[0].index], rtol=0, atol=1e-5)
 
 
@@ -77,26 +78,25 @@ def test_native_is_the_stock_model_bit_by_bit(shape, native, tools) -> None:
         expected = native.model(**inputs, attention_mask=torch.ones(1, len(ids), dtype=torch.int64)).logits
     for pruner, budget in (("vanilla", None), ("random", 1.0), ("divprune", 1.0)):
         batch = SimpleNamespace(made=whole(native, pruner, budget, image))
-        logits, trace = tools.forward(native, build(pruner, {}), batch.made)
+        logits, trace = tools.forward(native, batch.made)
         assert trace.per_layer[0] == [len(grid.sequence)] * 6
         assert torch.equal(logits, expected)
 
 
 def whole(family, pruner, budget, image):
-    chosen = build(pruner, {})
-    (group,) = family.encode([image], Request(chosen))
-    count = None if budget is None else group.original
-    return family.assemble(["What is it?"], [[family.select(group, ["key"], chosen, count)[0]]])
+    pipeline = Pipeline(family, build(pruner, {}), lambda n: None if budget is None else n)
+    return pipeline.assemble(["What is it?"], [[pipeline.select(pipeline.encode([image]), ["key"])[0]]])
 
 
 @pytest.mark.parametrize("pruner", ["random", "divprune", "fastv", "pyramiddrop"])
 def test_native_counts_newlines_in_the_budget(pruner, native, tools) -> None:
     chosen = build(pruner, {})
     for shape in SHAPES:
-        (group,) = native.encode([tools.picture(*shape)], Request(chosen))
-        budget = group.original // 2
-        batch = native.assemble(["What?"], [[native.select(group, ["key"], chosen, budget)[0]]])
-        _, trace = tools.forward(native, chosen, batch)
+        pipeline = Pipeline(native, chosen, lambda n: n // 2)
+        encoded = pipeline.encode([tools.picture(*shape)])
+        budget = encoded[0].original // 2
+        batch = pipeline.assemble(["What?"], [[pipeline.select(encoded, ["key"])[0]]])
+        _, trace = tools.forward(native, batch)
         assert sum(trace.per_layer[0]) / 6 == pytest.approx(budget, abs=1)
         assert sum(trace.per_layer[0]) / 6 <= budget + 0.5
 
@@ -115,16 +115,16 @@ class Asked(Pruner):
 @pytest.mark.parametrize("preprocessing", LlavaNext.preprocessings)
 def test_each_image_is_shown_with_its_own_question(preprocessing, tiny, tools) -> None:
     family, pruner = tiny("llava_next", preprocessing=preprocessing), Asked()
-    (group,) = family.encode([tools.picture(40, 30), tools.picture(40, 30, 1)], Request(pruner, lambda n: 20))
-    family.select(group, ["a", "b"], pruner, 20, ["What is A?", "What is B?"])
+    pipeline = Pipeline(family, pruner, lambda n: 20)
+    encoded = pipeline.encode([tools.picture(40, 30), tools.picture(40, 30, 1)])
+    pipeline.select(encoded, ["a", "b"], ["What is A?", "What is B?"])
     assert pruner.seen == {("a", "What is A?"), ("b", "What is B?")}
 
 
 def test_native_newlines_follow_the_rows_that_are_left(native, tools) -> None:
-    chosen = build("random", {})
-    (group,) = native.encode([tools.picture(90, 20)], Request())
-    image = native.select(group, ["key"], chosen, 14)[0]
-    batch = native.assemble(["What?"], [[image]])
+    pipeline = Pipeline(native, build("random", {}), lambda n: 14)
+    image = pipeline.select(pipeline.encode([tools.picture(90, 20)]), ["key"])[0]
+    batch = pipeline.assemble(["What?"], [[image]])
     start, grid = batch.layout.places[0].start, image.grid
     newline = native.model.model.image_newline
     for n, index in enumerate(image.index.tolist()):
@@ -138,9 +138,9 @@ def test_native_batch_is_as_alone(native, tools) -> None:
     for pruner in ("vanilla", "random", "fastv", "text-only"):
         chosen, budget = build(pruner, {}), None if pruner == "vanilla" else 0.5
         together = tools.prepare(native, chosen, budget, tools.MIXED)
-        logits, _ = tools.forward(native, chosen, together)
+        logits, _ = tools.forward(native, together)
         for row, asked in enumerate(tools.MIXED):
-            expected, _ = tools.forward(native, chosen, tools.prepare(native, chosen, budget, [asked]))
+            expected, _ = tools.forward(native, tools.prepare(native, chosen, budget, [asked]))
             torch.testing.assert_close(logits[row, -1], expected[0, -1], rtol=0, atol=1e-5)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from vtpbench.harness.models.llava import VICUNA_V1
 from vtpbench.harness.models.load import describe_model, find_checkpoint, open_model
 from vtpbench.harness.models.template import PLACES, chat_template
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
@@ -38,7 +39,7 @@ def test_a_saved_model_is_the_same_model(name, checkpoints, tiny, tools) -> None
     loaded, same = open_model(described, torch.device("cpu")), tiny(name)
     assert described.info.family == name
     assert (described.shape.vision_layers, described.shape.decoder_layers) == (4, 6)
-    logits = [tools.forward(m, VANILLA, tools.prepare(m, VANILLA, None, tools.MIXED))[0] for m in (loaded, same)]
+    logits = [tools.forward(m, tools.prepare(m, VANILLA, None, tools.MIXED))[0] for m in (loaded, same)]
     assert torch.equal(*logits)
 
 
@@ -65,7 +66,7 @@ def test_a_qwen_without_a_chat_template_says_so(checkpoints, tmp_path) -> None:
 def test_half_precision_runs(name, pruner, tiny, tools) -> None:
     family, chosen = tiny(name, dtype=torch.bfloat16), build(pruner, {})
     batch = tools.prepare(family, chosen, None if pruner == "vanilla" else 0.5, tools.MIXED)
-    logits, _ = tools.forward(family, chosen, batch)
+    logits, _ = tools.forward(family, batch)
     assert logits.dtype == torch.bfloat16
     assert logits[:, -1].isfinite().all()
 
@@ -102,7 +103,7 @@ def test_of_generation_settings_only_the_ends_of_answers_count(name, checkpoints
     for source in (folder, checkpoints[name]):
         family = opened(source)
         batch = tools.prepare(family, VANILLA, None, tools.MIXED[:1])
-        texts.append(family.generate(batch, VANILLA, 12)[0])
+        texts.append(Pipeline(family).generate(batch, 12)[0])
         assert family.model.generation_config.eos_token_id == ([2, 7] if source == folder else 2)
     assert texts[0] == texts[1]
 

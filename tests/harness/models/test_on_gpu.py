@@ -21,6 +21,7 @@ from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models.dummy import describe_dummy, open_dummy
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.run.answering import Answerer, Question
 from vtpbench.harness.suite.specs import PrunerSpec
@@ -91,12 +92,12 @@ def test_what_stays_is_that_of_the_cpu_and_the_same_every_time(model: str, name:
 @pytest.mark.parametrize("model", BUDGETS)
 def test_no_pruner_waits_between_tower_and_decoder(model: str, name: str, moved, tools) -> None:
     asked = subject(moved(model), name, model)
-    (tokens,) = asked.family.encode([tools.picture(48, 48, seed) for seed in range(2)], asked.request)
+    pipeline, questions = asked.pipeline, ["Why?"] * 2
+    encoded = pipeline.encode([tools.picture(48, 48, seed) for seed in range(2)])
 
     def choose() -> None:
-        names, questions, budget = ["0", "1"], ["Why?"] * 2, asked.tokens(tokens.original)
-        chosen = asked.family.select(tokens, names, asked.pruner, budget, questions)
-        asked.family.assemble(questions, [[chosen[0]], [chosen[1]]])
+        chosen = pipeline.select(encoded, ["0", "1"], questions)
+        pipeline.assemble(questions, [[chosen[0]], [chosen[1]]])
 
     choose()  # tables that are made once may be waited for
     with no_wait():
@@ -149,7 +150,7 @@ def test_where_memory_lacks_the_batch_is_halved_and_nothing_of_it_is_kept(moved,
     questions = [Question(str(n), str(n), "Why?", lambda n=n: [tools.picture(30, 30, n)], 2) for n in range(6)]
 
     def answered() -> Answerer:
-        answerer = Answerer(family, build("fastv", {}), lambda n: 10, 4)
+        answerer = Answerer(Pipeline(family, build("fastv", {}), lambda n: 10), 4)
         answers = [answer.sample for batch in answerer.answer(questions) for answer in batch]
         assert sorted(answers) == [question.sample for question in questions]
         return answerer

@@ -10,6 +10,7 @@ from PIL import Image
 from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.harness.models.original import IMAGE_ID
 from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.errors import Unsupported, UserError
 from vtpbench.pruners.registry import build
 
@@ -84,7 +85,7 @@ def test_it_is_the_model_in_hugging_face_form(kind, request, tools) -> None:
     same = (tiny_llava if kind == "checkpoint" else tiny_llava_next)()
     for name, value in same.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], value), name
-    logits = [tools.forward(m, VANILLA, tools.prepare(m, VANILLA, None, tools.MIXED))[0] for m in (loaded, same)]
+    logits = [tools.forward(m, tools.prepare(m, VANILLA, None, tools.MIXED))[0] for m in (loaded, same)]
     assert torch.equal(*logits)
 
 
@@ -155,6 +156,6 @@ def test_parity_with_the_original_code(kind, preprocessing, request, original, t
     expected, text = reference(original, folder, image)
     family = load(folder, preprocessing)
     batch = tools.prepare(family, VANILLA, None, [("What is it?", [image])])
-    logits, _ = tools.forward(family, VANILLA, batch)
+    logits, _ = tools.forward(family, batch)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
-    assert family.generate(batch, VANILLA, 8)[0] == text
+    assert Pipeline(family).generate(batch, 8)[0] == text

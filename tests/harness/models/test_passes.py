@@ -4,17 +4,17 @@ from PIL.Image import Image
 
 from vtpbench.harness.models.tiny import tiny_llava_next
 from vtpbench.harness.pruning.batch import VisionTokens
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.registry import build
 
 
-def encoded(pruner: Pruner, images: list[Image], pictures_at_once: int) -> tuple[VisionTokens, int]:
+def encoded(pruner: Pruner, images: list[Image], images_per_pass: int) -> tuple[VisionTokens, int]:
     """Two images of five tiles, half of whose tokens are to stay, and how many passes they took."""
     family, passes = tiny_llava_next(), []
-    family.pictures_at_once = pictures_at_once
+    family.images_per_pass = images_per_pass
     family.model.model.vision_tower.register_forward_pre_hook(lambda module, args: passes.append(module))
-    (tokens,) = family.encode(images, Request(pruner, lambda n: n // 2))
+    (tokens,) = Pipeline(family, pruner, lambda n: n // 2).encode(images)
     return tokens, len(passes)
 
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
 from vtpbench.harness.models.qwen_attention import window_order
-from vtpbench.harness.pruning.request import Request, seeing
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.schedule import collecting
 from vtpbench.pruners.base import Evidence, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
@@ -47,16 +48,17 @@ def test_a_score_that_is_the_raster_id_comes_back_sorted(family, tools) -> None:
         return ids[:, None].expand_as(output).clone()
 
     handle = family.model.model.visual.blocks[2].register_forward_hook(number)
-    (found,) = family.encode([image], seeing(Evidence("hidden", 2)))
+    pipeline = Pipeline(family, ByWhereItIs(), lambda n: 6)
+    (found,) = pipeline.encode([image])
     handle.remove()
     assert found.evidence[Evidence("hidden", 2)].mean(-1).tolist() == [list(range(20))]
-    kept = family.select(found, ["key"], ByWhereItIs(), 6)[0]
+    kept = pipeline.select([found], ["key"])[0]
     assert kept.index.tolist() == [14, 15, 16, 17, 18, 19]
 
 
 def test_features_are_those_of_the_merger_in_raster_order(family, tools) -> None:
     images = [tools.picture(40, 30), tools.picture(20, 48, 1), tools.picture(40, 30, 2)]
-    groups = family.encode(images, seeing(Evidence("projected")))
+    groups = Pipeline(family, collecting(Evidence("projected"))).encode(images)
     assert [g.members for g in groups] == [(0, 2), (1,)]
     inputs = family.image_processor(images, return_tensors="pt")
     with torch.inference_mode():
@@ -73,7 +75,7 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
 
     images, seen = [tools.picture(40, 30), tools.picture(40, 30, 3)], {}
     needs = Evidence("received", -1), Evidence("received", 1), Evidence("keys", -1)
-    (found,) = family.encode(images, seeing(*needs))
+    (found,) = Pipeline(family, collecting(*needs)).encode(images)
     eager = source.eager_attention_forward
 
     def spy(module, query, key, *rest, **kwargs):
@@ -86,7 +88,7 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
     spied = {block.attn: n for n, block in enumerate(visual.blocks)}
     monkeypatch.setattr(source, "eager_attention_forward", spy)
     visual.set_attn_implementation("eager")
-    family.encode(images, Request())
+    Pipeline(family).encode(images)
     visual.set_attn_implementation("sdpa")
     raster = window_order(4, 5, 2, CPU).argsort()
     for n in range(2):
@@ -100,9 +102,9 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
 
 def test_attention_within_windows_is_refused(family, tools) -> None:
     with pytest.raises(Unsupported, match="windows; full attention: 1, 3"):
-        family.encode([tools.picture(40, 30)], seeing(Evidence("received", 2)))
+        Pipeline(family, collecting(Evidence("received", 2))).encode([tools.picture(40, 30)])
     with pytest.raises(Unsupported, match="no CLS"):
-        family.encode([tools.picture(40, 30)], seeing(Evidence("cls", 3)))
+        Pipeline(family, collecting(Evidence("cls", 3))).encode([tools.picture(40, 30)])
 
 
 def test_positions_are_those_of_the_full_prompt_gathered(family, tools) -> None:
@@ -134,7 +136,7 @@ def test_decoding_goes_on_from_the_full_prompt(family, tools) -> None:
     hook = family.decoder.rotary_emb.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs.get("position_ids", args[-1])), with_kwargs=True
     )
-    family.generate(batch, pruner, 4)
+    Pipeline(family).generate(batch, 4)
     hook.remove()
     for step, positions in enumerate(seen[1:], 1):
         assert torch.equal(positions[..., 0], batch.positions[..., -1] + step)
@@ -150,7 +152,7 @@ def test_images_without_tokens_take_their_wrappers_with_them(family, tools) -> N
 
 def test_downsampling_makes_the_processor_the_identity(family, tools) -> None:
     image = tools.picture(40, 30)
-    (found,) = family.encode([image], Request(build("downsample", {}), lambda n: 8))
+    (found,) = Pipeline(family, build("downsample", {}), lambda n: 8).encode([image])
     assert (found.grid.height, found.grid.width, found.original) == (2, 4, 20)
-    (expected,) = family.encode([image.resize((32, 16), 3)], Request())
+    (expected,) = Pipeline(family).encode([image.resize((32, 16), 3)])
     assert torch.equal(found.features, expected.features)

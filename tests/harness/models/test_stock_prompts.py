@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.registry import build
 
 QUESTION = "How do these two differ?"
@@ -65,7 +66,7 @@ def test_keeping_all_of_two_images_of_unequal_shape(name: str, pruner: str, tiny
     with torch.inference_mode():
         expected = family.model(**inputs, attention_mask=torch.ones_like(inputs["input_ids"])).logits
     batch = tools.prepare(family, build(pruner, {}), 1.0, [(QUESTION, images)])
-    logits, trace = tools.forward(family, build(pruner, {}), batch)
+    logits, trace = tools.forward(family, batch)
     # The towers see the two pictures in one call there and, where shapes differ, in two calls here: not always bit-equal.
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
     assert len(trace.per_layer) == 2
@@ -81,7 +82,7 @@ def test_a_prompt_without_an_image(name: str, tiny: Any, tools: Any) -> None:
         stock = family.model.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=3)
     for pruner in ("vanilla", "random", "fastv", "text-only"):
         batch = tools.prepare(family, build(pruner, {}), 0.5, [(QUESTION, [])])
-        logits, _ = tools.forward(family, build(pruner, {}), batch)
+        logits, _ = tools.forward(family, batch)
         assert torch.equal(logits, expected)
-        texts, _ = family.generate(batch, build(pruner, {}), 8)
+        texts, _ = Pipeline(family).generate(batch, 8)
         assert texts == family.tokenizer.batch_decode(stock[:, ids.shape[1] :], skip_special_tokens=True)

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.pruning.batch import VisionTokens
+from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, Cell
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BudgetInfo, ModelInfo, PrunerInfo
@@ -48,17 +49,12 @@ class ScriptedFamily(Family):
         self.script = script
         self.longest: set[int] = set()
 
-    def encode(self, images, request):
-        index = torch.arange(GRID.n).expand(len(images), -1)
-        return [VisionTokens(tuple(range(len(images))), torch.zeros(*index.shape, 2), index, None, GRID, {}, GRID.n, ())]
+    def group(self, images):
+        return [ImageGroup(tuple(range(len(images))), GRID, GRID.n)]
 
-    def assemble(self, questions, images):
-        return Asked(questions, tuple(image for row in images for image in row))
-
-    def generate(self, batch, pruner, max_new_tokens):
-        self.longest.add(max_new_tokens)
-        counts = {n: [len(image.index)] * LAYERS for n, image in enumerate(batch.images)}
-        return [self.script[question] for question in batch.questions], ForwardTrace(counts)
+    def encode(self, group, schedule):
+        index = torch.arange(GRID.n).expand(len(group.members), -1)
+        return VisionTokens(group.members, torch.zeros(*index.shape, 2), index, None, GRID, {}, GRID.n, schedule, ())
 
     @property
     def decoder(self):
@@ -74,6 +70,25 @@ class ScriptedFamily(Family):
 
     def project(self, features):
         raise NotImplementedError("there is no model")
+
+
+class ScriptedPipeline(Pipeline):
+    """Takes the answers from the script of its family."""
+
+    def assemble(self, questions, images):
+        return Asked(questions, tuple(image for row in images for image in row))
+
+    def generate(self, batch, max_new_tokens):
+        self.model.longest.add(max_new_tokens)
+        counts = {n: [len(image.index)] * LAYERS for n, image in enumerate(batch.images)}
+        return [self.model.script[question] for question in batch.questions], ForwardTrace(counts)
+
+
+class ScriptedEngine(Engine):
+    """Runs the official tasks with a scripted model."""
+
+    def pipeline(self, pruner, budget):
+        return ScriptedPipeline(self.family, pruner, budget)
 
 
 @dataclass
@@ -135,7 +150,7 @@ def played(official: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         if name not in known:
             local = {} if "overrides" in changes else {"overrides": official.write(label, folder)}
             known[name] = Benchmark.model_validate({label: {**local, **changes}}).under(profile)
-            engines[name] = Engine(ScriptedFamily({}), batch_size=3)
+            engines[name] = ScriptedEngine(ScriptedFamily({}), batch_size=3)
         prompts = prompts or official.PROMPTS[label]
         assert len(set(prompts)) == len(prompts) == len(answers)
         benchmark, engine, journal = known[name], engines[name], Memory()

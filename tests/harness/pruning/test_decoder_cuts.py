@@ -9,6 +9,7 @@ import torch
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.registry import build
 
 STEPS = 4
@@ -58,7 +59,7 @@ def test_every_layer_has_the_positions_and_the_cache_of_its_own_sequence(
     model, pruner = TINY[family](), build(name, options)
     batch = tools.prepare(model, pruner, 0.5, tools.MIXED[:1])
     spy = Spy(model)
-    _, trace = model.generate(batch, pruner, STEPS)
+    _, trace = Pipeline(model).generate(batch, STEPS)
     spy.remove()
     assert len(spy.tables) >= 3, "the answer ended before decoding could be seen"
     place, width = batch.layout.places[0], batch.layout.width
@@ -98,7 +99,7 @@ def test_a_decoding_step_makes_the_tables_behind_a_cut_once(positions: str, cuts
     batch = tools.prepare(model, pruner, 0.5, tools.MIXED)
     first = model.decoder.register_forward_pre_hook(lambda module, args: steps.append(0))
     made = model.decoder.rotary_emb.register_forward_hook(lambda module, args, output: steps.append(steps.pop() + 1))
-    model.generate(batch, pruner, STEPS)
+    Pipeline(model).generate(batch, STEPS)
     first.remove()
     made.remove()
     assert len(steps) >= 3

@@ -52,7 +52,7 @@ def shown(request: pytest.FixtureRequest, tools: Any) -> tuple[Any, Any, list[tu
     rotary tables that the model hands its layers."""
     pruner = Watching()
     batch = tools.prepare(TINY[request.param](), pruner, 0.5, tools.MIXED)
-    tools.forward(TINY[request.param](), pruner, batch)
+    tools.forward(TINY[request.param](), batch)
     eager = TINY[request.param](attention="eager")
     tables: list[tuple[Tensor, Tensor]] = []
     first = eager.decoder.layers[0]
@@ -102,7 +102,7 @@ def test_it_is_what_eager_attention_shows(need: Evidence, shown: Any) -> None:
     for view, row, image in views:
         found = view.evidence[need][row]
         if need.kind == "text":
-            found = found[:, view.text[row]]
+            found = found[:, view.text.real[row]]
         torch.testing.assert_close(found, expected(batch, whole, need, image), rtol=0, atol=1e-5)
 
 
@@ -110,11 +110,12 @@ def test_text_is_what_follows_the_last_image(shown: Any) -> None:
     batch, _, views, rotary = shown
     for view, row, image in views:
         length, place = text_length(batch, image), batch.layout.places[image]
-        assert view.text[row].sum() == length
-        assert torch.equal(view.text_embeddings[row][view.text[row]], batch.embeds[place.row, -length:])
+        real = view.text.real[row]
+        assert real.sum() == length
+        assert torch.equal(view.text.get("embeddings")[row][real], batch.embeds[place.row, -length:])
         cosine, sine = (table[place.row] for table in rotary)
         angles = torch.cat([cosine[:, : cosine.shape[-1] // 2], sine[:, : sine.shape[-1] // 2]], dim=-1)
-        torch.testing.assert_close(view.text_rotary[row][view.text[row]], angles[-length:])
+        torch.testing.assert_close(view.text.get("rotary")[row][real], angles[-length:])
         shown_angles = view.evidence[Evidence("rotary")][row]
         torch.testing.assert_close(shown_angles, angles[place.start : place.start + place.length])
 
@@ -124,9 +125,9 @@ def test_text_is_what_follows_the_last_image(shown: Any) -> None:
 def test_what_stays_is_what_eager_attention_ranks_highest(family: str, name: str, options: dict[str, str], tools: Any) -> None:
     pruner, model = build(name, options), TINY[family]()
     batch = tools.prepare(model, pruner, 0.5, tools.MIXED)
-    _, trace = tools.forward(model, pruner, batch)
+    _, trace = tools.forward(model, batch)
     eager = TINY[family](attention="eager")
-    (at, *_) = [cut.at for cut in batch.images[0].cuts]
+    (at, *_) = [cut.at for cut in batch.images[0].schedule.cuts]
     kind: Kind = "rows_mean" if "rows" in options else "row"
     layer = at - AT + (0 if name == "pyramiddrop" else -1)
     with torch.inference_mode():
@@ -138,7 +139,7 @@ def test_what_stays_is_what_eager_attention_ranks_highest(family: str, name: str
         )
     for image, tokens in enumerate(batch.images):
         score = expected(batch, whole, Evidence(kind, layer), image)
-        keep = tokens.cuts[0].keep
+        keep = tokens.schedule.cuts[0].keep
         best = score.sort(descending=True, stable=True).indices[:keep].sort().values
         assert torch.equal(trace.kept[image][at], tokens.index[best])
         assert keep < len(score)

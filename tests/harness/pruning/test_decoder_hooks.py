@@ -39,7 +39,7 @@ class Uneven(Pruner):
 def test_images_that_entered_with_unequal_counts_are_cut_apart(tiny, tools) -> None:
     SEEN.clear()
     batch = tools.prepare(tiny("llava"), Uneven(), 0.5, tools.MIXED)
-    tools.forward(tiny("llava"), Uneven(), batch)
+    tools.forward(tiny("llava"), batch)
     assert sorted(SEEN) == [(4, 5), (4, 6), (4, 7), (4, 8), (5, 5), (6, 6), (7, 7), (8, 8)]
 
 
@@ -47,13 +47,15 @@ def test_flash_attention_is_never_told_positions(tiny, tools) -> None:
     """It takes gaps in them for the ends of packed prompts, reads them in every layer, and runs another kernel."""
     family, told = tiny("llava"), []
     pruner, config = build("fastv", {}), SimpleNamespace(_attn_implementation="flash_attention_2")
-    decoder = SimpleNamespace(config=config, layers=family.decoder.layers, rotary_emb=family.decoder.rotary_emb)
+    decoder = SimpleNamespace(
+        config=config, layers=family.decoder.layers, rotary_emb=family.decoder.rotary_emb, norm=family.decoder.norm
+    )
     batch = tools.prepare(family, pruner, 0.5, tools.MIXED[:1])
-    expected, _ = tools.forward(family, pruner, batch)
+    expected, _ = tools.forward(family, batch)
     layers = [layer.self_attn for layer in family.decoder.layers]
     note = lambda module, args, kwargs: told.append(kwargs["position_ids"])  # noqa: E731 - one line
     handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
-    with torch.inference_mode(), decoder_hooks(decoder, pruner, batch, pruner.needs(family.shape)):
+    with torch.inference_mode(), decoder_hooks(decoder, batch):
         output = family.model(inputs_embeds=batch.embeds, position_ids=batch.positions, use_cache=True)
     for handle in handles:
         handle.remove()

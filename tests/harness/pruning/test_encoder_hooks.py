@@ -11,7 +11,8 @@ from torch.nn.functional import cosine_similarity
 from vtpbench.harness.check import check, render
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.harness.pruning.request import Observer, Request, seeing
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.schedule import collecting
 from vtpbench.pruners.base import Cut, Evidence, Pruner, Selection, TokenView, rank, take
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
 from vtpbench.pruners.registry import build
@@ -103,10 +104,10 @@ def unordered(rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_dropping_inside_the_tower_is_what_plain_steps_give(tiny, tools, attention: str) -> None:
     family, images = tiny("llava", attention=attention), [tools.picture(40, 30), tools.picture(30, 40, 1)]
-    (found,) = family.encode(images, Request(Dropping(), lambda n: 6))
+    (found,) = Pipeline(family, Dropping(), lambda n: 6).encode(images)
     assert found.tower == (11, 11, 6, 6)
     for n, image in enumerate(images):
-        expected = Oracle(family, drop({0: 11, 2: 6})).run(family.pictures([image])[0].pixels, 3)
+        expected = Oracle(family, drop({0: 11, 2: 6})).run(family.group([image])[0].pixels, 3)
         torch.testing.assert_close(found.features[n], expected[1:], rtol=0, atol=1e-5)
         torch.testing.assert_close(found.cls[n], expected[:1], rtol=0, atol=1e-5)
         assert found.index[n].tolist() == sorted(set(found.index[n].tolist()))
@@ -116,9 +117,9 @@ def test_dropping_inside_the_tower_is_what_plain_steps_give(tiny, tools, attenti
 def test_merging_inside_the_tower_is_what_plain_steps_give(tiny, tools, attention: str) -> None:
     """With weights by size in the mean and in the attention of later layers."""
     family, image = tiny("llava", attention=attention), tools.picture(40, 30)
-    (found,) = family.encode([image], Request(build("tome", {}), lambda n: 6))
+    (found,) = Pipeline(family, build("tome", {}), lambda n: 6).encode([image])
     assert found.tower == (12, 9, 6, 6)
-    expected = Oracle(family, merge([12, 9, 6])).run(family.pictures([image])[0].pixels, 3)
+    expected = Oracle(family, merge([12, 9, 6])).run(family.group([image])[0].pixels, 3)
     torch.testing.assert_close(unordered(found.features[0]), unordered(expected[1:]), rtol=0, atol=1e-5)
 
 
@@ -132,29 +133,29 @@ def test_rows_come_in_the_order_of_the_image(family, tools) -> None:
 def test_every_tile_gets_its_share(tiny, tools) -> None:
     family = tiny("llava_next")
     image = tools.picture(40, 30)
-    (found,) = family.encode([image], Request(build("tome", {}), lambda n: 30))
+    (found,) = Pipeline(family, build("tome", {}), lambda n: 30).encode([image])
     assert found.index.shape == (1, 30)
     assert [int(n) // 16 for n in found.index[0]] == sorted([0, 1, 2, 3, 4] * 6)
-    pixels = family.pictures([image])[0].pixels
+    pixels = family.group([image])[0].pixels
     expected = Oracle(family, merge([12, 9, 6])).run(pixels[3:4], 3)
     torch.testing.assert_close(unordered(found.features[0, 18:24]), unordered(expected[1:]), rtol=0, atol=1e-5)
     with pytest.raises(Infeasible, match="31 cannot be shared equally by 5 tiles"):
-        family.encode([image], Request(build("tome", {}), lambda n: 31))
+        Pipeline(family, build("tome", {}), lambda n: 31).encode([image])
     with pytest.raises(Unsupported, match="under preprocessing 'native'"):
-        tiny("llava_next", preprocessing="native").encode([image], Request(build("tome", {}), lambda n: 30))
+        Pipeline(tiny("llava_next", preprocessing="native"), build("tome", {}), lambda n: 30).encode([image])
 
 
 def test_evidence_is_of_what_is_left(family, tools) -> None:
     """Of layers behind the last cut; attention of those with one is for the cut, earlier layers had other tokens."""
     later = frozenset({Evidence("hidden", 2), Evidence("cls", 3), Evidence("projected")})
-    (found,) = family.encode([tools.picture(40, 30)], Request(Dropping(later), lambda n: 6))
+    (found,) = Pipeline(family, Dropping(later), lambda n: 6).encode([tools.picture(40, 30)])
     assert found.evidence.keys() == later
     assert torch.equal(found.evidence[Evidence("hidden", 2)], found.features)
     assert found.evidence[Evidence("cls", 3)].shape == (1, 6)
     assert found.evidence[Evidence("projected")].shape[:2] == (1, 6)
     for early in (Evidence("hidden", 1), Evidence("keys", 1)):
         with pytest.raises(Unsupported, match=f"{early.kind} of vision layer 1, after which tokens leave the tower"):
-            family.encode([tools.picture(40, 30)], Request(Dropping(frozenset({early})), lambda n: 6))
+            Pipeline(family, Dropping(frozenset({early})), lambda n: 6).encode([tools.picture(40, 30)])
 
 
 def test_attention_of_weighted_rows_is_that_of_the_tower(tiny, tools) -> None:
@@ -175,8 +176,8 @@ def test_attention_of_weighted_rows_is_that_of_the_tower(tiny, tools) -> None:
     handle = family.model.model.vision_tower.encoder.layers[3].self_attn.register_forward_hook(
         lambda module, args, output: weights.append(output[1])
     )
-    (found,) = family.encode([image], Request(Weighing(), lambda n: n))
-    (plain,) = family.encode([image], seeing(Evidence("received", 3)))
+    (found,) = Pipeline(family, Weighing(), lambda n: n).encode([image])
+    (plain,) = Pipeline(family, collecting(Evidence("received", 3))).encode([image])
     handle.remove()
     received = weights[0].mean((1, 2))[:, 1:]
     torch.testing.assert_close(found.evidence[Evidence("received", 3)], received, rtol=0, atol=1e-6)
@@ -199,8 +200,8 @@ def test_a_row_of_two_is_attended_as_two_equal_rows(family, tools) -> None:
             return Selection(chosen, take(view.features, chosen), size=size)
 
     image = tools.picture(40, 30)
-    (weighed,) = family.encode([image], Request(Repeating(twice=False), lambda n: 8))
-    (repeated,) = family.encode([image], Request(Repeating(twice=True), lambda n: 16))
+    (weighed,) = Pipeline(family, Repeating(twice=False), lambda n: 8).encode([image])
+    (repeated,) = Pipeline(family, Repeating(twice=True), lambda n: 16).encode([image])
     torch.testing.assert_close(weighed.features, repeated.features[:, :8], rtol=0, atol=1e-5)
     torch.testing.assert_close(weighed.cls, repeated.cls, rtol=0, atol=1e-5)
 
@@ -218,7 +219,7 @@ def test_flash_attention_cannot_weigh(family, tools, monkeypatch) -> None:
             return Selection(view.index, view.features, size=torch.ones_like(view.features[..., 0]))
 
     with pytest.raises(Unsupported, match="use attention: sdpa"):
-        family.encode([tools.picture(40, 30)], Request(Weighing(), lambda n: 8))
+        Pipeline(family, Weighing(), lambda n: 8).encode([tools.picture(40, 30)])
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class Wrong(Dropping):
 @pytest.mark.parametrize(("way", "message"), [("count", "kept 10 tokens at layer -4, 11 were due"), ("adaptive", "depth 0 only")])
 def test_a_wrong_choice_is_refused(family, tools, way: str, message: str) -> None:
     with pytest.raises((UserError, Unsupported), match=message):
-        family.encode([tools.picture(40, 30)], Request(Wrong(way=way), lambda n: 6))
+        Pipeline(family, Wrong(way=way), lambda n: 6).encode([tools.picture(40, 30)])
 
 
 @pytest.mark.parametrize(
@@ -264,13 +265,13 @@ def test_a_plan_that_cannot_be_is_refused(family, tools, cuts, message: str) -> 
             return cuts
 
     with pytest.raises(UserError, match=message):
-        family.encode([tools.picture(40, 30)], Request(Planning(), lambda n: 8))
+        Pipeline(family, Planning(), lambda n: 8).encode([tools.picture(40, 30)])
 
 
 def test_a_misplaced_choice_is_refused_after_the_answer(family, tools) -> None:
     batch = tools.prepare(family, Wrong(way="order"), 0.5, tools.MIXED[:1])
     with pytest.raises(UserError, match="not ascending and unique"):
-        tools.forward(family, Wrong(way="order"), batch)
+        tools.forward(family, batch)
 
 
 def test_no_tower_runs_where_nothing_is_to_remain(tiny, tools) -> None:
@@ -278,9 +279,9 @@ def test_no_tower_runs_where_nothing_is_to_remain(tiny, tools) -> None:
         family, ran = tiny(name), []
         handle = family.model.get_encoder(modality="image").register_forward_pre_hook(lambda *_, ran=ran: ran.append(1))
         batch = tools.prepare(family, build("text-only", {}), 0.5, tools.MIXED)
-        logits, _ = tools.forward(family, build("text-only", {}), batch)
+        logits, _ = tools.forward(family, batch)
         assert not ran
-        (seen,) = family.encode([tools.picture(40, 30)], Request(Observer(frozenset({Evidence("hidden", 1)})), lambda n: 0))
+        (seen,) = Pipeline(family, collecting(Evidence("hidden", 1)), lambda n: 0).encode([tools.picture(40, 30)])
         handle.remove()
         assert ran
         assert seen.evidence[Evidence("hidden", 1)].shape[1] == seen.grid.n
@@ -308,7 +309,7 @@ def test_cuts_in_the_tower_and_in_the_decoder_go_together(family, tools) -> None
             return view.evidence[Evidence("cls" if view.cut.at < 0 else "row", 0)]
 
     batch = tools.prepare(family, Both(), 0.5, tools.MIXED[:1])
-    _, trace = tools.forward(family, Both(), batch)
+    _, trace = tools.forward(family, batch)
     assert trace.per_layer[0] == [12, 12, 4, 4, 4, 4]
 
 
@@ -324,7 +325,7 @@ def test_rows_of_an_impossible_size_are_refused(family, tools, size: float) -> N
 
     batch = tools.prepare(family, Weighing(), 1.0, tools.MIXED[:1])
     with pytest.raises(UserError, match="rows of an impossible size"):
-        tools.forward(family, Weighing(), batch)
+        tools.forward(family, batch)
 
 
 def test_a_row_without_a_place_stands_for_itself(family, tools) -> None:
@@ -347,7 +348,7 @@ def test_a_row_without_a_place_stands_for_itself(family, tools) -> None:
                 sizes.append(view.size)
             return Selection(torch.arange(view.n).expand(len(view.features), -1), view.features)
 
-    (found,) = family.encode([tools.picture(40, 30)], Request(Resting(), lambda n: 6))
+    (found,) = Pipeline(family, Resting(), lambda n: 6).encode([tools.picture(40, 30)])
     assert sizes[0].tolist() == [[1, 1, 2, 3, 4, 5]]
     assert found.index.tolist() == [[-1, 0, 1, 2, 3, 4]]
 

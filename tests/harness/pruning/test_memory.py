@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from vtpbench.harness.models.dummy import noise_picture
 from vtpbench.harness.models.tiny import tiny_llava_next
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.registry import build
 
 SIDE = 24
@@ -49,12 +49,12 @@ class Peak(TorchDispatchMode):
 def prefill_peak(name: str, budget: int | None, attention: str = "sdpa") -> int:
     """Measure one prompt's prefill."""
     family, pruner = tiny_llava_next(attention, side=SIDE), build(name, {})
-    (encoded,) = family.encode([noise_picture(SIDE * 8, SIDE * 8)], Request(pruner))
+    pipeline = Pipeline(family, pruner, lambda n: budget)
+    (encoded,) = pipeline.encode([noise_picture(SIDE * 8, SIDE * 8)])
     assert encoded.original == TOKENS
-    tokens = family.select(encoded, ["key"], pruner, budget)[0]
-    batch = family.assemble(["Why?"], [[tokens]])
+    batch = pipeline.assemble(["Why?"], [[pipeline.select([encoded], ["key"])[0]]])
     with torch.inference_mode(), Peak() as peak:
-        family.generate(batch, pruner, 1)
+        pipeline.generate(batch, 1)
     return peak.bytes
 
 

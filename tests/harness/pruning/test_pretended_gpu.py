@@ -208,8 +208,8 @@ def test_nor_with_other_options(name: str, options: dict[str, object], tiny, too
 
 REMAINING = {
     ("_fit", DOWN): "the search for a budget that newlines fill asks what it has found, about 12 times an image",
-    ("pack", DOWN): "how many newlines follow depends on the choice; once an image",
-    ("select", DOWN): "how many tokens are left of each image is known to the device alone; once for many images",
+    ("in_sequence", DOWN): "how many newlines follow depends on the choice; once an image",
+    ("_select", DOWN): "how many tokens are left of each image is known to the device alone; once for many images",
 }
 """Of the harness, never of a pruner, with LLaVA-NeXT's preprocessing `native`."""
 
@@ -218,7 +218,7 @@ def test_what_remains_is_known(tiny, tools) -> None:
     waits = found(tiny("llava_next", preprocessing="native"), build("random", {}), 40, tools, images=2)
     assert {(wait.function, wait.what) for wait in waits if wait.own} == REMAINING.keys()
     assert not any(wait.in_pruner for wait in waits)
-    assert sum(wait.function == "select" for wait in waits) == 1
+    assert sum(wait.function == "_select" for wait in waits) == 1
 
 
 @dataclass(frozen=True)

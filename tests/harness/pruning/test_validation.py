@@ -6,12 +6,14 @@ from typing import ClassVar, Literal
 import pytest
 import torch
 
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.validation import check_shapes, clamp_and_flag
-from vtpbench.pruners.base import Cut, Grid, Pruner, Selection, TokenView
+from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import UserError
 
-VIEW = TokenView(Cut(0, 3), 0, torch.zeros(2, 6, 4), torch.arange(6).expand(2, -1), Grid(1, 2, 3), ("a", "b"))
+SHAPE = ModelShape("test", 32, 4, 32, 24, 32, 22, True, tuple(range(24)))
+
+VIEW = TokenView(Cut(0, 3), 0, torch.zeros(2, 6, 4), torch.arange(6).expand(2, -1), Grid(1, 2, 3), SHAPE, ("a", "b"))
 ROWS = torch.zeros(2, 3, 4)
 
 
@@ -30,12 +32,12 @@ def keep(*rows: list[int], **parts: torch.Tensor) -> Selection:
 )
 def test_parts_that_do_not_fit_are_refused(choice: Selection, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_shapes(choice, VIEW, Pruner())
+        check_shapes(choice, VIEW, "Pruner")
 
 
 def test_a_count_that_adapts_may_be_any() -> None:
-    check_shapes(keep([0, 1], [0, 1], valid=torch.ones(2, 2, dtype=torch.bool)), VIEW, Pruner())
-    check_shapes(keep([0, 1, 2], [3, 4, 5]), VIEW, Pruner())
+    check_shapes(keep([0, 1], [0, 1], valid=torch.ones(2, 2, dtype=torch.bool)), VIEW, "Pruner")
+    check_shapes(keep([0, 1, 2], [3, 4, 5]), VIEW, "Pruner")
 
 
 @pytest.mark.parametrize(
@@ -97,9 +99,9 @@ def test_a_wrong_choice_is_no_number(kind: type[Backwards], at: int, name: str, 
     family, pruner = tiny(name), kind(at)
     batch = tools.prepare(family, pruner, 0.5, tools.MIXED)
     with pytest.raises(UserError, match=f"{kind.__name__} chose indices that are not among the tokens, or not ascending"):
-        tools.forward(family, pruner, batch)
+        tools.forward(family, batch)
     with pytest.raises(UserError, match=kind.__name__):
-        family.generate(batch, pruner, 1)
+        Pipeline(family).generate(batch, 1)
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,10 @@ def test_filling_leaves_and_the_order_stays(tiny, tools) -> None:
     family = tiny("llava")
     batch = tools.prepare(family, Scattered(), 0.5, tools.MIXED)
     assert [image.index.tolist() for image in batch.images] == [[0, 2, 4, 6]] * 4
-    (whole,) = family.encode([tools.picture(40, 30)], Request())
+    (whole,) = Pipeline(family).encode([tools.picture(40, 30)])
     # processors may round one picture's sums in another order than four pictures'; the choice is exact all the same
     torch.testing.assert_close(batch.images[0].features, whole.features[0, :8:2], rtol=0, atol=1e-5)
-    tools.forward(family, Scattered(), batch)
+    tools.forward(family, batch)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from PIL import Image
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.harness.pruning.batch import PromptBatch
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.run.answering import WINDOW, Answerer, Question, image_name
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.show.trace import trace_pruning
@@ -32,7 +33,7 @@ MIXED = [question(n, [[n % 5], [], [n % 5, (n + 1) % 5]][n % 3]) for n in range(
 
 
 def answers(model: Llava, pruner: Pruner, budget: int | None, batch: int, asked: Sequence[Question] = MIXED):
-    answerer = Answerer(model, pruner, lambda n: budget, batch)
+    answerer = Answerer(pipeline(model, pruner, lambda n: budget), batch)
     return {a.sample: a for found in answerer.answer(asked) for a in found}
 
 
@@ -73,7 +74,9 @@ def test_kept_tokens_are_those_that_show_finds_and_noting_them_changes_no_answer
     plain = answers(model, pruner, budget, 4)
     pictured = [replace(q, pictured=n % 2 == 0) for n, q in enumerate(MIXED)]
     found = {
-        a.sample: a for b in Answerer(model, pruner, lambda n: budget, 4, PictureFolder(tmp_path, 9)).answer(pictured) for a in b
+        a.sample: a
+        for b in Answerer(Pipeline(model, pruner, lambda n: budget), 4, PictureFolder(tmp_path, 9)).answer(pictured)
+        for a in b
     }
     assert {key: replace(a, kept=()) for key, a in found.items()} == plain
     for q in pictured:
@@ -82,7 +85,7 @@ def test_kept_tokens_are_those_that_show_finds_and_noting_them_changes_no_answer
         assert len(answer.kept) == (len(images) if q.pictured else 0)
         for n, (image, kept) in enumerate(zip(images, answer.kept, strict=False)):
             if len(images) == 1:
-                seen = trace_pruning(model, pruner, image, f"{q.name}:{n}", q.text, lambda n: budget or n, 1)
+                seen = trace_pruning(model, pruner, image, q.name, q.text, lambda n: budget or n, 1)
                 assert kept.cuts == tuple((stop.at, tuple(stop.kept.tolist())) for stop in seen.stops)
             assert kept.tokens == 16
             assert kept.picture == f"{answer.images[n]}-{image.width}x{image.height}"
@@ -113,14 +116,22 @@ class Watched(Llava):
     room = 2
     refusal: Exception = torch.OutOfMemoryError("no room")
 
-    def encode(self, images, request):
-        self.encoded += len(images)
-        return super().encode(images, request)
+    def encode(self, group, schedule):
+        self.encoded += len(group.members)
+        return super().encode(group, schedule)
 
-    def generate(self, batch: PromptBatch, pruner: Pruner, max_new_tokens: int):
-        if len(batch.layout.rows) > self.room:
-            raise self.refusal
-        return super().generate(batch, pruner, max_new_tokens)
+
+class Crowded(Pipeline):
+    """Generates for no more prompts at once than the model has room for."""
+
+    def generate(self, batch: PromptBatch, max_new_tokens: int):
+        if len(batch.layout.rows) > self.model.room:
+            raise self.model.refusal
+        return super().generate(batch, max_new_tokens)
+
+
+def pipeline(model: Llava, pruner: Pruner, budget: Callable[[int], int | None]) -> Pipeline:
+    return (Crowded if isinstance(model, Watched) else Pipeline)(model, pruner, budget)
 
 
 def watched(model: Llava) -> Watched:
@@ -140,10 +151,31 @@ def test_each_picture_of_a_window_is_encoded_once(model) -> None:
 def test_running_out_of_memory_halves_the_batch_and_loses_nothing(model, refusal) -> None:
     family = watched(model)
     family.refusal = refusal
-    answerer = Answerer(family, build("vanilla", {}), lambda n: None, 16)
+    answerer = Answerer(pipeline(family, build("vanilla", {}), lambda n: None), 16)
     found = {a.sample: a for batch in answerer.answer(MIXED) for a in batch}
     assert answerer.smallest == 2
     assert found == answers(model, build("vanilla", {}), None, 16)
+
+
+@pytest.mark.parametrize("known", [{"0"}, {str(n) for n in range(9)}, {str(n) for n in range(17)}, {"3", "11", "12"}])
+def test_what_is_known_is_not_told_again_and_the_rest_is_asked_in_the_same_batches(model, known: set[str]) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    class Noting(Pipeline):
+        def generate(self, batch, max_new_tokens):
+            shapes.append(tuple(batch.layout.lengths))
+            return super().generate(batch, max_new_tokens)
+
+    def told(known: set[str]) -> tuple[dict[str, str], list[tuple[int, ...]]]:
+        shapes.clear()
+        answerer = Answerer(Noting(model, build("random", {}), lambda n: 5), 2)
+        return {a.sample: a.text for batch in answerer.answer(MIXED, known) for a in batch}, list(shapes)
+
+    whole, batches = told(set())
+    rest, again = told(known)
+    assert rest == {sample: text for sample, text in whole.items() if sample not in known}
+    assert set(again) <= set(batches)
+    assert len(again) < len(batches) or known == {"0"} or known == {"3", "11", "12"}
 
 
 def test_a_single_prompt_that_does_not_fit_is_an_error(model) -> None:
@@ -156,7 +188,7 @@ def test_a_single_prompt_that_does_not_fit_is_an_error(model) -> None:
 def test_another_failure_of_the_device_is_not_tried_again(model) -> None:
     family = watched(model)
     family.refusal = torch.AcceleratorError("CUDA error: device-side assert triggered")
-    answerer = Answerer(family, build("vanilla", {}), lambda n: None, 4)
+    answerer = Answerer(pipeline(family, build("vanilla", {}), lambda n: None), 4)
     with pytest.raises(torch.AcceleratorError):
         list(answerer.answer(MIXED))
     assert answerer.smallest == 4

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from vtpbench.harness.gather.sources import gather
-from vtpbench.harness.models.llava import Llava
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.journal import FileJournal
 from vtpbench.harness.records.record import BudgetInfo
@@ -142,21 +142,19 @@ def test_how_many_samples_are_pictured_is_no_part_of_a_cells_identity(tiny_check
     assert ids(0) == ids(9)
 
 
-class Scripted(Llava):
-    """Looks, and then always says the same."""
-
-    says = "yes"
-
-    def generate(self, batch, pruner, max_new_tokens):
-        texts, trace = super().generate(batch, pruner, 1)
-        return [self.says] * len(texts), trace
-
-
 def scripted(engine: Engine, says: str) -> Engine:
-    f = engine.family
-    family = Scripted(f.model, f.tokenizer, f.image_processor, f.chat_template, f.preprocessing)
-    family.says = says
-    return Engine(family, 16)
+    """Look, and then always say the same."""
+
+    class Scripted(Pipeline):
+        def generate(self, batch, max_new_tokens):
+            texts, trace = super().generate(batch, 1)
+            return [says] * len(texts), trace
+
+    class ScriptedEngine(Engine):
+        def pipeline(self, pruner, budget):
+            return Scripted(self.family, pruner, budget)
+
+    return ScriptedEngine(engine.family, 16)
 
 
 def test_always_yes_has_the_f1_of_always_yes(job, engine) -> None:
@@ -233,7 +231,7 @@ def test_a_cell_that_misses_its_budget_is_failed_in_the_table(tiny_checkpoint, t
 @pytest.mark.parametrize("value", [float("nan"), None])
 def test_a_metric_without_a_number_is_named(job, engine, value) -> None:
     cell = cell_of(job, "vanilla", "demo-open")
-    evaluated = Evaluated({f"{cell.benchmark.metric},none": value}, [], Answerer(engine.family, VANILLA, lambda n: n, 1), {})
+    evaluated = Evaluated({f"{cell.benchmark.metric},none": value}, [], Answerer(Pipeline(engine.family), 1), {})
     with pytest.raises(UserError, match=f"task {cell.benchmark.task} gives {cell.benchmark.metric} = {value}, no finite number"):
         scored(cell, VANILLA, engine.family.shape, evaluated)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
 from vtpbench.harness.models.token_boxes import token_boxes
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.store import picture_path
 from vtpbench.harness.run.answering import image_name
 from vtpbench.harness.run.pictures import LONGEST, PictureFolder
@@ -44,7 +44,7 @@ FAMILIES = {
 def test_tiles_say_where_every_token_lies(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     family: Any = FAMILIES[name]()
     image = picture(*size)
-    (encoded,) = family.encode([image], Request())
+    (encoded,) = Pipeline(family).encode([image])
     board = add(PictureFolder(tmp_path, 1), image, family, encoded.grid)
     canvas, boxes = token_boxes(family, image, encoded.grid)
     small = Image.open(tmp_path / "pictures" / f"{board.picture}.jpg")

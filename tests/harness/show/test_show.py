@@ -22,7 +22,7 @@ from vtpbench.harness.pruning.merging import merged_into
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.show.show import PanelMaker, ShownPruner, ShowOptions, show
 from vtpbench.harness.show.trace import PruningTrace, trace_pruning
-from vtpbench.pruners.base import Cut, Grid, Pruner, Selection, TokenView
+from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.cells import cells
 from vtpbench.pruners.downsample import Downsample
 from vtpbench.pruners.errors import UserError
@@ -39,6 +39,8 @@ from vtpbench.pruners.sparsevlm.counts import split
 from vtpbench.pruners.text_only import TextOnly
 from vtpbench.pruners.vanilla import Vanilla
 from vtpbench.pruners.visionzip import VisionZip
+
+SHAPE = ModelShape("test", 32, 4, 32, 24, 32, 22, True, tuple(range(24)))
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +70,7 @@ def brightness(family: Any, image: Image.Image) -> tuple[Grid, Tensor]:
     if family.shape.family == "qwen2_5_vl":
         pixels = family.image_processor([image], return_tensors="pt")["pixel_values"]
         return family._grid(image), pixels.reshape(len(pixels) // 4, -1).mean(1)
-    (prepared,) = family.pictures([image])
+    (prepared,) = family.group([image])
     means = torch.nn.functional.avg_pool2d(prepared.pixels.mean(1, keepdim=True), 4)
     return prepared.grid, means.flatten()
 
@@ -134,7 +136,7 @@ def test_what_was_merged_inside_the_tower_is_shown_as_groups(name: str, budget: 
 def test_a_cut_before_the_language_model() -> None:
     found = seen(Random())
     (stop,) = found.stops
-    expected = torch.randperm(16, generator=private_generator(0, "key"))[:8].sort().values
+    expected = torch.randperm(16, generator=private_generator(0, "key:0"))[:8].sort().values
     assert (found.original, stop.at) == (16, 0)
     assert stop.kept.tolist() == expected.tolist()
     assert len(stop.places) == 0
@@ -199,7 +201,7 @@ def test_a_pruner_that_leaves_torch_shows_places_alone() -> None:
 
 def test_asking_for_members_leaves_the_view_alone() -> None:
     features = torch.randn(1, 16, 4)
-    view = TokenView(Cut(0, 4), 0, features, torch.arange(16)[None], Grid(1, 4, 4), ("a",))
+    view = TokenView(Cut(0, 4), 0, features, torch.arange(16)[None], Grid(1, 4, 4), SHAPE, ("a",))
     with torch.inference_mode():
         assert merged_into(Pool(), view, torch.ones(4, dtype=torch.bool)).min() == 0
     assert not features.requires_grad

@@ -21,7 +21,7 @@ from vtpbench.harness.cli.train import train_app
 from vtpbench.harness.host.phases import Phases
 from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.harness.pruning.request import Request
+from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.run.answering import image_name
 from vtpbench.harness.run.job import Job, RunOptions, make_job
 from vtpbench.harness.train.images import ImageFiles, read_exclusion
@@ -134,8 +134,8 @@ def test_the_command_writes_weights_that_the_pruner_finds(model: Path, images: P
     family = open_model(describe_model("tiny", str(model)), torch.device("cpu"))
     assert describe_model("tiny", str(model)).info == before.info  # weights beside the model are not the model's
     pruner = OCVTP()
-    (tokens,) = family.encode([picture(0), picture(1)], Request(pruner))
-    kept = family.select(tokens, ["a", "b"], pruner, 6)
+    pipeline = Pipeline(family, pruner, lambda n: 6)
+    kept = pipeline.select(pipeline.encode([picture(0), picture(1)]), ["a", "b"])
     assert [len(kept[n].index) for n in range(2)] == [6, 6]
 
 

@@ -1,0 +1,100 @@
+"""What the pipeline needs of a vision language model: the steps that differ from family to family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
+from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.harness.pruning.schedule import Schedule
+from vtpbench.pruners.base import ModelShape, Selection, TokenView
+
+IMAGE_MARKER = "<image>"
+"""How benchmarks mark an image inside a question."""
+
+
+class VisionLanguageModel(ABC):
+    """One loaded model; `vtpbench.harness.models` has the families."""
+
+    shape: ModelShape
+    model: Any
+    """The transformers model; typed loosely because its parts are found by attribute."""
+    tokenizer: Any
+    image_id: int
+    """Token that stands for an image in a rendered prompt."""
+    chat_template: str
+    images_per_pass: int = 32
+    """Images, tiles each on its own, that go through the vision tower together where it has a fixed size."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self.model.device)
+
+    @property
+    @abstractmethod
+    def decoder(self) -> nn.Module:
+        """The text model, with `layers` and `rotary_emb`."""
+
+    @property
+    def tower_layers(self) -> Sequence[nn.Module]:
+        """Layers of the vision tower that tokens can leave; none unless a family has such."""
+        return ()
+
+    @abstractmethod
+    def group(self, images: Sequence[Image]) -> Sequence[ImageGroup]:
+        """Preprocess images, those of equal geometry together."""
+
+    @abstractmethod
+    def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
+        """Run the vision tower over a group, and collect what the schedule needs of it."""
+
+    def blank(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
+        """Stand for images of which nothing is wanted, without running the tower."""
+        count = len(group.members)
+        features = torch.empty(count, 0, self.shape.vision_width, dtype=self.model.dtype, device=self.device)
+        index = torch.empty(count, 0, dtype=torch.int64, device=self.device)
+        return VisionTokens(group.members, features, index, None, group.grid, {}, group.tokens, schedule, ())
+
+    def choose(self, view: TokenView, schedule: Schedule) -> Selection:
+        """Let the pruner choose at depth 0."""
+        return schedule.choose(view)
+
+    def in_sequence(self, image: ImageTokens) -> ImageTokens:
+        """Put what is left of an image into the order in which it enters the language model."""
+        return image
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """Map features `(n, width)` into the language model's space."""
+
+    def embed_images(self, images: Sequence[ImageTokens]) -> Tensor:
+        """Embed what is left of images, one after the other, in the language model's space, `(n, dim)`."""
+        return self.project(torch.cat([image.features for image in images]))
+
+    def positions(self, layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
+        """Position ids of the pruned prompts; counted from 0 in each prompt unless a family knows better."""
+        del images
+        return (layout.valid(self.device).long().cumsum(-1) - 1).clamp(min=0)
+
+    def render(self, question: str, n_images: int) -> str:
+        """Put a question and its images into the model's prompt template; images come first, wherever the question marks them."""
+        text = question.replace(IMAGE_MARKER, "")
+        content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": text}]
+        message = [{"role": "user", "content": content}]
+        template = self.chat_template
+        return str(
+            self.tokenizer.apply_chat_template(message, chat_template=template, add_generation_prompt=True, tokenize=False)
+        )
+
+    def token_ids(self, prompt: str) -> list[int]:
+        """Tokenize a rendered prompt, one `image_id` for each image."""
+        begin = self.tokenizer.bos_token
+        begun = begin is not None and prompt.startswith(begin)  # templates may write it themselves
+        return list(self.tokenizer(prompt, add_special_tokens=not begun)["input_ids"])

@@ -1,0 +1,218 @@
+"""From images and questions to answers, for everything that runs a model with a pruner: encode, select, assemble, generate.
+
+The steps are methods of their own, because benchmarks encode an image once for many questions and profiles time them one by
+one; `run` does all four. Who wants to watch gives an `observer`, which sees every selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
+from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
+from vtpbench.harness.pruning.layout import PromptLayout, Span
+from vtpbench.harness.pruning.model import VisionLanguageModel
+from vtpbench.harness.pruning.schedule import (
+    BudgetRule,
+    EvidenceCollector,
+    Schedule,
+    SelectionObserver,
+    ignore_selection,
+    no_budget,
+    resolve,
+)
+from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
+from vtpbench.pruners.base import Pruner, TokenView, rank, take
+from vtpbench.pruners.transfer import copy_to_device
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question with its images; `key` names it, and with a number each of its images, for seeded draws."""
+
+    key: str
+    text: str
+    images: Sequence[Image] = ()
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What came out of a batch.
+
+    Attributes
+    ----------
+    texts : the answers
+    images : what was left of each prompt's images at depth 0, those without a token included
+    batch : as it entered the language model
+    trace : what the decoder showed
+
+    """
+
+    texts: list[str]
+    images: list[list[ImageTokens]]
+    batch: PromptBatch
+    trace: ForwardTrace
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A model with a pruner at a budget.
+
+    Attributes
+    ----------
+    model : who sees and answers
+    pruner : who takes tokens away
+    budget : tokens for an image of so many
+    observer : told of every selection
+
+    """
+
+    model: VisionLanguageModel
+    pruner: Pruner = field(default_factory=EvidenceCollector)
+    budget: BudgetRule = no_budget
+    observer: SelectionObserver = ignore_selection
+
+    def schedule(self, group: ImageGroup) -> Schedule:
+        """Resolve what the pruner plans for images of a geometry; raises `Infeasible` or `Unsupported`."""
+        budget = self.budget(group.tokens)
+        return resolve(self.pruner, budget, group.tokens, group.grid, self.model.shape, self.observer)
+
+    def run(self, prompts: Sequence[Prompt], max_new_tokens: int) -> PipelineResult:
+        """Answer some prompts in one batch."""
+        images = [image for prompt in prompts for image in prompt.images]
+        keys = [f"{prompt.key}:{n}" for prompt in prompts for n in range(len(prompt.images))]
+        asked = [prompt.text for prompt in prompts for _ in prompt.images]
+        left = self.select(self.encode(images), keys, asked)
+        numbers = iter(range(len(images)))
+        own = [[left[next(numbers)] for _ in prompt.images] for prompt in prompts]
+        batch = self.assemble([prompt.text for prompt in prompts], own)
+        texts, trace = self.generate(batch, max_new_tokens)
+        return PipelineResult(texts, own, batch, trace)
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image]) -> list[VisionTokens]:
+        """Step 1: run the vision tower; images are grouped by geometry."""
+        encoded = []
+        for group in self.model.group(images) if images else ():
+            schedule = self.schedule(group)
+            encode = self.model.blank if schedule.skips_tower else self.model.encode
+            encoded.append(encode(group, schedule))
+        return encoded
+
+    @torch.inference_mode()
+    def select(
+        self, encoded: Sequence[VisionTokens], keys: Sequence[str], questions: Sequence[str] = ()
+    ) -> dict[int, ImageTokens]:
+        """Step 2: make the cut at depth 0, if there is one.
+
+        `keys` and `questions` belong to the members of `encoded` by their numbers; a pruner may ignore what is asked.
+        A wrong selection is refused by step 4, after the answer: to ask now would make the host wait for the device.
+        """
+        left: dict[int, ImageTokens] = {}
+        for tokens in encoded:
+            left.update(self._select(tokens, keys, questions))
+        return left
+
+    def _select(self, tokens: VisionTokens, keys: Sequence[str], questions: Sequence[str]) -> dict[int, ImageTokens]:
+        schedule, features, index = tokens.schedule, tokens.features, tokens.index
+        invalid, counts = tokens.invalid, [features.shape[1]] * len(tokens.members)
+        if schedule.cuts and schedule.cuts[0].at == 0:
+            view = self._view(tokens, keys, questions)
+            selection, wrong = validate(self.model.choose(view, schedule), view, schedule.name)
+            invalid = wrong if invalid is None else wrong | invalid
+            features, index = selected_rows(features, selection), original_index(index, selection)
+            counts = [selection.k] * len(tokens.members)
+            if selection.valid is not None:  # how many tokens are left is known to the device alone: one wait for many images
+                order = rank(selection.valid)  # stable: what is real comes first, in the order that it has
+                features, index, counts = take(features, order), take(index, order), selection.valid.sum(dim=1).tolist()
+        left = {}
+        for row, (member, count) in enumerate(zip(tokens.members, counts, strict=True)):
+            kept = features[row, :count], index[row, :count]
+            image = ImageTokens(keys[member], *kept, tokens.original, tokens.grid, schedule, tokens.tower, invalid)
+            left[member] = self.model.in_sequence(image)
+        return left
+
+    def _view(self, tokens: VisionTokens, keys: Sequence[str], questions: Sequence[str]) -> TokenView:
+        return TokenView(
+            cut=tokens.schedule.cuts[0],
+            stage=0,
+            features=tokens.features.float(),
+            index=tokens.index,
+            grid=tokens.grid,
+            shape=self.model.shape,
+            keys=tuple(keys[member] for member in tokens.members),
+            evidence=tokens.evidence,
+            cls=tokens.cls,
+            questions=tuple(questions[member] for member in tokens.members) if questions else (),
+        )
+
+    @torch.inference_mode()
+    def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> PromptBatch:
+        """Step 3: build the prompts with exactly as many places as tokens are kept; images without a token leave no trace."""
+        kept = [[image for image in row if len(image.index)] for row in images]
+        flat = tuple(image for row in kept for image in row)
+        numbered = iter(enumerate(flat))
+        ids: list[int] = []
+        rows: list[tuple[Span, ...]] = []
+        for question, own in zip(questions, kept, strict=True):
+            spans: list[Span] = []
+            for token in self.model.token_ids(self.model.render(question, len(own))):
+                if token == self.model.image_id:
+                    number, image = next(numbered)
+                    spans.append(Span(len(image.index), number))
+                    continue
+                ids.append(token)
+                if spans and spans[-1].image is None:
+                    spans[-1] = Span(spans[-1].length + 1)
+                else:
+                    spans.append(Span(1))
+            rows.append(tuple(spans))
+        layout = PromptLayout(tuple(rows))
+        if len(layout.places) != len(flat):
+            raise AssertionError(f"the prompts name {len(layout.places)} images, {len(flat)} were given")
+        return PromptBatch(self._embed(ids, layout, flat), self.model.positions(layout, flat), layout, flat)
+
+    def _embed(self, ids: list[int], layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
+        """Embed the text, project the vision tokens, and put both in their places; padding is zero."""
+        model = self.model
+        words: Tensor = model.model.get_input_embeddings()(copy_to_device(torch.tensor(ids), model.device))
+        embeds = words.new_zeros(len(layout.rows), layout.width, words.shape[-1])
+        vision = model.embed_images(images) if images else words[:0]
+        next_word, next_row = 0, 0
+        for r, row in enumerate(layout.rows):
+            column = layout.width - layout.lengths[r]
+            for span in row:
+                if span.image is None:
+                    embeds[r, column : column + span.length] = words[next_word : next_word + span.length]
+                    next_word += span.length
+                else:
+                    embeds[r, column : column + span.length] = vision[next_row : next_row + span.length]
+                    next_row += span.length
+                column += span.length
+        return embeds
+
+    @torch.inference_mode()
+    def generate(self, batch: PromptBatch, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:
+        """Step 4: prefill and decode greedily; cuts inside the language model act here.
+
+        Raises `UserError` for a wrong selection, also for one that was made before.
+        """
+        from transformers import GenerationConfig
+
+        tokenizer, model = self.model.tokenizer, self.model.model
+        settings = GenerationConfig(
+            max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=tokenizer.pad_token_id
+        )
+        with decoder_hooks(self.model.decoder, batch) as trace:
+            tokens = model.generate(
+                inputs_embeds=batch.embeds,
+                attention_mask=batch.layout.valid(self.model.device).long(),
+                position_ids=batch.positions,
+                generation_config=settings,
+            )
+        return tokenizer.batch_decode(tokens, skip_special_tokens=True), trace
