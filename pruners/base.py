@@ -18,137 +18,30 @@ import torch
 from torch import Tensor
 
 from vtpbench.pruners.errors import share
+from vtpbench.pruners.evidence import ATTENTION_KINDS, DECODER_KINDS, TEXT_KINDS, Evidence, Kind, TextView, look_up
+from vtpbench.pruners.geometry import Cut, Grid, ModelShape, average_in
+from vtpbench.pruners.ranking import NOWHERE, offset_index, rank, take, top
 
-Kind = Literal[
-    "hidden", "received", "cls", "keys", "projected",
-    "row", "rows_mean", "text", "layer_keys", "states", "normed", "embeddings", "rotary",
-]  # fmt: skip
-ATTENTION_KINDS: frozenset[Kind] = frozenset(("received", "cls", "keys"))
-"""Evidence of the vision tower that takes what enters a layer's attention."""
-TEXT_KINDS: frozenset[Kind] = frozenset(("layer_keys", "states", "normed", "embeddings", "rotary"))
-"""Evidence of the language model that the text after an image has, too; see `TextView`."""
-DECODER_KINDS: frozenset[Kind] = TEXT_KINDS | frozenset(("row", "rows_mean", "text"))
-"""Evidence of the language model."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Something that a pruner wants to see; always float32, collected for the named layer only, beside SDPA.
-
-    Of the vision tower (`layer` = module index, negative from the end, -1 = last module), for the cut at depth 0; attention
-    of a layer with a cut of its own (`Pruner.tower_cuts`) is for that cut:
-
-    - `hidden`: output of the layer, `(images, n, width)`;
-    - `received`: attention that each token receives, mean over heads and over all queries of its tile, `(images, n)`;
-    - `cls`: attention of the CLS query, mean over heads, `(images, n)`;
-    - `keys`: key projections before any scaling, mean over heads, `(images, n, head_dim)`;
-    - `projected`: tokens after the projector, in the language model's space, `(images, n, dim)`; `layer` unused.
-
-    Qwen2.5-VL: `hidden`, `received` and `keys` are means over the four patches of a token, in raster order; `keys` are taken
-    after the rotary embedding; `projected` are the features themselves.
-
-    Of the language model (cuts at depth >= 1; `layer` is relative to the cut: -1 = the layer that has just run,
-    0 = the layer about to run, with the tokens that are still there):
-
-    - `row`: post-softmax attention of the last prompt token, mean over heads, `(images, n)`;
-    - `rows_mean`: the same, mean over all query rows, `(images, n)`;
-    - `text`: attention of every text token after the image, `(images, heads, text, n)`;
-    - `layer_keys`: rotated keys of the layer, heads concatenated, `(images, n, dim)`;
-    - `states`: hidden states at the cut, as `TokenView.features`, `(images, n, dim)`; `layer` unused;
-    - `normed`: hidden states at the cut through the model's final norm, `(images, n, dim)`; `layer` unused;
-    - `embeddings`: what entered the language model, `(images, n0, dim)`; `layer` unused;
-    - `rotary`: cosines, then sines, of the rotary angles, one for each frequency, wherever positions have axes,
-      `(images, n, head_dim)`; `layer` unused.
-
-    The last five come for the text after the image, too, as `(images, text, ...)`, in `TokenView.text`.
-    """
-
-    kind: Kind
-    layer: int = 0
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How an image's vision tokens lie: `tiles` pictures of `height` x `width` tokens, raster order, base tile first."""
-
-    tiles: int
-    height: int
-    width: int
-
-    @property
-    def n(self) -> int:
-        """Number of tokens."""
-        return self.tiles * self.height * self.width
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What a pruner may know of a model before it runs."""
-
-    family: str
-    decoder_layers: int
-    decoder_heads: int
-    decoder_width: int
-    vision_layers: int
-    vision_width: int
-    feature_layer: int
-    """Module index of the vision layer whose output are the features."""
-    has_cls: bool
-    full_attention: tuple[int, ...]
-    """Vision layers in which every token sees every other."""
-    multi_axis_positions: bool = False
-    """Positions are (time, height, width); they can be kept, not renumbered."""
-    folder: str | None = None
-    """Folder of the checkpoint, where pruners that were trained for this model are looked for."""
-    tiles: int | None = None
-    """Tiles of an image, where every image has equally many."""
-
-    def vision_layer(self, fraction: float) -> int:
-        """Find the module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""
-        return max(1, round(fraction * self.vision_layers)) - 1
-
-    def decoder_layer(self, fraction: float) -> int:
-        """Find the boundary at a fraction of the decoder's depth, at least 1."""
-        return max(1, round(fraction * self.decoder_layers))
-
-
-@dataclass(frozen=True)
-class Cut:
-    """From decoder layer `at` on, `keep` vision tokens of an image remain; 0 = before the language model.
-
-    A negative `at` is a layer of the vision tower, counted from its end: `keep` tokens of a tile go on to the layer's MLP.
-    """
-
-    at: int
-    keep: int
-
-
-def _look_up(evidence: Mapping[Evidence, Tensor], kind: Kind, layer: int | None) -> Tensor:
-    """Find evidence by its kind and, where it was asked of several layers, its layer; raises `KeyError` naming what there is."""
-    found = [value for need, value in evidence.items() if need.kind == kind and layer in (None, need.layer)]
-    if len(found) != 1:
-        asked = ", ".join(f"{need.kind} of layer {need.layer}" for need in evidence) or "nothing"
-        raise KeyError(f"'{kind}' of layer {layer} is no one thing of what `needs` asked for here: {asked}")
-    return found[0]
-
-
-@dataclass(frozen=True)
-class TextView:
-    """What a pruner sees of the text after an image, at a cut inside the language model.
-
-    Attributes
-    ----------
-    real : (images, text) bool; which columns hold a token, since prompts differ in length
-    evidence : what `needs` asked for of `TEXT_KINDS`, `(images, text, ...)` float32
-
-    """
-
-    real: Tensor
-    evidence: Mapping[Evidence, Tensor] = field(default_factory=dict)
-
-    def get(self, kind: Kind, layer: int | None = None) -> Tensor:
-        """Give evidence, `(images, text, ...)`; `layer` as it was asked for, None where one layer alone was."""
-        return _look_up(self.evidence, kind, layer)
+__all__ = [
+    "ATTENTION_KINDS",
+    "DECODER_KINDS",
+    "NOWHERE",
+    "TEXT_KINDS",
+    "Cut",
+    "Evidence",
+    "Grid",
+    "Kind",
+    "ModelShape",
+    "Pruner",
+    "Selection",
+    "TextView",
+    "TokenView",
+    "average_in",
+    "offset_index",
+    "rank",
+    "take",
+    "top",
+]
 
 
 @dataclass(frozen=True)
@@ -188,7 +81,7 @@ class TokenView:
 
     def get(self, kind: Kind, layer: int | None = None) -> Tensor:
         """Give evidence, `(images, n, ...)`; `layer` as it was asked for, None where one layer alone was."""
-        return _look_up(self.evidence, kind, layer)
+        return look_up(self.evidence, kind, layer)
 
     @property
     def n(self) -> int:
@@ -359,37 +252,3 @@ class Pruner:
 def _tile_numbers(view: TokenView) -> Tensor:
     """Give the number of its tile to each row, where every tile is an image of its own, `(images * tiles, 1)`."""
     return torch.arange(view.grid.tiles, device=view.index.device).repeat(len(view.features))[:, None]
-
-
-NOWHERE = -2
-"""As an index: no token, and not the absence of one either; a choice that holds it is refused."""
-
-
-def rank(score: Tensor) -> Tensor:
-    """Order tokens by descending score, ties by ascending index; `(..., n)` to `(..., n)`."""
-    return torch.sort(score.float(), dim=-1, descending=True, stable=True).indices
-
-
-def top(score: Tensor, k: int) -> Tensor:
-    """Choose the `k` best indices of the last dimension, ascending; ties favour the lower index."""
-    return rank(score)[..., :k].sort(dim=-1).values
-
-
-def offset_index(index: Tensor, by: Tensor) -> Tensor:
-    """Add to places; what is negative, -1 for a row that has none, stays."""
-    return torch.where(index < 0, index, index + by)
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Gather rows: `(images, n, ...)` by `(images, k)` to `(images, k, ...)`."""
-    shape = index.shape + (1,) * (x.dim() - 2)
-    return x.gather(1, index.reshape(shape).expand(*index.shape, *x.shape[2:]))
-
-
-def average_in(cuts: tuple[Cut, ...], n: int, layers: int) -> float:
-    """Compute the mean number of vision tokens that enter a decoder layer under a schedule."""
-    total, count, start = 0, n, 0
-    for cut in cuts:
-        total += count * (cut.at - start)
-        count, start = cut.keep, cut.at
-    return (total + count * (layers - start)) / layers

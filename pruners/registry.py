@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
 
 GROUP = "vtpbench.pruners"
-SHARED = ("base.py", "budget.py", "cells.py", "random.py")
+SHARED = tuple(f"{name}.py" for name in ("base", "budget", "cells", "evidence", "geometry", "random", "ranking", "transfer"))
 """Modules whose change can change what a built-in pruner keeps."""
 BUILT_IN = {
     "vanilla": "vtpbench.pruners.vanilla:Vanilla",

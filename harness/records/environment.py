@@ -18,7 +18,7 @@ DECIDING_FILES = (
     "harness/host/images.py",
     "harness/records/cell.py",
     *(f"harness/suite/{name}" for name in ("benchmarks.py", "generation.py", "specs.py", "task_data.py", "task_file.py")),
-    *(f"pruners/{name}.py" for name in ("base", "budget", "errors", "transfer")),
+    *(f"pruners/{name}.py" for name in ("base", "budget", "errors", "evidence", "geometry", "ranking", "transfer")),
 )
 """Single files of other folders that can."""
 
