@@ -10,8 +10,6 @@ from torch import Tensor
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, TokenView
 from vtpbench.pruners.budget import require_reachable
 
-KEYS = Evidence("layer_keys", layer=-1)
-
 
 @dataclass(frozen=True)
 class KeyNorm(Pruner):
@@ -27,7 +25,7 @@ class KeyNorm(Pruner):
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the keys of the layer that has just run."""
         del shape
-        return frozenset({KEYS})
+        return frozenset({Evidence("layer_keys", layer=-1)})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Cut once, to the count that makes the average over all layers the budget."""
@@ -37,4 +35,4 @@ class KeyNorm(Pruner):
 
     def score(self, view: TokenView) -> Tensor:
         """Rank the tokens, `(images, n)`; higher stays."""
-        return view.evidence[KEYS].norm(dim=-1)
+        return view.get("layer_keys").norm(dim=-1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.pruners.base import Cut, Evidence, Kind, Pruner, Selection, TokenView
+from vtpbench.pruners.base import TEXT_KINDS, Cut, Evidence, Kind, Pruner, Selection, TokenView
 from vtpbench.pruners.registry import build
 
 AT = 2
@@ -23,6 +23,8 @@ NEEDS = frozenset(
         Evidence("text", -1),
         Evidence("layer_keys", -1),
         Evidence("layer_keys", 0),
+        Evidence("states"),
+        Evidence("normed"),
         Evidence("embeddings"),
         Evidence("rotary"),
     }
@@ -64,7 +66,10 @@ def shown(request: pytest.FixtureRequest, tools: Any) -> tuple[Any, Any, list[tu
             attention_mask=batch.layout.valid(eager.device).long(),
             use_cache=True,
             output_attentions=True,
+            output_hidden_states=True,
         )
+        normed = eager.decoder.norm(whole.hidden_states[AT])
+    whole.normed = normed
     number = {image.key: n for n, image in enumerate(batch.images)}
     views = [(view, row, number[key]) for view in pruner.seen for row, key in enumerate(view.keys)]
     assert sorted(n for _, _, n in views) == [0, 1, 2, 3]
@@ -72,11 +77,11 @@ def shown(request: pytest.FixtureRequest, tools: Any) -> tuple[Any, Any, list[tu
     return batch, whole, views, [table.expand(len(batch.layout.rows), -1, -1) for table in tables[0]]
 
 
-def expected(batch: Any, whole: Any, need: Evidence, image: int) -> Tensor:
-    """The same from attention maps and caches of all layers."""
+def expected(batch: Any, whole: Any, need: Evidence, image: int, tokens: slice | None = None) -> Tensor:
+    """The same from attention maps, hidden states and caches of all layers; of the image's tokens unless others are named."""
     layout = batch.layout
     place = layout.places[image]
-    tokens = slice(place.start, place.start + place.length)
+    tokens = tokens or slice(place.start, place.start + place.length)
     layer = AT + need.layer
     attention: Tensor = whole.attentions[layer][place.row]
     if need.kind == "row":
@@ -87,6 +92,10 @@ def expected(batch: Any, whole: Any, need: Evidence, image: int) -> Tensor:
         return attention[:, layout.width - text_length(batch, image) :, tokens]
     if need.kind == "layer_keys":
         return whole.past_key_values.layers[layer].keys[place.row, :, tokens].transpose(0, 1).flatten(1)
+    if need.kind == "states":
+        return whole.hidden_states[AT][place.row, tokens]
+    if need.kind == "normed":
+        return whole.normed[place.row, tokens]
     return batch.embeds[place.row, tokens]
 
 
@@ -104,6 +113,16 @@ def test_it_is_what_eager_attention_shows(need: Evidence, shown: Any) -> None:
         if need.kind == "text":
             found = found[:, view.text.real[row]]
         torch.testing.assert_close(found, expected(batch, whole, need, image), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(TEXT_KINDS - {"rotary"}))
+def test_text_has_the_same_evidence(kind: Kind, shown: Any) -> None:
+    batch, whole, views, _ = shown
+    for need in (need for need in NEEDS if need.kind == kind):
+        for view, row, image in views:
+            found = view.text.get(kind, need.layer)[row][view.text.real[row]]
+            last = slice(batch.layout.width - text_length(batch, image), batch.layout.width)
+            torch.testing.assert_close(found, expected(batch, whole, need, image, last), rtol=0, atol=1e-5)
 
 
 def test_text_is_what_follows_the_last_image(shown: Any) -> None:
