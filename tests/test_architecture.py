@@ -81,3 +81,10 @@ def test_importing_the_package_has_no_effects() -> None:
     code = "import logging, sys; import vtpbench; print(len(logging.root.handlers), 'torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["0", "False"]
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_map_of_the_code_names_files_that_are_there(page: str) -> None:
+    named = set(re.findall(r"`([\w./]+/[\w.]*)`", (ROOT / page).read_text()))
+    assert len(named) > 10
+    assert not [name for name in named if not ((ROOT / name).exists() or (ROOT / "harness" / name).exists())]
