@@ -15,7 +15,7 @@ class Grid:
 
     @property
     def n(self) -> int:
-        """Number of tokens."""
+        """Tokens of all tiles together."""
         return self.tiles * self.height * self.width
 
 

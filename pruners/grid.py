@@ -22,6 +22,6 @@ class UniformGrid(Pruner):
     scope: ClassVar[Literal["image", "tile"]] = "tile"
 
     def select(self, view: TokenView) -> Tensor:
-        """Take the cell centres."""
+        """Take the token in the middle of each cell."""
         division = cells(view.cut.keep, view.grid.height, view.grid.width, view.features.device)
         return division.centre.expand(len(view.features), -1)

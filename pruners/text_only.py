@@ -30,5 +30,5 @@ class TextOnly(Pruner):
         return 0.0
 
     def select(self, view: TokenView) -> Tensor:
-        """Choose none."""
+        """Choose no token, `(images, 0)`."""
         return view.index[:, :0]

@@ -18,7 +18,7 @@ class Vanilla(Pruner):
     source: ClassVar[str] = "the unmodified model"
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
-        """Cut nowhere."""
+        """Plan no cut: every token stays."""
         del budget, n, shape
         return ()
 

@@ -34,7 +34,7 @@ class ModelBuilder(Protocol):
     """Builds a tiny random model, the same for the same arguments."""
 
     def __call__(self, *, attention: str, dtype: torch.dtype) -> Family:
-        """Build it."""
+        """Build the model with an attention kernel and a number format."""
         ...
 
 

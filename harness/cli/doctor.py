@@ -142,7 +142,7 @@ def caches() -> Iterator[Finding]:
 
 
 def disk(results: Path) -> Iterator[Finding]:
-    """Space where results go."""
+    """Report the free space where results go."""
     existing = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.is_dir())
     free_gib = shutil.disk_usage(existing).free / 2**30
     if not os.access(existing, os.W_OK):
@@ -160,5 +160,5 @@ def _memory() -> str:
 
 
 def as_dicts(findings: Iterable[Finding]) -> list[dict[str, str | None]]:
-    """Give findings to scripts."""
+    """Turn findings into JSON-like dictionaries."""
     return [dataclasses.asdict(finding) for finding in findings]

@@ -80,7 +80,7 @@ class Flops:
 
     @property
     def total(self) -> float:
-        """Everything."""
+        """Operations of all stages and tokens together."""
         return self.first_token + sum(self.decode)
 
 

@@ -33,7 +33,7 @@ class Leading(Pruner):
     of: Pruner = field(default_factory=Pruner)
 
     def target_grid(self, budget: int, grid: Grid, shape: ModelShape) -> tuple[int, int] | None:
-        """Shrink as it does."""
+        """Shrink images as the other pruner does."""
         return self.of.target_grid(budget, grid, shape)
 
     def tower_cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
@@ -41,11 +41,11 @@ class Leading(Pruner):
         return self.of.tower_cuts(budget, n, shape)
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
-        """Cut where it does."""
+        """Cut where, and as far as, the other pruner does."""
         return self.of.cuts(budget, n, shape)
 
     def select(self, view: TokenView) -> Tensor:
-        """Take them."""
+        """Take the first tokens that are due, `(images, keep)`."""
         return torch.arange(view.cut.keep, device=view.features.device).expand(len(view.features), -1)
 
 
@@ -69,7 +69,7 @@ class PrunerFlops:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Operations in the tower, before and inside the language model together."""
         return self.evidence + self.choice + self.decoder
 
 

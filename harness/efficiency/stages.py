@@ -51,7 +51,7 @@ class PrunerAtBudget:
 
     @property
     def pipeline(self) -> Pipeline:
-        """The three put together."""
+        """The pipeline that answers with this pruner at this budget."""
         return Pipeline(self.family, self.pruner, self.tokens)
 
 

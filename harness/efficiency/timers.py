@@ -39,11 +39,11 @@ class HostTimer:
         self._marks = [("", time.perf_counter())]
 
     def mark(self, stage: str) -> None:
-        """Take the time."""
+        """Note the host's time as the end of `stage`."""
         self._marks.append((stage, time.perf_counter()))
 
     def laps(self) -> tuple[Lap, ...]:
-        """List the laps."""
+        """Give the laps in their order, in milliseconds."""
         return tuple(Lap(stage, 1000 * (end - start)) for (_, start), (stage, end) in pairwise(self._marks))
 
 

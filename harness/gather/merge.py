@@ -51,7 +51,7 @@ class Merged:
     """Ids of failed cells in the target whose place a result took."""
 
     def lines(self) -> list[str]:
-        """Say it."""
+        """Say in lines what was added, known, copied and replaced."""
         found = f"{self.added} cells added, {self.known} were there already, {self.copies} equal copies"
         return [found, *(f"cell {cell}: a result took the place of a failed record" for cell in self.replaced)]
 

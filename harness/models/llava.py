@@ -138,7 +138,7 @@ class Llava(Family):
 
     @property
     def decoder(self) -> nn.Module:
-        """The Llama."""
+        """The language model, a Llama."""
         return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
 
     @property

@@ -130,7 +130,7 @@ def native_grid(config: Any, image: Image) -> AnyRes:
 
 
 def _single(view: TokenView, row: int) -> TokenView:
-    """View of one image."""
+    """Take one image out of a view."""
     part = slice(row, row + 1)
     return replace(
         view,

@@ -55,6 +55,6 @@ def ending(model: Any) -> Any:
 
 
 def _some(names: Any) -> str:
-    """Name the first three."""
+    """Name the first three of some names, and count the rest."""
     first, *rest = sorted(names)
     return ", ".join([first, *rest[:2], *([f"and {len(rest) - 2} more"] if len(rest) > 2 else [])])

@@ -89,7 +89,7 @@ class Qwen25VL(Family):
 
     @property
     def decoder(self) -> nn.Module:
-        """The Qwen2.5."""
+        """The language model, a Qwen2.5."""
         return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
 
     def group(self, images: Sequence[Image]) -> Sequence[SizedImages]:

@@ -64,7 +64,7 @@ class EncoderPlan:
 
     @property
     def shape(self) -> ModelShape:
-        """The model."""
+        """The model that the schedule was resolved on."""
         return self.schedule.shape
 
     def layer(self, number: int) -> int:

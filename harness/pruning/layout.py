@@ -62,7 +62,7 @@ class PromptLayout:
 
     @cached_property
     def width(self) -> int:
-        """Columns."""
+        """Columns of the batch: tokens of the longest prompt."""
         return max(self.lengths)
 
     @property
@@ -72,7 +72,7 @@ class PromptLayout:
 
     @cached_property
     def places(self) -> Mapping[int, ImageSpan]:
-        """Each image's place."""
+        """Row, first column and length of each image, by its number in the batch."""
         found: dict[int, ImageSpan] = {}
         for r, row in enumerate(self.rows):
             column = self.width - self.lengths[r]

@@ -30,7 +30,7 @@ def no_budget(n: int) -> int | None:
 
 
 def ignore_selection(view: TokenView, selection: Selection) -> None:
-    """Watch nothing."""
+    """Take no notice of a selection."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,12 @@ class EvidenceCollector(Pruner):
     wants: frozenset[Evidence] = frozenset()
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
-        """Ask for it."""
+        """Ask for the evidence that is wanted."""
         del shape
         return self.wants
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
-        """Make none."""
+        """Plan no cut: every token stays."""
         del budget, n, shape
         return ()
 

@@ -40,7 +40,7 @@ class Load(Frozen):
 
 
 class Machine(Frozen):
-    """What it ran on."""
+    """The machine that a profile ran on."""
 
     environment: Environment
     driver: str | None

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def open_engine(described: Described, device: torch.device, batch_size: int) -> Engine:
-    """Load a model."""
+    """Load a model onto a device, ready for its cells."""
     with quiet():
         return Engine(open_model(described, device), batch_size)
 
@@ -167,7 +167,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
         raise NotImplementedError("vtpbench answers generate_until tasks only")
 
     def generate_until_multi_round(self, requests: list[Any]) -> list[Any]:
-        """Refuse, as above."""
+        """Refuse tasks of several rounds, as `loglikelihood` is refused."""
         raise NotImplementedError("vtpbench answers generate_until tasks only")
 
 

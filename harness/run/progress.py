@@ -149,7 +149,7 @@ def headline(reason: str | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`h:mm:ss`."""
+    """Write seconds as `h:mm:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 

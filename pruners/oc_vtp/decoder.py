@@ -46,7 +46,7 @@ class Masking:
     prefix: Tensor
 
     def to(self, device: torch.device) -> Masking:
-        """Move both tensors."""
+        """Give a copy with both tensors on a device."""
         return Masking(self.order.to(device), self.prefix.to(device))
 
 

@@ -86,7 +86,7 @@ class FeatureBatch:
         return None if bool(self.present.all()) else self.present
 
     def to(self, device: torch.device) -> FeatureBatch:
-        """Move all tensors."""
+        """Give a copy with all tensors on a device."""
         return FeatureBatch(self.features.to(device), self.present.to(device), self.places.to(device))
 
 

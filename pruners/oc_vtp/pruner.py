@@ -76,7 +76,7 @@ class OCVTP(Pruner):
         return self.pad == "none"
 
     def fingerprint(self, shape: ModelShape) -> str:
-        """Hash the checkpoint."""
+        """Hash the content of the checkpoint file; empty where there is none."""
         file = self._file(shape)
         return content_hash(file) if file and file != DUMMY else ""
 

@@ -44,7 +44,7 @@ CPU = ProcessRank(torch.device("cpu"))
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended."""
+    """What a training left behind, and how good it got."""
 
     best: Path
     """The weights of the best validation by plain error, decoder included."""
@@ -148,7 +148,7 @@ class _Draw:
         )
 
     def to(self, device: torch.device) -> _Draw:
-        """Move everything."""
+        """Give a copy of the draw with all tensors on a device."""
         valid = None if self.valid is None else self.valid.to(device)
         return _Draw(self.batch.to(device), valid, self.noise.to(device), self.masking.to(device))
 

@@ -113,7 +113,7 @@ class Rows:
 
     @property
     def n(self) -> int:
-        """Rows of an image."""
+        """Rows that an image has now."""
         return self.size.shape[1]
 
     def in_order(self) -> Rows:

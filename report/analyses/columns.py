@@ -171,7 +171,7 @@ class _ColumnDraft:
         self.records.append(record.model_copy(update={"cell_id": f"{record.cell_id}:{mark}", "benchmark": info, **outcome}))
 
     def part(self, title: str, samples: Samples, facts: tuple[tuple[str, str], ...]) -> SamplePart:
-        """Finish."""
+        """Turn what was collected into a part of the samples."""
         questions = self.questions
 
         def chosen(record: Record) -> pd.DataFrame | None:

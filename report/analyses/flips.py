@@ -67,7 +67,7 @@ class CellFlips:
 
 @dataclass(frozen=True)
 class SettingFlips:
-    """Cells of one table."""
+    """What pruning broke and mended, cell by cell, in one table."""
 
     title: str
     cells: tuple[CellFlips, ...]

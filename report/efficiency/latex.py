@@ -15,7 +15,7 @@ ROWS = 20
 
 
 def latex(tables: Sequence[EfficiencyTable]) -> str:
-    """Print all tables."""
+    """Write efficiency tables as LaTeX."""
     return document((), parts(tables))
 
 

@@ -24,7 +24,7 @@ class ShownRow:
 
 @dataclass(frozen=True)
 class Line:
-    """One row."""
+    """A row of a table as the page shows it."""
 
     id: str
     row: TableRow
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One block."""
+    """The rows of a block, under its title."""
 
     title: str
     lines: tuple[Line, ...]
@@ -43,7 +43,7 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Section:
-    """One table."""
+    """A table as the page shows it, with its rows in groups."""
 
     id: str
     table: Table

@@ -30,14 +30,14 @@ class Style:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Lines of one style."""
+    """A text broken into lines of one style."""
 
     lines: tuple[str, ...]
     style: Style
 
     @property
     def height(self) -> float:
-        """In inches."""
+        """Height of all lines, inches."""
         return len(self.lines) * LEADING * self.style.size / POINTS
 
     def draw(self, figure: Figure, x: float, y: float) -> None:

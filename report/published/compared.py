@@ -79,7 +79,7 @@ class Comparison:
 
     @property
     def rows(self) -> tuple[ComparedRow, ...]:
-        """Rows of all blocks."""
+        """List the rows of all blocks of a table."""
         return tuple(row for _, rows in self.blocks for row in rows)
 
     @property

@@ -39,7 +39,7 @@ class PaperRow(_Frozen):
 
 
 class PaperBlock(_Frozen):
-    """Rows of one budget."""
+    """The rows that a paper prints for one budget."""
 
     budget: PaperBudget
     rows: tuple[PaperRow, ...]

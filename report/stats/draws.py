@@ -47,7 +47,7 @@ def difference(one: Draws, other: Draws) -> Draws:
 
 
 def average(benchmarks: Sequence[Draws]) -> Draws:
-    """Mean over benchmarks."""
+    """Average replicates over benchmarks."""
     values = np.mean([d.values for d in benchmarks], axis=0)
     variances = np.array([d.values.var() for d in benchmarks])
     true = variances * [d.inflation for d in benchmarks]
