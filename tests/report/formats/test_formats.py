@@ -5,10 +5,12 @@ import io
 import json
 import re
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from rich.cells import cell_len
 from rich.console import Console
 
 from vtpbench.pruners.errors import UserError
@@ -177,3 +179,41 @@ def test_nothing_measured_is_still_valid_output(form: str) -> None:
 
 def test_marks() -> None:
     assert marks((1, 12)) == "¹,¹²"
+
+
+LABELS = ("SQA", "POPE", "a benchmark of forty characters in its name", "図表", "AI2D")
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+@pytest.mark.parametrize("pruner", ["ToM", "a pruner whose name has forty characters"])
+def test_the_lines_of_a_cell_end_in_one_column(record, width: int, pruner: str) -> None:
+    """Read the screen: below each score stands its relative accuracy, and both end where their column's title ends."""
+    records = [record("vanilla", label, 62.5, label="vanilla") for label in LABELS]
+    records += [record(benchmark=label, score=n + 10.5, label=pruner) for n, label in enumerate(LABELS) if n != 1]
+    shown = [by_column(line) for line in screen(records, width).splitlines()]
+    assert all(len(line) <= width for line in shown)
+    found = set()
+    for line, below in pairwise(shown):
+        for n, label in enumerate(LABELS):
+            if n != 1 and (end := end_of(line, f"{n + 10}.5")) is not None:
+                assert end_of(below, f"{100 * (n + 10.5) / 62.5:.1f} %") == end
+                last = label.split()[-1]
+                assert any(end_of(other, last) == end for other in shown), f"no title ends in column {end}"
+                found.add(label)
+    assert len(found) == len(LABELS) - 1
+    text = " ".join("".join(line) for line in shown)
+    assert all(word in text for word in [*pruner.split(), *LABELS[2].split()])
+
+
+def by_column(line: str) -> list[str]:
+    """Characters by column of the screen; a wide one has an empty column behind it."""
+    return [part for char in line for part in (char, *[""] * (cell_len(char) - 1))]
+
+
+def end_of(line: list[str], word: str) -> int | None:
+    """Column behind a text that stands in a line by itself."""
+    for end in range(1, len(line) + 1):
+        before = "".join(line[:end])
+        if before.endswith(word) and before.removesuffix(word).endswith(("", " ")) and (end == len(line) or line[end] == " "):
+            return end
+    return None
