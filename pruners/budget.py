@@ -7,7 +7,7 @@ from math import ceil
 from typing import TypeVar
 
 from vtpbench.pruners.base import Cut, ModelShape, average_in
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.pruners.errors import BadOption, Infeasible, Unsupported
 
 REFERENCE_LAYERS, REFERENCE_TOKENS = 32, 576
 """LLaVA-1.5-7B, for which the papers give their schedules."""
@@ -72,9 +72,9 @@ def met(average: float, expected: float, *, adaptive: bool) -> bool:
 
 
 def one_of(option: str, value: object, allowed: Collection[str]) -> None:
-    """Raise `UserError` where an option has none of its values."""
+    """Raise `BadOption` where an option has none of its values."""
     if value not in allowed:
-        raise UserError(f"option {option}={value!r}: use {' or '.join(map(repr, allowed))}")
+        raise BadOption(option, f"option {option}={value!r}: use {' or '.join(map(repr, allowed))}")
 
 
 def refuse_renumbering(shape: ModelShape, name: str) -> None:

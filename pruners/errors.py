@@ -11,6 +11,14 @@ class UserError(Exception):
     """Something that the user can mend; the message names the fix, the command line prints it and exits with 2."""
 
 
+class BadOption(UserError):
+    """A pruner's option that is unknown or has a value that it cannot have; `option` names it."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class Impossible(UserError):
     """What a pruner cannot do, by its nature; the cell is recorded with `status` and this reason. Raise one of those below."""
 

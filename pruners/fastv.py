@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, TokenView, average_in
 from vtpbench.pruners.budget import one_of, published, require_reachable
-from vtpbench.pruners.errors import Infeasible, UserError
+from vtpbench.pruners.errors import BadOption, Infeasible, UserError
 
 CITED = {192: 180, 128: 114, 64: 48}
 """Tokens kept in the all-row variant that the SparseVLM authors ran and later papers cite as FastV."""
@@ -38,7 +38,7 @@ class FastV(Pruner):
         one_of("rows", self.rows, ("last", "all"))
         one_of("schedule", self.schedule, ("fair", "paper"))
         if self.layer < 1:
-            raise UserError(f"option layer={self.layer}: FastV ranks by the layer before the cut; use 1 or more")
+            raise BadOption("layer", f"option layer={self.layer}: FastV ranks by the layer before the cut; use 1 or more")
         if self.schedule == "paper" and (self.rows, self.layer) != ("all", 2):
             raise UserError("FastV's schedule 'paper' is that of rows 'all' and layer 2; set these, or use schedule 'fair'")
 

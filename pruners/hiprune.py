@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, top
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError, share
+from vtpbench.pruners.budget import one_of
+from vtpbench.pruners.errors import BadOption, Infeasible, Unsupported, share
 
 
 @dataclass(frozen=True)
@@ -44,21 +45,21 @@ class HiPrune(Pruner):
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be from 0 to 1, not {self.alpha}")
-        if self.neighbours not in ("flat", "grid"):
-            raise ValueError(f"neighbours must be 'flat' or 'grid', not {self.neighbours!r}")
+            raise BadOption("alpha", f"option alpha={self.alpha}: use a number from 0 to 1")
+        one_of("neighbours", self.neighbours, ("flat", "grid"))
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the attention that tokens receive in the object layer and in the feature layer."""
         return frozenset(Evidence("received", layer) for layer in self._layers(shape))
 
     def _layers(self, shape: ModelShape) -> tuple[int, int]:
-        """Find the object layer and the feature layer; raises `Unsupported` or `UserError` where they have no full attention."""
+        """Find the object layer and the feature layer; raises `Unsupported` or `BadOption` where they have no full attention."""
         usable = [layer for layer in sorted(shape.full_attention) if layer <= shape.feature_layer]
         if shape.feature_layer not in usable:
             raise Unsupported(f"HiPrune needs full attention in the feature layer {shape.feature_layer} of {shape.family}")
         if self.object_layer is not None and self.object_layer not in usable:
-            raise UserError(f"HiPrune: object_layer {self.object_layer} is no layer with full attention; choose from {usable}")
+            reason = f"HiPrune: object_layer {self.object_layer} is no layer with full attention; choose from {usable}"
+            raise BadOption("object_layer", reason)
         start = shape.vision_layer(9 / 24) if self.object_layer is None else self.object_layer
         middle = next((layer for layer in usable if layer >= start), shape.feature_layer)
         return middle, shape.feature_layer

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from vtpbench.pruners.errors import UserError, did_you_mean
+from vtpbench.pruners.errors import BadOption, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
@@ -124,7 +124,7 @@ def build(name: str, options: Mapping[str, Any]) -> Pruner:
     fields = {f.name for f in dataclasses.fields(cls) if f.init}
     for option in options:
         if option not in fields:
-            raise UserError(f"pruner '{name}' has no option '{option}'; {did_you_mean(option, fields)}")
+            raise BadOption(option, f"pruner '{name}' has no option '{option}'; {did_you_mean(option, fields)}")
     try:
         return cls(**_typed(name, cls, options))
     except (TypeError, ValueError) as e:
@@ -149,7 +149,7 @@ def _typed(name: str, cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
             continue  # a type that only the pruner itself can check
         except (TypeError, ValidationError) as e:
             wanted = e.errors()[0]["msg"].lower() if isinstance(e, ValidationError) else "give a plain value"
-            raise UserError(f"pruner '{name}': option '{option}': {wanted}, not {value!r}") from e
+            raise BadOption(option, f"pruner '{name}': option '{option}': {wanted}, not {value!r}") from e
     return typed
 
 

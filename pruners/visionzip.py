@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, take
-from vtpbench.pruners.errors import Infeasible, Unsupported, share
+from vtpbench.pruners.errors import BadOption, Infeasible, Unsupported, share
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class VisionZip(Pruner):
 
     def __post_init__(self) -> None:
         if self.contextual is not None and self.contextual < 0:
-            raise ValueError(f"contextual must be 0 or more, not {self.contextual}")
+            raise BadOption("contextual", f"option contextual={self.contextual}: use 0 or more")
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the attention and the keys of the layer that makes the features."""

@@ -16,7 +16,7 @@ from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.records.record import DUMMY, BudgetInfo, ModelInfo, PrunerInfo
 from vtpbench.harness.suite.options import DEMO, model_path
 from vtpbench.harness.suite.strict_yaml import Strict, reject
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.errors import BadOption, UserError
 from vtpbench.pruners.registry import build, find
 
 if TYPE_CHECKING:
@@ -146,8 +146,10 @@ class PrunerSpec(Strict):
             if self.options:  # else there is nothing to check here, and torch need not be imported
                 with plugin_errors(self.name):
                     build(self.name, self.placed)
+        except BadOption as e:
+            reject(str(e), "options", e.option)
         except UserError as e:
-            reject(str(e), "options", *(option for option in self.options if f"'{option}'" in str(e)))
+            reject(str(e), "options")
         return self
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank
-from vtpbench.pruners.errors import Infeasible, Unsupported
+from vtpbench.pruners.budget import one_of
+from vtpbench.pruners.errors import BadOption, Infeasible, Unsupported
 from vtpbench.pruners.oc_vtp.checkpoint import content_hash, load, network_on, random_network
 from vtpbench.pruners.oc_vtp.tower import tower_hash
 from vtpbench.pruners.random import private_generator
@@ -63,12 +64,11 @@ class OCVTP(Pruner):
     compat_extra_slot: bool = False
 
     def __post_init__(self) -> None:
-        if self.pad not in ("att_score", "random", "none"):
-            raise ValueError(f"pad must be att_score, random or none, not {self.pad!r}")
-        if self.attention not in ("meanq", "cls"):
-            raise ValueError(f"attention must be meanq or cls, not {self.attention!r}")
-        if self.top_k < 1 or (self.slots is not None and self.slots < 1):
-            raise ValueError("top_k and slots must be at least 1")
+        one_of("pad", self.pad, ("att_score", "random", "none"))
+        one_of("attention", self.attention, ("meanq", "cls"))
+        for option, value in (("top_k", self.top_k), ("slots", self.slots)):
+            if value is not None and value < 1:
+                raise BadOption(option, f"option {option}={value}: use 1 or more")
 
     @property
     def adaptive(self) -> bool:

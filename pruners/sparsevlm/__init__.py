@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, average_in, rank, take
 from vtpbench.pruners.budget import boundaries, one_of, published, refuse_renumbering, require_reachable
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.errors import BadOption
 from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, split
 from vtpbench.pruners.sparsevlm.merge import merge_clusters
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
@@ -46,7 +46,7 @@ class SparseVLM(Pruner):
         one_of("schedule", self.schedule, ("fair", "paper"))
         one_of("positions", self.positions, ("reference", "keep"))
         if self.clamp is not None and not 0 < self.clamp <= 1:
-            raise UserError(f"option clamp={self.clamp}: use a fraction between 0 and 1, or null")
+            raise BadOption("clamp", f"option clamp={self.clamp}: use a fraction between 0 and 1, or null")
 
     @property
     def merging(self) -> bool:
@@ -63,7 +63,7 @@ class SparseVLM(Pruner):
         if self.position_rule == "renumber":
             refuse_renumbering(shape, "SparseVLM 1.5")
         if not 1 <= self._heads(shape.decoder_heads) <= shape.decoder_heads:
-            raise UserError(f"option heads={self.heads}: use 1 to {shape.decoder_heads}, the heads of this model")
+            raise BadOption("heads", f"option heads={self.heads}: use 1 to {shape.decoder_heads}, the heads of this model")
         wanted = {Evidence("embeddings"), Evidence("text", layer=-1)}
         return frozenset(wanted if self.merging else wanted | {Evidence("rotary")})
 

@@ -80,7 +80,7 @@ def test_unknown_name():
 def test_options():
     assert build("random", {"seed": 3}).seed == 3  # type: ignore[attr-defined] # an option of this pruner
     assert refusal("fastv", layers=3) == "pruner 'fastv' has no option 'layers'; did you mean 'layer'?"
-    assert refusal("visionzip", contextual=-1) == "pruner 'visionzip': contextual must be 0 or more, not -1"
+    assert refusal("visionzip", contextual=-1) == "option contextual=-1: use 0 or more"
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,21 @@ MISTAKES = {
         7,
         "pruner 'random' has no option 'layr'; known: seed",
     ),
+    "bad value of an option": (
+        BLOCK.replace("    - random\n", "    - fastv:\n        rows: last\n        layer: 0\n"),
+        8,
+        "option layer=0: FastV ranks by the layer before the cut",
+    ),
+    "option of a wrong type": (
+        BLOCK.replace("    - random\n", "    - fastv:\n        rows: layer\n        layer: 1\n"),
+        7,
+        "pruner 'fastv': option 'rows': input should be 'last' or 'all', not 'layer'",
+    ),
+    "options that do not go together": (
+        BLOCK.replace("    - random\n", "    - fastv:\n        layer: 2\n        schedule: paper\n"),
+        6,
+        "FastV's schedule 'paper' is that of rows 'all' and layer 2",
+    ),
     "seed as option": (
         BLOCK.replace("      label: again", "      label: b\n      options: {seed: 1}"),
         9,
