@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vtpbench.harness.records.cell import Cell, tokens_for
-from vtpbench.harness.records.record import BatchInfo, BudgetInfo, DrawInfo, Environment, ModelInfo, Record, Timing
+from vtpbench.harness.records.cell import Cell
+from vtpbench.harness.records.record import BatchInfo, DrawInfo, Environment, ModelInfo, Record, Timing
 from vtpbench.harness.run.forecast import Forecast, foresee
 from vtpbench.harness.run.plan import build_pruner, estimator, narrow, plan, render_plan
 from vtpbench.harness.suite.suite import ModelSpec, Suite, load
@@ -432,11 +432,6 @@ def test_the_estimate_prefers_records_of_the_same_questions(folder: Path) -> Non
     unknown = "10 cells: 0 done, 10 missing; time unknown, nothing like it has been measured yet"
     assert render_plan(cells, set(), known).endswith(unknown)
     assert render_plan(cells, {cell.id for cell in cells}, known).endswith("10 done, 0 missing; nothing to do")
-
-
-def test_a_budget_is_no_more_than_an_image_has() -> None:
-    assert [tokens_for(BudgetInfo(tokens=64), n) for n in (30, 64, 100)] == [30, 64, 64]
-    assert tokens_for(BudgetInfo(ratio=0.001), 30) == 1
 
 
 def test_where_files_lie_changes_no_cell(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
