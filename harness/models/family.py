@@ -28,9 +28,10 @@ class Family(VisionLanguageModel):
         return AutoConfig.from_pretrained(folder)
 
     @classmethod
-    def parts(cls, folder: Path) -> tuple[Path, ...]:
-        """Folders with the weights of a checkpoint: its own, and what it refers to."""
-        return (folder,)
+    def tower(cls, folder: Path) -> Path | None:
+        """Folder of a checkpoint's vision tower where that lies in one of its own, else None."""
+        del folder
+        return None
 
     @classmethod
     def template(cls, folder: Path) -> str:

@@ -109,11 +109,13 @@ def describe_model(
         raise UserError(f"model '{label}': preprocessing '{chosen}' is not one of this model's ({known})")
     shape, tokens = family.describe(family.read_config(folder), chosen)
     template = None if prompt is None else _template(prompt, label)
+    tower = family.tower(folder)
     info = ModelInfo(
         label=label,
         id=path,
         family=shape.family,
-        weights="+".join(_weights(part, label) for part in family.parts(folder)),
+        weights=_weights(folder, label),
+        tower=None if tower is None else _weights(tower, label),
         dtype=dtype,
         attention=attention,
         preprocessing=chosen,

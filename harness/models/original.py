@@ -124,9 +124,9 @@ class _Original(Llava):
         return convert_config(folder)
 
     @classmethod
-    def parts(cls, folder: Path) -> tuple[Path, ...]:
-        """Folders with the weights: the tower may be one of its own."""
-        return folder, tower_folder(folder)
+    def tower(cls, folder: Path) -> Path:
+        """Folder of the vision tower, which the checkpoint names."""
+        return tower_folder(folder)
 
     @classmethod
     def template(cls, folder: Path) -> str:

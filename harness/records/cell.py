@@ -52,12 +52,12 @@ class Cell:
 def _without_places(pruner: PrunerInfo) -> dict[str, Any]:
     """State a pruner such that it is the same wherever its own file and the files that its options name lie.
 
-    The hash in `code` stands for the content of its own file and, behind a `+`, for that of the others.
+    The hash in `code` stands for the content of its own file, that in `fingerprint` for that of the others.
     """
     facts = pruner.model_dump(mode="json", exclude={"label"})
     if pruner.is_file:
         facts |= {"name": pruner.placeless, "distribution": "file"}
-    if "+" in pruner.code:
+    if pruner.fingerprint is not None:
         facts["options"] = {**pruner.options, **dict.fromkeys(pruner.files, "")}
     return facts
 

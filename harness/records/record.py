@@ -44,6 +44,8 @@ class ModelInfo(Frozen):
     """Name or hash of the prompt template."""
     vision_tokens: int | None
     """Tokens of one image where the model has a fixed number."""
+    tower: str | None = None
+    """Hash of the vision tower, as `weights`, where it lies in a folder of its own."""
 
 
 class PrunerInfo(Frozen):
@@ -58,6 +60,8 @@ class PrunerInfo(Frozen):
     """Hash of the pruner's source file."""
     distribution: str
     """Where it came from: `vtpbench`, another package, or a file."""
+    fingerprint: str | None = None
+    """Hash of the files beside the options that decide what it keeps, such as trained weights; None where there are none."""
     files: dict[str, str] = Field(default_factory=dict, exclude=True)
     """Where the files that options name lie on this machine, by option; no part of a record."""
 

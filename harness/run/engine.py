@@ -196,7 +196,8 @@ class Plugin(Adapter):
         wanted = _budget(budget, pruner)
         family = open_model(described, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         answerer = Answerer(Pipeline(family, build(pruner, options), wanted), int(batch_size))
-        super().__init__(answerer, None, f"vtpbench {described.info.weights} {pruner} {budget} {sorted(options.items())}")
+        info = described.info
+        super().__init__(answerer, None, f"vtpbench {info.weights} {info.tower} {pruner} {budget} {sorted(options.items())}")
 
 
 def _budget_of(cell: Cell, n: int) -> int | None:

@@ -192,14 +192,14 @@ def build_described(spec: PrunerSpec, fingerprint: Callable[[Pruner], str] = lam
 
 def _described(spec: PrunerSpec, pruner: Pruner, fingerprint: str) -> PrunerInfo:
     entry = find(spec.name)
-    code = "+".join(part for part in (entry.code(), fingerprint) if part)
     options = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner) if field.name != "seed"}
     return PrunerInfo(
         name=spec.name,
         label=spec.label,
         options={name: spec.options[name] if name in spec.files else option for name, option in options.items()},
-        code=code,
+        code=entry.code(),
         distribution=entry.distribution,
+        fingerprint=fingerprint or None,
         files=spec.files,
     )
 

@@ -115,7 +115,8 @@ def _same_model(model: ModelInfo, measured: Measured, answered: Record) -> bool:
     called = model.label.casefold() == other.label.casefold()
     built = all(getattr(model, name) == getattr(other, name) for name in ARCHITECTURE)
     layers = {len(seen.per_layer) for seen in (measured.observed, answered.observed) if seen is not None}
-    trained = other.weights != DUMMY and model.weights in (DUMMY, other.weights)  # speed does not depend on the weights
+    same = (model.weights, model.tower) == (other.weights, other.tower)
+    trained = other.weights != DUMMY and (same or model.weights == DUMMY)  # speed does not depend on the weights
     return called and built and len(layers) < 2 and trained
 
 

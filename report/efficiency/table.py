@@ -89,7 +89,7 @@ class EfficiencyTable:
     """One run on one model; the first row is vanilla."""
 
     title: str
-    conditions: Mapping[str, str | int]
+    conditions: Mapping[str, str | int | None]
     """Model, batch, device, dtype, attention kernel and weights: what tells tables apart, for machines."""
     rows: tuple[EfficiencyRow, ...]
     break_even: Mapping[str, BreakEven]
@@ -143,6 +143,7 @@ def table_of(record: EfficiencyRecord, tables: Sequence[Table] = ()) -> Efficien
             "dtype": model.dtype,
             "attention": model.attention,
             "weights": model.weights,
+            "tower": model.tower,
         },
         rows=rows,
         break_even=_break_even(rows),

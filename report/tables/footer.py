@@ -17,6 +17,7 @@ SPREAD = " (± = standard deviation over seeds)"
 def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Name and text of each line, benchmarks first."""
     model = records[0].model
+    tower = "" if model.tower is None else f", vision tower {model.tower[:12]}"
     return (
         ("Cells", "score, and below it the relative accuracy: score / vanilla score of the same setting, in %"),
         ("Avg", "mean of the unrounded relative accuracies over n benchmarks; averages over different benchmarks do not compare"),
@@ -24,7 +25,7 @@ def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str
         *((column, _benchmark([r for r in records if r.benchmark.label == column])) for column in columns),
         (
             "Model",
-            f"{model.id} ({model.family}), weights {model.weights[:12]}, {model.dtype}, attention {model.attention}, "
+            f"{model.id} ({model.family}), weights {model.weights[:12]}{tower}, {model.dtype}, attention {model.attention}, "
             f"preprocessing {model.preprocessing}, prompt {model.prompt}",
         ),
         ("Seeds", _seeds(records)),

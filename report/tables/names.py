@@ -27,7 +27,9 @@ def row_labels(records: Iterable[Record]) -> dict[str, str]:
 
 def _pruner_facts(info: PrunerInfo) -> dict[str, str]:
     options = {f"option {name}": f"{name}={value}" for name, value in sorted(info.options.items())}
-    return {"name": info.name, **options, "code": f"code {info.code[:8]}", "distribution": f"from {info.distribution}"}
+    files = {} if info.fingerprint is None else {"fingerprint": f"files {info.fingerprint[:8]}"}
+    code, origin = f"code {info.code[:8]}", f"from {info.distribution}"
+    return {"name": info.name, **options, "code": code, **files, "distribution": origin}
 
 
 def styles(pruners: Iterable[tuple[str, str]], taken: Mapping[str, int] | None = None) -> dict[str, int]:

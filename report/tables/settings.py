@@ -57,7 +57,7 @@ def require_comparable(records: Iterable[Record]) -> None:
 
     """
     complaints = []
-    for (suite, label, _), same in groups(unique(records), lambda r: (r.suite, r.model.label, r.model.weights)).items():
+    for (suite, label, *_), same in groups(unique(records), _weighed).items():
         words = [f"{name} {_counted(values)}" for name, values in sorted(_values(same).items()) if len(values) > 1]
         if words:
             complaints.append(f"model '{label}' of suite '{suite}' was run in settings that do not compare: {'; '.join(words)}")
@@ -117,13 +117,17 @@ def _comparable(record: Record) -> tuple[str, str, str]:
     return record.suite, identity(record.model, without="id"), _text(_versions(record))  # one model may lie in two places
 
 
+def _weighed(record: Record) -> tuple[str, str, str, str | None]:
+    return record.suite, record.model.label, record.model.weights, record.model.tower
+
+
 def _values(records: Sequence[Record]) -> dict[str, Counter[str]]:
     """Values of every fact that must be equal within a table, with the number of cells of each."""
     found: dict[str, Counter[str]] = {}
     unknown = dict.fromkeys((name for record in records for name in _versions(record)), "unknown")
     for record in records:
         versions = {"code of vtpbench" if name == CODE else name: v for name, v in (unknown | _versions(record)).items()}
-        facts = record.model.model_dump(mode="json", exclude={"label", "id", "weights"}) | versions
+        facts = record.model.model_dump(mode="json", exclude={"label", "id", "weights", "tower"}) | versions
         if record.batch:
             facts["batch size"] = record.batch.requested
         benchmark = record.benchmark.model_dump(mode="json", exclude={"label", "limit", "draw"})
@@ -179,7 +183,7 @@ def _title(part: list[Record], siblings: list[list[Record]]) -> str:
     """Name model and suite, and whatever tells this table from the others of the same model and suite."""
     facts, others = _facts(part), [_facts(other) for other in siblings]
     differing = {key: text for key, text in facts.items() if any(other.get(key, text) != text for other in others)}
-    if ("", "weights") not in differing:
+    if not {("", "weights"), ("", "tower")} & differing.keys():
         differing.pop(("", "id"), None)  # the same files in another place
     owners: dict[str, list[str]] = {}
     for (owner, _), text in differing.items():

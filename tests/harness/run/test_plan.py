@@ -449,6 +449,13 @@ def test_where_files_lie_changes_no_cell(folder: Path, tmp_path_factory: pytest.
     assert ids(folder, "org/m")[1] != ids(folder, "org/m", "other weights")[1]
 
 
+def test_identity_follows_the_tower_and_the_files_of_a_pruner_apart(folder: Path) -> None:
+    cell = cells_of(folder)[-1]
+    trained = [replace(cell, pruner=cell.pruner.model_copy(update={"fingerprint": each})) for each in ("a", "b")]
+    towered = [replace(cell, model=cell.model.model_copy(update={"tower": tower})) for tower in ("a", "b")]
+    assert len({each.id for each in (cell, *trained, *towered)}) == 5
+
+
 def test_a_record_names_files_as_the_suite_does_and_the_pruner_opens_them_where_they_lie(folder: Path) -> None:
     (folder / "late.py").write_text(PRUNER.replace("layer: int = 2", "layer: int = 2\n    weights: str | None = None"))
     (folder / "own").mkdir()

@@ -107,6 +107,7 @@ def test_a_label_in_other_letters_is_the_same_and_the_line_names_that_of_the_ans
 
 def test_real_weights_must_be_those_that_answered(profile, answers) -> None:
     assert shown(with_model(profile, weights=answers[0].model.weights), answers) == [100.0, 75.0, 50.0]
+    assert shown(with_model(profile, weights=answers[0].model.weights, tower="other"), answers) == [None, None, None]
 
 
 def test_answers_of_random_weights_are_no_accuracy(profile, record: MakeRecord) -> None:

@@ -44,6 +44,7 @@ def test_another_vanilla_is_refused_by_what_makes_it_another(record) -> None:
     [
         {"limit": 20},
         {"model": {"weights": "fedcba9876543210"}},
+        {"model": {"tower": "fedcba9876543210"}},
         {"model": {"label": "in half precision", "dtype": "float16"}},
         {"model": {"id": "elsewhere/model"}},
         {"versions": {**VERSIONS, "python": "3.12.1"}},
@@ -68,6 +69,9 @@ def test_the_place_of_a_model_is_named_only_where_it_is_another_model(record) ->
     assert titles == {"dtype float32", "dtype bfloat16"}
     other = record("vanilla", model={"id": "/mnt/other", "weights": "ffff"})
     assert any("id /mnt/other · weights ffff" in s.title for s in split([here, other]))
+    towers = [record("vanilla", model={"id": f"/mnt/{tower}", "tower": tower}) for tower in ("aaaa", "bbbb")]
+    named = {s.title.removeprefix("tiny-llava · suite demo · ") for s in split(towers)}
+    assert named == {"id /mnt/aaaa · tower aaaa", "id /mnt/bbbb · tower bbbb"}
 
 
 def test_last_bits_of_a_score_are_no_other_result(record) -> None:

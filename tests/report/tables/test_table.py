@@ -135,6 +135,16 @@ def test_python_version_and_unknown_batch_do_not_split_a_table(record) -> None:
     assert len(build(records)) == 1
 
 
+def test_rows_that_differ_in_their_trained_files_say_so(record) -> None:
+    one = record("fastv", score=60.0)
+    trained = [
+        one.model_copy(update={"pruner": one.pruner.model_copy(update={"fingerprint": each * 16}), "cell_id": each})
+        for each in "ab"
+    ]
+    (table,) = build(trained)
+    assert [row.label for row in table.blocks[0].rows] == ["fastv (files aaaaaaaa)", "fastv (files bbbbbbbb)"]
+
+
 def test_one_label_for_two_pruners_gives_two_rows_that_say_what_differs(record) -> None:
     records = [record("vanilla", score=80.0), *(record("fastv", label="FastV", options={"layer": k, "x": 1}) for k in (2, 3))]
     (table,) = build(records)
