@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
+from vtpbench.harness.records.names import is_picture_name
 from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
 
 
@@ -84,6 +85,10 @@ class KeptTokens:
     tiles: Tiles
     cuts: tuple[tuple[int, tuple[int, ...]], ...]
     """Layer of each cut, 0 = before the language model, with the tokens that stay; -1 = a row without a place."""
+
+    def __post_init__(self) -> None:
+        if not is_picture_name(self.picture):
+            raise ValueError(f"{self.picture!r} is no name of a picture")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from vtpbench.harness.host.checksummed import BadRecord, Frozen, dump_checksummed, load_checksummed
+from vtpbench.harness.records.names import SuiteName
 from vtpbench.harness.records.record import BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
 
 SCHEMA_VERSION = 1
@@ -97,7 +98,7 @@ class EfficiencyRecord(Frozen):
     """One run on one model; the first row is vanilla."""
 
     schema_version: int = SCHEMA_VERSION
-    suite: str
+    suite: SuiteName
     model: ModelInfo
     load: Load
     machine: Machine

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from vtpbench.harness.host.checksummed import Frozen, dump_checksummed, load_checksummed
+from vtpbench.harness.records.names import CellId, SuiteName
 
 SCHEMA_VERSION = 1
 CODE = "vtpbench-code"
@@ -182,9 +183,9 @@ class Record(Frozen):
     """One measured cell."""
 
     schema_version: int = SCHEMA_VERSION
-    cell_id: str
+    cell_id: CellId
     """Hash of everything that can change a number."""
-    suite: str
+    suite: SuiteName
     status: Status
     reason: str | None = None
     """Why the status is not ok; a traceback where the cell failed."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -27,13 +26,13 @@ from vtpbench.harness.host.checksummed import BadRecord
 from vtpbench.harness.host.files import prepare, write_atomic, writing
 from vtpbench.harness.records.cell import Cell, Sample
 from vtpbench.harness.records.journal import FileJournal
+from vtpbench.harness.records.names import is_picture_name
 from vtpbench.harness.records.record import Record, load_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 POLL_S = 0.2
-_PICTURE_NAME = re.compile(r"[0-9a-f]{16}-\d{1,5}x\d{1,5}")
 _MAGIC = b"PAR1"
 """At the beginning and the end of a Parquet file."""
 
@@ -164,7 +163,7 @@ class Store:
 
 def picture_path(folder: Path, name: str) -> Path | None:
     """File of a picture in the results of a suite; None for what is no picture's name."""
-    return folder / "pictures" / f"{name}.jpg" if _PICTURE_NAME.fullmatch(name) else None
+    return folder / "pictures" / f"{name}.jpg" if is_picture_name(name) else None
 
 
 def is_done(record: Record | None) -> TypeGuard[Record]:

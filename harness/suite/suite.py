@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from vtpbench.harness.host.files import read_text
+from vtpbench.harness.records.names import SuiteName
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.suite.benchmarks import Benchmark, Profile
 from vtpbench.harness.suite.specs import RANDOM, VANILLA, Attention, Budget, Dtype, ModelSpec, PrunerSpec
@@ -73,7 +74,7 @@ class Generation(Strict):
 class Suite(Strict):
     """A checked suite; see docs/suites.md."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")
+    name: SuiteName
     """Folder of the results; the file's name unless given."""
     dtype: Dtype = "float16"
     attention: Attention = "sdpa"

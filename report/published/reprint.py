@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo, Record
@@ -58,7 +59,7 @@ def _records(table: PaperTable, budget: PaperBudget, row: PaperRow) -> Iterator[
     for name, score in zip(table.benchmarks, row.score, strict=True):
         if score is not None:
             info: dict[str, Any] = {"scale": 1, "split": "", "limit": None, "dataset": PAPER, "generation": {}}
-            cell = f"{table.model} {row.pruner} {budget.percent} {name}"
+            cell = sha256(f"{table.model} {row.pruner} {budget.percent} {name}".encode()).hexdigest()[:16]
             yield Record(cell_id=cell, benchmark=BenchmarkInfo(label=name, task="", metric="", **info), score=score, **facts)
 
 

@@ -141,7 +141,7 @@ def test_a_report_says_what_it_leaves_out_and_a_folder_has_everything(
     monkeypatch.chdir(tmp_path)
     store, warnings = Store(tmp_path / "results" / "toy", print), []
     for number, each in enumerate((record(), record("grid"), record(limit=20))):
-        store.add(each.model_copy(update={"cell_id": f"{number}"}))
+        store.add(each.model_copy(update={"cell_id": f"{number:016x}"}))
     assert len(gather(["toy.yaml"], Path("results"), warnings.append).records) == 1
     (line,) = warnings
     assert line.startswith("2 of 3 records are of rows, benchmarks, budgets, limits or seeds that the suite does not name now; ")
