@@ -50,7 +50,7 @@ def dataset_place(dataset: str) -> Path:
 def download(dataset: str, config: str | None, revision: str | None = None) -> None:
     """Bring a dataset into the cache; raises `UserError` where the hub does not give it."""
     with _hub_errors(f"dataset {dataset}"):
-        import_module("datasets").load_dataset(dataset, config, revision=revision)
+        import_module("datasets").load_dataset(dataset, config, revision=revision, trust_remote_code=False)
 
 
 def download_size(dataset: str, config: str | None) -> int | None:

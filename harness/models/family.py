@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from vtpbench.harness.models.pretrained import read_pretrained
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.pruners.base import ModelShape
@@ -25,7 +26,7 @@ class Family(VisionLanguageModel):
         """Read the configuration of a checkpoint."""
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(folder)
+        return read_pretrained(AutoConfig, folder)
 
     @classmethod
     def tower(cls, folder: Path) -> Path | None:

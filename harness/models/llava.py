@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.pretrained import load_pretrained
+from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.encoder_evidence import encoder_evidence, record_activations
@@ -132,8 +132,8 @@ class Llava(Family):
         from transformers import AutoImageProcessor, AutoProcessor
 
         model = load_pretrained(cls.model_class(), path, device, dtype=dtype, attn_implementation=attention)
-        processor = AutoProcessor.from_pretrained(path)
-        images = AutoImageProcessor.from_pretrained(path, backend="pil")
+        processor = read_pretrained(AutoProcessor, path)
+        images = read_pretrained(AutoImageProcessor, path, backend="pil")
         return cls(model, processor.tokenizer, images, template, preprocessing)
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
 from vtpbench.harness.models.load import find_checkpoint, weight_files
-from vtpbench.harness.models.pretrained import load_pretrained
+from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.pruning.model import IMAGE_MARKER
 from vtpbench.pruners.errors import Unsupported, UserError
 
@@ -75,7 +75,7 @@ def convert_config(folder: Path) -> Any:
     text = LlamaConfig.from_dict({key: value for key, value in config.items() if not key.startswith(FOREIGN)})
     common = {
         "text_config": text,
-        "vision_config": CLIPVisionConfig.from_pretrained(tower_folder(folder)),
+        "vision_config": read_pretrained(CLIPVisionConfig, tower_folder(folder)),
         "image_token_index": IMAGE_ID,
         "vision_feature_layer": config["mm_vision_select_layer"],
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
@@ -93,7 +93,7 @@ def convert_weights(folder: Path) -> dict[str, Tensor]:
     if not any(name.startswith(TOWER) for name in weights):
         from transformers import CLIPVisionModel
 
-        tower = CLIPVisionModel.from_pretrained(tower_folder(folder)).state_dict()
+        tower = read_pretrained(CLIPVisionModel, tower_folder(folder)).state_dict()
         weights |= {TOWER + name.removeprefix("vision_model."): value for name, value in tower.items()}
     return weights
 
@@ -144,7 +144,7 @@ class _Original(Llava):
         parts = {"config": convert_config(path), "state_dict": convert_weights(path)}
         options = {"dtype": dtype, "attn_implementation": attention}
         model = load_pretrained(cls.model_class(), path, device, given=True, **parts, **options)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = read_pretrained(AutoTokenizer, path)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.unk_token
         return cls(model, tokenizer, cls.image_processor_of(tower_folder(path)), template, preprocessing)
 
@@ -153,7 +153,7 @@ class _Original(Llava):
         """Build the image processor from that of the tower."""
         from transformers import AutoImageProcessor
 
-        return AutoImageProcessor.from_pretrained(tower, backend="pil")
+        return read_pretrained(AutoImageProcessor, tower, backend="pil")
 
     def token_ids(self, prompt: str) -> list[int]:
         """Tokenize what is between the images each by itself, as the original does."""
@@ -181,7 +181,7 @@ class OriginalLlavaNext(_Original, LlavaNext):
         """Build the tiling processor with the tower's size and colours."""
         from transformers import AutoImageProcessor, LlavaNextImageProcessorPil
 
-        clip = AutoImageProcessor.from_pretrained(tower, backend="pil")
+        clip = read_pretrained(AutoImageProcessor, tower, backend="pil")
         return LlavaNextImageProcessorPil(
             size=dict(clip.size), crop_size=dict(clip.crop_size), image_mean=clip.image_mean, image_std=clip.image_std
         )

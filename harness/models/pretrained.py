@@ -10,6 +10,14 @@ import torch
 from vtpbench.pruners.errors import UserError
 
 
+def read_pretrained(cls: Any, folder: Path | str | None, **options: Any) -> Any:
+    """Call `from_pretrained` of a class of transformers such that no code that a checkpoint brings along is run.
+
+    All of vtpbench's go through here: unless told so, transformers asks on standard input whether to run it.
+    """
+    return cls.from_pretrained(folder, **options, trust_remote_code=False)
+
+
 def load_pretrained(cls: Any, folder: Path | str, device: torch.device, *, given: bool = False, **options: Any) -> Any:
     """Load a class of transformers from a folder onto a device, for inference.
 
@@ -26,9 +34,8 @@ def load_pretrained(cls: Any, folder: Path | str, device: torch.device, *, given
     UserError : weights are missing or have another shape; transformers would draw them at random
 
     """
-    model, info = cls.from_pretrained(
-        None if given else folder, **options, output_loading_info=True, ignore_mismatched_sizes=True
-    )
+    place = None if given else folder
+    model, info = read_pretrained(cls, place, **options, output_loading_info=True, ignore_mismatched_sizes=True)
     if info["missing_keys"]:
         raise UserError(f"{folder} lacks weights: {_some(info['missing_keys'])}; fetch all its files")
     if info["mismatched_keys"]:

@@ -12,7 +12,7 @@ from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.pretrained import load_pretrained
+from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.qwen_attention import block_evidence, window_order
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
 from vtpbench.harness.pruning.encoder_evidence import record_activations
@@ -83,8 +83,8 @@ class Qwen25VL(Family):
         del preprocessing
         options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
         model = load_pretrained(Qwen2_5_VLForConditionalGeneration, path, device, **options)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        images = AutoImageProcessor.from_pretrained(path, backend="pil")
+        tokenizer = read_pretrained(AutoTokenizer, path)
+        images = read_pretrained(AutoImageProcessor, path, backend="pil")
         return cls(model, tokenizer, images, template)
 
     @property

@@ -68,16 +68,19 @@ def task_config(benchmark: Benchmark) -> dict[str, Any]:
     The commit is named only where the hub can be asked: without network `datasets` takes the newest copy in the cache,
     which is the one that the fingerprint names. The cache is named because lmms-eval takes another one where it believes
     that this one is on a network disk. `token: True`, which most official tasks carry, is left out: it refuses to fetch even
-    public data for somebody who is not logged in, and whoever is sends the token anyway.
+    public data for somebody who is not logged in, and whoever is sends the token anyway. No dataset may run a script of its own,
+    whatever the task says.
     """
-    config: dict[str, Any] = {"task": benchmark.task, **benchmark.overrides}
+    definition = benchmark.definition()
+    asked = {**(definition.get("dataset_kwargs") or {}), "trust_remote_code": False}
+    if "data_files" in asked:  # an override is not looked for beside the task
+        asked["data_files"] = _beside(asked["data_files"], benchmark.file.parent)
     if local_data(benchmark) is None:
-        definition = benchmark.definition()
-        asked = {key: value for key, value in (definition.get("dataset_kwargs") or {}).items() if (key, value) != ("token", True)}
-        config["dataset_kwargs"] = {"cache_dir": str(hub.cache_folder()), **asked}
+        asked = {key: value for key, value in asked.items() if (key, value) != ("token", True)}
+        asked = {"cache_dir": str(hub.cache_folder()), **asked}
         if hub.offline_reason() is None:
-            config["dataset_kwargs"]["revision"] = next(iter(_revisions(benchmark, definition).values()))
-    return config
+            asked["revision"] = next(iter(_revisions(benchmark, definition).values()))
+    return {"task": benchmark.task, **benchmark.overrides, "dataset_kwargs": asked}
 
 
 def fetch(benchmark: Benchmark) -> None:
@@ -122,6 +125,15 @@ def _resolve(benchmark: Benchmark, name: str, folder: Path) -> list[Path]:
     if found:
         return found
     raise UserError(f"benchmark '{benchmark.label}' needs the data file {folder / name}, which does not exist")
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    """Make names of data files beside a task absolute, in any of the shapes that `datasets` takes."""
+    if isinstance(value, dict):
+        return {key: _beside(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_beside(inner, folder) for inner in value]
+    return str((folder / value).resolve()) if (folder / value).is_file() else value
 
 
 def configs(benchmark: Benchmark) -> tuple[str | None, ...]:

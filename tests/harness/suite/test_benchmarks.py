@@ -280,7 +280,10 @@ def test_fingerprint_reads_a_local_copy_of_an_official_dataset(tmp_path: Path) -
     before = fingerprint(local)
     (copy / "test.parquet").write_bytes(b"other rows")
     assert fingerprint(local) != before
-    assert task_config(local) == {"task": "pope", "dataset_path": str(copy)}
+    assert {key: value for key, value in task_config(local).items() if key != "dataset_kwargs"} == {
+        "task": "pope",
+        "dataset_path": str(copy),
+    }
 
 
 def test_data_that_are_nowhere_are_named_at_once(offline: Path) -> None:
@@ -308,7 +311,7 @@ def test_the_cache_serves_offline_and_its_commit_is_the_identity(offline: Path) 
     os.utime(newer, (2e9, 2e9))
     assert fingerprint(gqa) != before
     assert not must_download(gqa)
-    assert task_config(gqa)["dataset_kwargs"] == {"cache_dir": str(offline)}
+    assert task_config(gqa)["dataset_kwargs"] == {"cache_dir": str(offline), "trust_remote_code": False}
 
 
 def test_broken_downloads_do_not_count(offline: Path) -> None:
@@ -361,7 +364,7 @@ def test_data_on_the_hub_are_pinned_to_the_commit_that_identifies_them(tmp_path:
         assert must_download(pope)
         before = fingerprint(pope)
         kwargs = task_config(pope)["dataset_kwargs"]
-        assert kwargs == {"revision": "abc", "cache_dir": str(tmp_path)}, "no login is asked for"
+        assert kwargs == {"revision": "abc", "cache_dir": str(tmp_path), "trust_remote_code": False}, "no login is asked for"
         with pytest.raises(UserError, match="the hub does not give the dataset lmms-lab-encoder/MME"):
             fingerprint(registry()["mme"])
         put_in_cache(tmp_path, "lmms-lab-encoder___pope", "default", "abc")
