@@ -70,6 +70,20 @@ class AnyRes(Grid):
         rows = ((place[place >= tile] - tile) // line).unique()
         return torch.cat([place, tile + (rows + 1) * line - 1]).sort().values
 
+    def filled(self, index: Tensor, room: int) -> Tensor:
+        """Do as `packed`; where no token of the image is missing, add what is left of `sequence`, as far as there is room.
+
+        Of a very tall picture unpadding leaves no column: its rows are empty, and still end with newlines. No choice of
+        tokens leads to these; they come last, and a budget can be met all the same.
+        """
+        places = self.packed(index)
+        missing = torch.ones(len(self.sequence), dtype=torch.bool)
+        missing[places] = False
+        rest = missing.nonzero().flatten()
+        if (self.sequence[rest] != NEWLINE).any():
+            return places
+        return torch.cat([places, rest[: max(0, room - len(places))]]).sort().values
+
 
 @lru_cache(maxsize=64)
 def _places_on(grid: AnyRes, device: torch.device) -> Tensor:

@@ -29,10 +29,11 @@ class LlavaNext(Llava):
 
     `native`: as many tiles as fit the image, padding cut off and a newline after each row, as transformers does. Newlines
     are vision tokens and count in the budget. A pruner that acts before the language model chooses among the tokens of all
-    tiles; of its choice those on padding are dropped, and newlines follow the rows that are left. The pruner is asked for
-    as many as, all counted, come nearest to the budget from below: a token at most is missing where a larger choice only
-    adds to a smaller one. Pruners that merge, shrink the input, or share the budget among tiles cannot be counted in this
-    way and are refused. Inside the language model a newline is a token like any other.
+    tiles; of its choice those on padding are dropped, and newlines follow the rows that are left; those of rows without any
+    token, which very tall pictures have, come last. The pruner is asked for as many as, all counted, come nearest to the
+    budget from below: a token at most is missing where a larger choice only adds to a smaller one. Pruners that merge, shrink
+    the input, or share the budget among tiles cannot be counted in this way and are refused. Inside the language model a
+    newline is a token like any other.
     """
 
     name = "llava_next"
@@ -100,7 +101,9 @@ class LlavaNext(Llava):
             order = image.grid.raster(image.index)
             return replace(image, features=image.features[order], index=image.index[order])
         index = image.index.cpu()  # how many newlines there are depends on what was chosen: one wait per image
-        target = image.grid.sequence[image.grid.packed(index)]
+        cuts = image.schedule.cuts
+        room = cuts[0].keep if cuts and cuts[0].at == 0 else len(image.grid.sequence)
+        target = image.grid.sequence[image.grid.filled(index, room)]
         row = torch.full((image.grid.n,), NEWLINE)
         row[index] = torch.arange(len(index))
         source = copy_to_device(torch.where(target == NEWLINE, 0, row[target.clamp(min=0)]), image.index.device)

@@ -1,13 +1,16 @@
+import random
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
+from transformers import LlavaNextProcessor
 
 from vtpbench.harness.models.anyres import NEWLINE
 from vtpbench.harness.models.llava_next import LlavaNext, native_grid
 from vtpbench.harness.pruning.encoder_hooks import EncoderPlan
-from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
 from vtpbench.harness.pruning.schedule import collecting
 from vtpbench.pruners.base import Evidence, Grid, Pruner, TokenView
 from vtpbench.pruners.errors import Unsupported
@@ -86,6 +89,58 @@ def test_native_is_the_stock_model_bit_by_bit(shape, native, tools) -> None:
 def whole(family, pruner, budget, image):
     pipeline = Pipeline(family, build(pruner, {}), lambda n: None if budget is None else n)
     return pipeline.assemble(["What is it?"], [[pipeline.select(pipeline.encode([image]), ["key"])[0]]])
+
+
+def extreme_shapes() -> list[tuple[int, int]]:
+    """Shapes from 1:200 to 200:1, of few pixels and of many."""
+    drawn = random.Random(0)
+    shapes = [(1, 1), (1, 200), (200, 1), (3, 600), (600, 3), (2, 90), (90, 2), (13, 336), (14, 336), (15, 336), (3, 3)]
+    for _ in range(60):
+        short, ratio = drawn.randint(1, 12), drawn.uniform(1, 200)
+        shapes += [(short, round(short * ratio)), (round(short * ratio), short)]
+    return shapes
+
+
+def test_native_lays_out_every_shape_as_transformers_packs_it(native) -> None:
+    for shape in extreme_shapes():
+        picture = Image.new("RGB", shape)
+        inputs = native.image_processor([picture], return_tensors="pt")
+        tiles = inputs["pixel_values"].shape[1]
+        numbered = [torch.arange(16.0 * tiles).reshape(tiles, 16, 1)]
+        newline = torch.tensor([float(NEWLINE)])
+        (packed,), _ = native.model.model.pack_image_features(numbered, inputs["image_sizes"], "default", newline)
+        grid = native_grid(native.model.config, picture)
+        assert grid.sequence.tolist() == packed.flatten().tolist(), shape
+        assert grid.sequence[grid.filled(torch.arange(grid.n), grid.n * 2)].tolist() == packed.flatten().tolist(), shape
+
+
+@pytest.mark.parametrize("shape", [(2, 90), (1, 190), (190, 1), (90, 2), (3, 600)])
+def test_native_answers_about_very_long_pictures_as_transformers_does(shape, native, tools) -> None:
+    picture = tools.picture(*shape)
+    processor = LlavaNextProcessor(
+        native.image_processor,
+        native.tokenizer,
+        patch_size=4,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    inputs = processor(text=[native.render("What?", 1)], images=[picture], return_tensors="pt")
+    with torch.inference_mode():
+        said = native.model.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=3)
+    result = Pipeline(native).run([Prompt("key", "What?", [picture])], 8)
+    assert result.texts == native.tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert result.trace.per_layer[0] == [int((inputs["input_ids"] == native.image_id).sum())] * 6
+
+
+MET = [(pruner, share) for pruner in ("random", "divprune") for share in (0.2, 0.4, 0.5, 0.8, 0.95, 1.0)]
+
+
+@pytest.mark.parametrize(("pruner", "share"), [*MET, ("fastv", 0.5), ("fastv", 0.8)])
+def test_native_meets_any_budget_of_a_picture_whose_rows_are_empty(pruner, share, native, tools) -> None:
+    pipeline = Pipeline(native, build(pruner, {}), lambda n: round(share * n))
+    result = pipeline.run([Prompt("key", "What?", [tools.picture(2, 90)])], 1)
+    assert result.images[0][0].original == 16 + 12
+    assert sum(result.trace.per_layer[0]) / 6 == pytest.approx(round(share * 28), abs=1)
 
 
 @pytest.mark.parametrize("pruner", ["random", "divprune", "fastv", "pyramiddrop"])
