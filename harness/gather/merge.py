@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vtpbench.harness.gather.sources import stores
-from vtpbench.harness.host.files import write_atomic
 from vtpbench.harness.records.record import Record, agree
+from vtpbench.harness.records.samples import read_kept, table_hash
 from vtpbench.harness.records.store import Store
 from vtpbench.pruners.errors import UserError
 
@@ -32,10 +31,17 @@ class Copy:
         """File of the record."""
         return self.store.record_path(self.record.cell_id)
 
-    @property
-    def samples(self) -> Path:
-        """File of its per-sample table, which a cell without a score need not have."""
-        return self.store.samples_path(self.record.cell_id)
+    def rows(self) -> list[dict[str, Any]] | None:
+        """Read its per-sample table; None where it has none that is whole, which a cell without a score need not have."""
+        table = self.store.samples(self.record.cell_id)
+        if table is None:
+            return None
+        return [dict(zip(table.columns, row, strict=True)) for row in table.astype(object).where(table.notna(), None).to_numpy()]
+
+    def pictured(self) -> list[str]:
+        """Name the pictures that its table refers to, once for each image."""
+        kept = [image for row in self.rows() or () for image in read_kept(row["kept"])]
+        return [image.picture for image in kept]
 
 
 @dataclass
@@ -73,7 +79,8 @@ def merge(folders: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Me
     UserError : a folder holds no records, or copies of a cell differ; all of them are named
 
     """
-    own = [Copy(record, store) for store in _stores(out, warn) for record in store.records()]
+    targets = {store.folder: store for store in _stores(out, warn)}
+    own = [Copy(record, store) for store in targets.values() for record in store.records()]
     found = [Copy(record, store) for folder in folders for store in _required(folder, out, warn) for record in store.records()]
     cells: dict[tuple[str, str], list[Copy]] = {}
     for copy in [*own, *found]:
@@ -87,7 +94,7 @@ def merge(folders: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Me
         )
     merged = Merged()
     for (suite, _), copies in sorted(cells.items()):
-        _write(copies, Store(out / suite, warn), merged)
+        _write(copies, targets.setdefault(out / suite, Store(out / suite, warn)), merged)
     return merged
 
 
@@ -109,38 +116,33 @@ def _write(copies: Sequence[Copy], target: Store, merged: Merged) -> None:
     there = [copy for copy in copies if copy.store.folder.resolve() == target.folder.resolve()]
     best = _best(copies)
     merged.copies += len(copies) - 1 - bool(there and len(copies) > 1)
-    equals = [best, *(copy for copy in copies if copy.record.status == best.record.status)]
-    tables = [(copy, _pictured(copy.samples)) for copy in equals if copy.samples.exists()]
+    equals = [best, *(copy for copy in copies if copy is not best and copy.record.status == best.record.status)]
+    tables = [(copy, copy.pictured()) for copy in equals if copy.rows() is not None]
+    record = best.record
     if tables:
-        _write_samples(*max(tables, key=lambda table: len(table[1])), target)
-    if best in there:
+        copy, names = max(tables, key=lambda table: len(table[1]))
+        record = record.model_copy(update={"samples_sha256": _write_samples(copy, names, target)})
+    if best in there and record == best.record:
         merged.known += 1
         return
-    merged.added += 1
-    if there:
-        merged.replaced.append(best.record.cell_id)
-    target.add(best.record)
+    merged.known += best in there
+    merged.added += best not in there
+    if there and best not in there:
+        merged.replaced.append(record.cell_id)
+    target.add(record)
 
 
-def _write_samples(copy: Copy, pictured: Sequence[str], target: Store) -> None:
-    """Bring a per-sample table to the target, the pictures that it names first."""
-    own = target.samples_path(copy.record.cell_id)
-    if copy.samples.resolve() == own.resolve():
-        return
-    for name in sorted({image["picture"] for images in pictured for image in json.loads(images)}):
+def _write_samples(copy: Copy, pictures: Sequence[str], target: Store) -> str:
+    """Bring a per-sample table to the target, the pictures that it names first; returns the hash of its file."""
+    data = copy.store.table(copy.record)
+    assert data is not None, "its rows were read"
+    if copy.store.folder.resolve() == target.folder.resolve():
+        return table_hash(data)
+    for name in sorted(set(pictures)):
         picture = copy.store.picture(name)
         if picture is not None and target.picture(name) is None:
             target.save_picture(name, picture)
-    write_atomic(own, copy.samples.read_bytes())
-
-
-def _pictured(path: Path) -> list[str]:
-    """Kept tokens of the samples that are pictured, as the table has them; none in tables from before there were pictures."""
-    import pyarrow.parquet as pq
-
-    if "kept" not in pq.read_schema(path).names:
-        return []
-    return [kept for kept in pq.read_table(path, columns=["kept"]).column("kept").to_pylist() if kept]
+    return target.save_table(copy.record.cell_id, data)
 
 
 def _best(copies: Sequence[Copy]) -> Copy:
@@ -162,8 +164,9 @@ def _conflicts(copies: Sequence[Copy]) -> Iterator[str]:
 
 def _differences(one: Copy, other: Copy) -> Iterator[str]:
     yield from _compare(_facts(one.record), _facts(other.record), "")
-    if one.samples.exists() and other.samples.exists():
-        yield from _compare(_rows(one.samples), _rows(other.samples), "")
+    rows = one.rows(), other.rows()
+    if rows[0] is not None and rows[1] is not None:
+        yield from _compare(_by_question(rows[0]), _by_question(rows[1]), "")
 
 
 def _facts(record: Record) -> dict[str, Any]:
@@ -171,10 +174,7 @@ def _facts(record: Record) -> dict[str, Any]:
     return {**record.model_dump(mode="json", include=OUTCOME), "label of the": labels}  # a label changes no id, but the table
 
 
-def _rows(path: Path) -> dict[str, Any]:
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(path).to_pylist()
+def _by_question(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # How many samples are pictured is no part of a cell's identity, so that copies may differ in it.
     facts = [{name: value for name, value in row.items() if name != "kept"} for row in rows]
     return {"questions": len(rows)} | {f"question {row['sample']}": row for row in facts}

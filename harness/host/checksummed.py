@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vtpbench.harness.host.json_text import BadJson, load_json
+
 
 class Frozen(BaseModel):
-    """Part of a record: complete, and unchangeable."""
+    """Part of a record: complete, and unchangeable; its numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BadRecord(Exception):
@@ -32,15 +34,15 @@ def dump_checksummed(record: Frozen) -> str:
 def load_checksummed(path: Path, kind: type[Checksummed], version: int) -> Checksummed:
     """Read a record of a schema version; raises `BadRecord` where it cannot be trusted, read, or is of another version."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise BadRecord(f"{path}: not readable as JSON (truncated?): {e}") from e
+        body = load_json(path)
+    except BadJson as e:
+        raise BadRecord(f"{path}: {e}") from e
     if not isinstance(body, dict):
         raise BadRecord(f"{path}: not a record")
     if body.pop("checksum", None) != _checksum(body):
         raise BadRecord(f"{path}: the checksum does not match; the file was edited or damaged")
     if body.get("schema_version") != version:
-        raise BadRecord(f"{path}: schema {body.get('schema_version')!r}, this version of vtpbench reads {version}")
+        raise BadRecord(f"{path}: schema {body.get('schema_version')!r:.20}, this version of vtpbench reads {version}")
     try:
         return kind.model_validate(body)
     except ValidationError as e:

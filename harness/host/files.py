@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,22 @@ def write_atomic(path: Path, data: bytes) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Keep a damaged file, or a folder in its place, under a name of its own: `.bad1`, `.bad2` ...; returns that."""
+    aside = next(p for i in count(1) if not os.path.lexists(p := path.with_suffix(f".bad{i}")))
+    with writing(aside):
+        path.rename(aside)
+    return aside
+
+
+def read_regular(path: Path) -> bytes | None:
+    """Read a file; None where there is none that can be read, such as a folder, a pipe or a link that leads nowhere."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _refuse_folder(file: Path) -> None:

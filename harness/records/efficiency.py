@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from vtpbench.harness.host.checksummed import BadRecord, Frozen, dump_checksummed, load_checksummed
 from vtpbench.harness.records.names import SuiteName
-from vtpbench.harness.records.record import BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
+from vtpbench.harness.records.record import Amount, BudgetInfo, Count, Environment, ModelInfo, Observed, PrunerInfo
 
 SCHEMA_VERSION = 1
 SUFFIX = ".efficiency.json"
@@ -30,14 +30,14 @@ BEFORE_FIRST_TOKEN = STAGES[:-1]
 class Load(Frozen):
     """What every row had to do."""
 
-    batch: int
+    batch: PositiveInt
     """Prompts at once, one picture each; times are of the whole batch."""
-    picture: tuple[int, int]
+    picture: tuple[Count, Count]
     """Width and height, pixels."""
-    new_tokens: int
+    new_tokens: PositiveInt
     """Tokens that are generated, the first by the prefill."""
-    warmup: int
-    repeats: int
+    warmup: Count
+    repeats: Count
 
 
 class Machine(Frozen):
@@ -46,20 +46,20 @@ class Machine(Frozen):
     environment: Environment
     driver: str | None
     """Of the GPU."""
-    threads: int
+    threads: Count
     """Of the CPU, for one operation."""
 
 
 class FlopsInfo(Frozen):
     """Operations for one prompt; see `harness/efficiency/flops.py`."""
 
-    vision: float
-    pruner: float
-    projector: float
-    prefill: list[float]
+    vision: Amount
+    pruner: Amount
+    projector: Amount
+    prefill: list[Amount]
     """Each decoder layer."""
-    head: float
-    decode: float
+    head: Amount
+    decode: Amount
     """All tokens after the first."""
 
     @property
@@ -77,14 +77,14 @@ class Measured(Frozen):
     reason: str | None = None
     """Why the status is not ok; everything below is then empty."""
     observed: Observed | None = None
-    text_tokens: int = 0
-    times_ms: dict[str, list[float]] = Field(default_factory=dict)
+    text_tokens: Count = 0
+    times_ms: dict[str, list[Amount]] = Field(default_factory=dict)
     """By stage, one value for each repeat, for the whole batch; `decode` is all tokens after the first."""
-    masked_layers: int = 0
+    masked_layers: Count = 0
     """Decoder layers whose prefill got an explicit attention mask; such a layer may run another kernel."""
-    kv_bytes: int = 0
+    kv_bytes: Count = 0
     """Of the key-value cache after the prefill, for the whole batch."""
-    peak_bytes: int | None = None
+    peak_bytes: Count | None = None
     """Most memory on the device at once, weights included; None = not measured."""
     flops: dict[str, FlopsInfo] = Field(default_factory=dict)
     """By convention: `exact`, `table4`."""

@@ -6,33 +6,49 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from vtpbench.harness.host.files import writing
-from vtpbench.harness.records.cell import Answer, KeptTokens
+from vtpbench.harness.host.files import read_regular, set_aside, writing
+from vtpbench.harness.host.json_text import parse_json
+from vtpbench.harness.records.cell import Answer
+from vtpbench.harness.records.names import is_sample_name
+from vtpbench.harness.records.samples import as_count, kept_tokens
 
 
 @dataclass(frozen=True)
 class FileJournal:
     """Answers as JSON lines; implements `vtpbench.harness.records.cell.Journal`.
 
-    The file belongs to one cell identity, so its answers are valid for every later attempt. A line that was cut off by
-    a crash is no answer: its question is asked again.
+    The file belongs to one cell identity, after which it is named, so its answers are valid for every later attempt. Each
+    line has a checksum over the identity and the answer. A line that was cut off by a crash, edited, damaged, or of another
+    cell is no answer: its question is asked again.
     """
 
     path: Path
 
     def known(self) -> dict[str, Answer]:
         """Answers of an earlier, interrupted attempt, by sample."""
-        if not self.path.exists():
-            return {}
-        answers = map(_parse, self.path.read_bytes().splitlines())
+        answers = (self._answer(line) for line in self._lines())
         return {answer.sample: answer for answer in answers if answer is not None}
+
+    def damaged(self) -> int:
+        """Count the lines that are no answers; one at the end that was cut off, as a crash does it, is none of these."""
+        whole = [line for line in self._lines() if line.endswith(b"\n")]
+        return sum(self._answer(line) is None for line in whole)
+
+    def heal(self) -> Path:
+        """Keep a damaged file beside a new one that has what can be read of it; returns where that is."""
+        answers = list(self.known().values())
+        aside = set_aside(self.path)
+        if answers:
+            self.add(answers)
+        return aside
 
     def add(self, answers: list[Answer]) -> None:
         """Write a finished batch to disk before returning; raises `StorageError` where the disk refuses."""
-        lines = "".join(json.dumps(dataclasses.asdict(answer)) + "\n" for answer in answers)
+        lines = "".join(self._line(answer) for answer in answers)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab+") as stream:
@@ -47,27 +63,41 @@ class FileJournal:
         with writing(self.path):
             self.path.unlink(missing_ok=True)
 
+    def _lines(self) -> list[bytes]:
+        return (read_regular(self.path) or b"").splitlines(keepends=True)
+
+    def _line(self, answer: Answer) -> str:
+        body = dataclasses.asdict(answer)
+        return json.dumps({**body, "checksum": self._checksum(body)}) + "\n"
+
+    def _answer(self, line: bytes) -> Answer | None:
+        try:
+            body = parse_json(line.decode())
+            checksum = body.pop("checksum")
+            return _parse(body) if checksum == self._checksum(body) else None
+        except (ValueError, KeyError, TypeError, AttributeError):  # cut off in the middle of a write, or no journal's line
+            return None
+
+    def _checksum(self, body: dict[str, Any]) -> str:
+        return sha256(f"{self.path.stem}\0{json.dumps(body, sort_keys=True)}".encode()).hexdigest()[:16]
+
 
 def _ends_torn(file: int) -> bool:
     size = os.fstat(file).st_size
     return size > 0 and os.pread(file, 1, size - 1) != b"\n"
 
 
-def _parse(line: bytes) -> Answer | None:
-    try:
-        entry = json.loads(line)
-        return Answer(
-            sample=entry["sample"],
-            text=entry["text"],
-            images=tuple(entry["images"]),
-            original=tuple(entry["original"]),
-            per_layer=tuple(map(tuple, entry["per_layer"])),
-            kept=tuple(KeptTokens(**{name: _frozen(value) for name, value in image.items()}) for image in entry.get("kept", [])),
-        )
-    except (ValueError, KeyError, TypeError):  # cut off in the middle of a write
-        return None
-
-
-def _frozen(value: Any) -> Any:
-    """Give lists back the type that they were written from."""
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def _parse(body: dict[str, Any]) -> Answer:
+    """Make an answer of its JSON; raises `KeyError`, `TypeError` or `ValueError` where it is none."""
+    answer = Answer(
+        sample=body["sample"],
+        text=body["text"],
+        images=tuple(body["images"]),
+        original=tuple(map(as_count, body["original"])),
+        per_layer=tuple(tuple(map(as_count, counts)) for counts in body["per_layer"]),
+        kept=tuple(map(kept_tokens, body["kept"])),
+    )
+    texts = all(isinstance(text, str) for text in (answer.text, *answer.images))
+    if not texts or not is_sample_name(answer.sample) or len(answer.original) != len(answer.per_layer):
+        raise ValueError("no answer")
+    return answer

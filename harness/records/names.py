@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 LONGEST_BYTES = 200
 """Of a name in UTF-8; file systems take 255, endings included."""
 _PICTURE = re.compile(r"[0-9a-f]{16}-\d{1,5}x\d{1,5}", re.ASCII)
+_SAMPLE = re.compile(r"\w[\w.:-]{0,199}")
 
 
 def _fits(name: str) -> str:
@@ -27,3 +28,8 @@ CellId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 def is_picture_name(name: object) -> bool:
     """Whether something is the name of a picture: the content hash of an image, and the picture's own size."""
     return isinstance(name, str) and _PICTURE.fullmatch(name) is not None
+
+
+def is_sample_name(name: object) -> bool:
+    """Whether something is the name of a sample within its task, such as lmms-eval's document number."""
+    return isinstance(name, str) and _SAMPLE.fullmatch(name) is not None

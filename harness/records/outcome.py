@@ -23,3 +23,5 @@ class Outcome:
     """Seconds spent answering in this attempt; journaled answers of an earlier one cost nothing here."""
     batch: BatchInfo | None = None
     samples: list[Sample] = field(default_factory=list)
+    samples_sha256: str | None = None
+    """Hash of the file that holds them, once they are written."""

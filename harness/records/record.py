@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from math import isclose
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from vtpbench.harness.host.checksummed import Frozen, dump_checksummed, load_checksummed
 from vtpbench.harness.records.names import CellId, SuiteName
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CODE = "vtpbench-code"
 """Name, among an environment's versions, of the hash of the harness's code that decides numbers."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Amount = Annotated[float, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Status = Literal["ok", "failed", "infeasible", "unsupported"]
 TOLERANCE = 1e-9
 """Relative, and absolute; the last bits of a mean depend on the machine that adds up."""
@@ -43,7 +46,7 @@ class ModelInfo(Frozen):
     """How images reach the tower: `pad`, `crop`, or the protocol of the family (`fixed672`, `native`, `dynamic`)."""
     prompt: str
     """Name or hash of the prompt template."""
-    vision_tokens: int | None
+    vision_tokens: Count | None
     """Tokens of one image where the model has a fixed number."""
     tower: str | None = None
     """Hash of the vision tower, as `weights`, where it lies in a folder of its own."""
@@ -80,9 +83,9 @@ class PrunerInfo(Frozen):
 class BudgetInfo(Frozen):
     """What was asked for; exactly one of `tokens` and `ratio` unless the cell is vanilla."""
 
-    tokens: int | None = None
+    tokens: Count | None = None
     """Average vision tokens per image and decoder layer."""
-    ratio: float | None = None
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     """The same as a fraction of the image's tokens, 0-1."""
 
     @property
@@ -101,7 +104,7 @@ def terms(metric: str) -> tuple[str, ...]:
 class DrawInfo(Frozen):
     """How the questions were drawn where a limit does not mean the first ones."""
 
-    seed: int
+    seed: Count
     together: str
     """Column whose equal values were drawn together; empty = the content of the question's first picture."""
 
@@ -115,10 +118,10 @@ class BenchmarkInfo(Frozen):
     """lmms-eval task."""
     metric: str
     """Key of the score in lmms-eval's results, or a sum `a + b` of keys."""
-    scale: float
+    scale: float = Field(gt=0)
     """Factor from the metric to the reported score."""
     split: str
-    limit: int | None
+    limit: Count | None
     dataset: str
     """Fingerprint of the questions and images."""
     generation: dict[str, Any]
@@ -143,13 +146,13 @@ class BenchmarkInfo(Frozen):
 class Observed(Frozen):
     """What the real forward passes showed."""
 
-    tokens: float
+    tokens: Amount
     """Vision tokens that entered a decoder layer, mean over layers, then over images."""
-    original: float
+    original: Amount
     """Vision tokens of the unpruned image, mean over images."""
-    per_layer: list[float]
+    per_layer: list[Amount]
     """Mean over images of the vision tokens that entered each decoder layer."""
-    images: int
+    images: Count
 
 
 class Timing(Frozen):
@@ -164,8 +167,8 @@ class Timing(Frozen):
 class BatchInfo(Frozen):
     """Batching as it happened."""
 
-    requested: int
-    smallest: int
+    requested: Count
+    smallest: Count
     """Smallest batch that was needed; less than requested after running out of device memory."""
 
 
@@ -193,15 +196,17 @@ class Record(Frozen):
     pruner: PrunerInfo
     budget: BudgetInfo
     benchmark: BenchmarkInfo
-    seed: int
+    seed: Count
     score: float | None = None
     """The reported number, scale applied; None unless the status is ok."""
     stderr: float | None = None
     """Of `score`, from the per-sample scores; None where the metric is no mean, or where there is no score."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Every number that lmms-eval gave for the task."""
-    n: int = 0
+    n: Count = 0
     """Samples."""
+    samples_sha256: Digest | None = None
+    """Hash of the per-sample table's file; None where it has none."""
     observed: Observed | None = None
     timing: Timing | None = None
     batch: BatchInfo | None = None

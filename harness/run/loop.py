@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import traceback
 from collections import Counter
@@ -114,6 +115,7 @@ def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
     start = perf_counter()
     store = setting.store
     store.prepare()
+    store.clear()
     todo = _by_model(store.missing(cells))
     for label in dict.fromkeys(cell.benchmark.label for cell in todo):
         fetch(setting.benchmarks[label])
@@ -176,9 +178,8 @@ class _CellRunner:
 
         def work() -> Outcome:
             outcome = engine.run(cell, benchmark, store.journal(cell), setting.progress.advance, picture_folder)
-            if outcome.samples:
-                store.save_samples(cell.id, outcome.samples)
-            return outcome
+            table = store.save_samples(cell.id, outcome.samples) if outcome.samples else None
+            return dataclasses.replace(outcome, samples_sha256=table)
 
         return _attempt(work, StorageError, cell)
 
@@ -219,6 +220,7 @@ def _record(cell: Cell, outcome: Outcome, setting: RunContext, wall_s: float) ->
         stderr=outcome.stderr,
         metrics=outcome.metrics,
         n=outcome.n,
+        samples_sha256=outcome.samples_sha256,
         observed=outcome.observed,
         timing=Timing(wall_s=wall_s, generate_s=outcome.generate_s, overhead_s=wall_s - outcome.generate_s),
         batch=outcome.batch,

@@ -7,12 +7,12 @@ from runpy import run_path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from vtpbench.harness.gather.merge import merge
 from vtpbench.harness.records.cell import Sample
 from vtpbench.harness.records.record import BatchInfo, Record, Timing
+from vtpbench.harness.records.samples import table_hash, write_table
 from vtpbench.harness.records.store import Store
 from vtpbench.pruners.errors import UserError
 
@@ -24,6 +24,7 @@ def make(seed: int = 0, **change: Any) -> Record:
     cell = scripted.make_cell(seed=seed)
     facts = {name: getattr(cell, name) for name in ("model", "pruner", "budget", "benchmark", "seed")}
     facts |= {"suite": "toy", "environment": scripted.ENVIRONMENT, "created": "2025", "status": "ok", "score": 50.0, "n": 3}
+    facts["samples_sha256"] = table_hash(write_table(SAMPLES))
     return Record(cell_id=cell.id, **{**facts, **change})
 
 
@@ -31,9 +32,8 @@ def put(folder: Path, *records: Record, samples: list[Sample] | None = SAMPLES) 
     store = Store(folder / "toy", pytest.fail)
     store.prepare()
     for record in records:
-        if samples is not None:
-            store.save_samples(record.cell_id, samples)
-        store.add(record)
+        table = None if samples is None else store.save_samples(record.cell_id, samples)
+        store.add(record.model_copy(update={"samples_sha256": table}))  # `make` means the usual samples
     return folder
 
 
@@ -126,19 +126,27 @@ def test_pictures_come_along_and_a_copy_without_them_is_no_other(tmp_path: Path)
     assert content(out) == before, "a copy without pictures takes none away"
 
 
-def test_pictures_that_are_missing_or_no_pictures_are_left_out(tmp_path: Path) -> None:
+def test_a_table_that_names_no_pictures_is_left_behind_and_missing_pictures_are_no_obstacle(tmp_path: Path) -> None:
     hostile = json.dumps([{"picture": "../../a", "tokens": 4, "tiles": [], "cuts": []}])
     source = put(tmp_path / "a", make(0), samples=[KEPT[0], replace(SAMPLES[1], kept=hostile), SAMPLES[2]])
-    merge([source], tmp_path / "out", pytest.fail)
-    assert not (tmp_path / "out" / "toy" / "pictures").exists()
+    warnings: list[str] = []
+    merge([source], tmp_path / "out", warnings.append)
+    assert ["'../../a' is no name of a picture" in line for line in warnings] == [True]
+    merge([put(tmp_path / "b", make(1), samples=KEPT)], tmp_path / "new", pytest.fail)
+    assert {path.name for path in (tmp_path / "new" / "toy").iterdir()} == {"records", "samples"}
+    assert Store(tmp_path / "new" / "toy", pytest.fail).samples(make(1).cell_id) is not None
 
 
-def test_tables_from_before_there_were_pictures_are_merged(tmp_path: Path) -> None:
-    old, new, out = put(tmp_path / "a", make(0), make(1)), put(tmp_path / "b", make(0)), tmp_path / "out"
-    for table in (old / "toy" / "samples").iterdir():
-        pq.write_table(pq.read_table(table).drop_columns("kept"), table)
-    assert merge([old, new], out, pytest.fail).added == 2
-    assert len(Store(out / "toy", pytest.fail).samples(make(1).cell_id)) == 3
+def test_a_table_that_is_not_its_record_s_is_named_and_left_behind(tmp_path: Path) -> None:
+    source, whole = put(tmp_path / "a", make(0)), put(tmp_path / "b", make(0))
+    table = next((source / "toy" / "samples").iterdir())
+    table.write_bytes(write_table([replace(SAMPLES[0], answer="no"), *SAMPLES[1:]]))
+    warnings: list[str] = []
+    merge([source], tmp_path / "out", warnings.append)
+    assert [str(table) in line for line in warnings] == [True]
+    assert Store(tmp_path / "out" / "toy", [].append).samples(make(0).cell_id) is None
+    merge([whole], tmp_path / "out", warnings.append)
+    assert len(Store(tmp_path / "out" / "toy", pytest.fail).samples(make(0).cell_id)) == 3
 
 
 def test_damaged_records_are_named_left_out_and_kept_in_the_target(tmp_path: Path) -> None:

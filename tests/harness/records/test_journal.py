@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,16 +32,12 @@ def test_answers_come_back_equal_whatever_the_text(journal: FileJournal):
     assert journal.known() == {a.sample: a for a in batch}
 
 
-def test_kept_tokens_come_back_equal_and_answers_from_before_there_were_any_are_still_read(journal: FileJournal):
+def test_kept_tokens_come_back_equal(journal: FileJournal):
     tiles = (((0.0, 48.0, 96.0), (0.0, 64.0)), ((0.5, 1.0), (2.0, 3.0)))
     kept = KeptTokens("0123456789abcdef-96x64", 144, tiles, ((0, (3, -1)), (2, ())))
     pictured = replace(answer("0"), kept=(kept, kept))
     journal.add([pictured, answer("1")])
     assert journal.known() == {"0": pictured, "1": answer("1")}
-    lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
-    old = [{name: value for name, value in line.items() if name != "kept"} for line in lines]
-    journal.path.write_text("".join(json.dumps(line) + "\n" for line in old))
-    assert journal.known() == {"0": answer("0"), "1": answer("1")}
 
 
 def test_wherever_a_write_was_cut_off_only_its_own_lines_are_lost(journal: FileJournal):
@@ -56,6 +52,35 @@ def test_wherever_a_write_was_cut_off_only_its_own_lines_are_lost(journal: FileJ
         assert journal.known()["2"] == answer("2")
         assert set(journal.known()) <= {"0", "1", "2"}
         assert ("1" in journal.known()) == (size == len(content) - 1), size
+
+
+def test_no_flipped_bit_of_a_journal_is_taken_for_an_answer(journal: FileJournal):
+    answers = [answer(str(i)) for i in range(6)]
+    journal.add(answers)
+    content, draw = journal.path.read_bytes(), random.Random(0)
+    for _ in range(400):
+        flipped = bytearray(content)
+        flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        journal.path.write_bytes(flipped)
+        known = journal.known()
+        assert known.items() <= {a.sample: a for a in answers}.items()
+        assert journal.damaged() or len(known) == 6 or flipped[-1:] != b"\n"
+
+
+def test_the_journal_of_another_cell_knows_no_answer(journal: FileJournal):
+    journal.add([answer("0"), answer("1")])
+    other = FileJournal(journal.path.with_name("other.jsonl"))
+    journal.path.rename(other.path)
+    assert (other.known(), other.damaged()) == ({}, 2)
+
+
+def test_what_is_damaged_is_set_aside_and_the_rest_stays(journal: FileJournal):
+    journal.add([answer("0"), answer("1"), answer("2")])
+    damaged = journal.path.read_bytes().replace(b'"sample": "1"', b'"sample": "7"')
+    journal.path.write_bytes(damaged)
+    assert journal.damaged() == 1
+    assert journal.heal().read_bytes() == damaged
+    assert (set(journal.known()), journal.damaged()) == ({"0", "2"}, 0)
 
 
 def test_a_full_disk_is_one_line_with_its_mend():

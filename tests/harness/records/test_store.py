@@ -1,27 +1,32 @@
 from __future__ import annotations
 
+import io
 import json
+import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from vtpbench.harness.host.files import StorageError, write_atomic
 from vtpbench.harness.records.cell import Answer, Sample
 from vtpbench.harness.records.record import Record, Status
+from vtpbench.harness.records.samples import write_table
 from vtpbench.harness.records.store import Store
 
 scripted = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "scripted_run.py")))
 
 
-def record_of(cell, status: Status = "ok") -> Record:
+def record_of(cell, status: Status = "ok", **change) -> Record:
     facts = {name: getattr(cell, name) for name in ("model", "pruner", "budget", "benchmark", "seed")}
     facts |= {"suite": "toy", "environment": scripted.ENVIRONMENT, "created": "2025-01-01T00:00:00+00:00"}
-    return Record(cell_id=cell.id, status=status, **facts)
+    return Record(cell_id=cell.id, status=status, **facts, **change)
 
 
 @pytest.fixture
@@ -46,27 +51,99 @@ def test_a_record_comes_back_equal(store: Store):
 @pytest.mark.parametrize(("status", "done"), [("ok", True), ("infeasible", True), ("unsupported", True), ("failed", False)])
 def test_only_failed_cells_are_missing_again(store: Store, status: Status, done: bool):
     cells = (scripted.make_cell(seed=0), scripted.make_cell(seed=1))
-    store.save_samples(cells[0].id, [])
-    store.add(record_of(cells[0], status))
+    store.add(record_of(cells[0], status, samples_sha256=store.save_samples(cells[0].id, [])))
     assert store.missing(cells) == (cells[1:] if done else cells)
 
 
-def test_a_cell_without_a_whole_table_of_samples_is_missing_and_the_table_is_no_obstacle(store: Store, warnings: list[str]):
+SAMPLES = [Sample(str(i), f"{i:016x}", "", "is it?", "yes", "yes", 1.0, 4.0, "{}") for i in range(8)]
+
+
+@pytest.fixture
+def measured(store: Store) -> Record:
     cell = scripted.make_cell()
-    store.add(record_of(cell))
-    table = store.samples_path(cell.id)
-    assert store.missing([cell]) == (cell,)
-    assert store.samples(cell.id) is None
-    store.save_samples(cell.id, [])
-    assert store.missing([cell]) == ()
-    assert len(store.samples(cell.id)) == 0
+    record = record_of(cell, samples_sha256=store.save_samples(cell.id, SAMPLES))
+    store.add(record)
+    return record
+
+
+def drop_end(table: Path) -> None:
     table.write_bytes(table.read_bytes()[:-3])
-    assert store.missing([cell]) == (cell,)
-    assert warnings == []
-    assert store.samples(cell.id) is store.samples(cell.id) is None
-    (line,) = warnings
-    assert line.startswith(f"{table} is damaged (")
-    assert line.endswith("remove it, and the next run measures its cell again")
+
+
+def edit_an_answer(table: Path) -> None:
+    edited = [SAMPLES[0], replace(SAMPLES[1], answer="no"), *SAMPLES[2:]]
+    table.write_bytes(write_table(edited))
+
+
+def make_a_folder(table: Path) -> None:
+    table.unlink()
+    table.mkdir()
+    (table / "x").touch()
+
+
+@pytest.mark.parametrize("damage", [drop_end, edit_an_answer, make_a_folder, Path.unlink])
+def test_a_table_that_is_not_its_record_s_is_named_once_set_aside_and_measured_again(
+    store: Store, measured: Record, warnings: list[str], damage
+):
+    table = store.samples_path(measured.cell_id)
+    damage(table)
+    assert store.missing([scripted.make_cell()]) == (scripted.make_cell(),)
+    assert store.samples(measured.cell_id) is None
+    assert store.table(measured) is None
+    assert [str(table) in line and "the next run measures its cell again" in line for line in warnings] == [True]
+    store.add(measured.model_copy(update={"samples_sha256": store.save_samples(measured.cell_id, SAMPLES)}))
+    assert store.missing([scripted.make_cell()]) == ()
+    assert table.with_suffix(".bad1").exists() == (damage is not Path.unlink)
+
+
+def test_no_flipped_bit_of_a_table_is_silent(store: Store, measured: Record):
+    table, draw = store.samples_path(measured.cell_id), random.Random(0)
+    content = table.read_bytes()
+    for _ in range(400):
+        flipped = bytearray(content)
+        flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        table.write_bytes(flipped)
+        told: list[str] = []
+        fresh = Store(store.folder, told.append)
+        assert fresh.missing([scripted.make_cell()])
+        assert fresh.samples(measured.cell_id) is None
+        assert [str(table) in line for line in told] == [True]
+
+
+def test_swapped_tables_and_records_are_noticed(store: Store, measured: Record, warnings: list[str]):
+    other = scripted.make_cell(seed=1)
+    hash_ = store.save_samples(other.id, [replace(sample, answer="no") for sample in SAMPLES])
+    store.add(record_of(other, samples_sha256=hash_))
+    one, two = store.samples_path(measured.cell_id), store.samples_path(other.id)
+    one.rename(store.folder / "t"), two.rename(one), (store.folder / "t").rename(two)
+    assert len(store.missing([scripted.make_cell(), other])) == 2
+    assert all(any(str(path) in line for line in warnings) for path in (one, two))
+
+
+FOREIGN = {
+    "other columns": pa.table({"a": ["1"]}),
+    "a column more": pa.Table.from_pylist([{**vars(SAMPLES[0]), "more": 1}]),
+    "numbers for texts": pa.Table.from_pylist([{**vars(SAMPLES[0]), "answer": 1}]),
+    "kept is no list": pa.Table.from_pylist([{**vars(SAMPLES[0]), "kept": "5"}]),
+    "kept leads elsewhere": pa.Table.from_pylist(
+        [{**vars(SAMPLES[0]), "kept": '[{"picture": "../a", "tokens": 1, "tiles": [], "cuts": []}]'}]
+    ),
+    "kept is deep": pa.Table.from_pylist([{**vars(SAMPLES[0]), "kept": "[" * 100_000}]),
+    "detail is no JSON": pa.Table.from_pylist([{**vars(SAMPLES[0]), "detail": "{"}]),
+    "detail is a list": pa.Table.from_pylist([{**vars(SAMPLES[0]), "detail": "[]"}]),
+    "a long number": pa.Table.from_pylist([{**vars(SAMPLES[0]), "detail": f'{{"a": {"9" * 5000}}}'}]),
+    "a name that leads elsewhere": pa.Table.from_pylist([{**vars(SAMPLES[0]), "sample": "../a"}]),
+    "a sample twice": pa.Table.from_pylist([vars(SAMPLES[0]), vars(SAMPLES[0])]),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_table_that_no_run_writes_is_named_and_skipped_though_its_hash_is_right(case: str, store: Store, warnings: list[str]):
+    cell, stream = scripted.make_cell(), io.BytesIO()
+    pq.write_table(FOREIGN[case], stream)
+    store.add(record_of(cell, samples_sha256=store.save_table(cell.id, stream.getvalue())))
+    assert store.samples(cell.id) is None
+    assert [line.startswith(f"{store.samples_path(cell.id)}: ") and "\n" not in line for line in warnings] == [True]
 
 
 def truncate(path: Path) -> None:
@@ -130,6 +207,29 @@ def test_a_failed_cell_keeps_its_journal_for_the_next_attempt(store: Store):
     store.journal(cell).add([answer])
     store.add(record_of(cell, "failed"))
     assert store.journal(cell).known() == {"0": answer}
+
+
+@pytest.mark.parametrize("status", ["ok", "infeasible", "failed"])
+def test_what_a_killed_run_left_of_a_finished_cell_is_cleared(store: Store, status: Status):
+    cell = scripted.make_cell()
+    store.add(record_of(cell, status, samples_sha256=store.save_samples(cell.id, SAMPLES)))
+    store.journal(cell).add([Answer("0", "yes", ("img",), (16,), ((4, 4),))])
+    lock = store.folder / "locks" / f"{cell.id}.lock"
+    lock.touch()
+    store.clear()
+    assert [lock.exists(), store.journal_path(cell.id).exists()] == [status == "failed"] * 2
+
+
+def test_what_a_live_run_holds_is_not_cleared(store: Store, measured: Record):
+    lock = store.folder / "locks" / f"{measured.cell_id}.lock"
+    code = f"import filelock\nwith filelock.FileLock({str(lock)!r}): print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        run.stdout.readline()
+        store.clear()
+        assert lock.exists()
+        run.communicate(b"\n")
+    store.clear()
+    assert not lock.exists()
 
 
 def test_a_lease_is_exclusive_until_it_ends(store: Store, tmp_path: Path):
