@@ -18,11 +18,17 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner, TokenView
 
 T = TypeVar("T")
-_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_ATTENTION_KERNELS = (
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_efficient_attention,
+    torch.ops.aten._scaled_dot_product_cudnn_attention,
+)
+"""What SDPA becomes: torch 2.11 leaves the first out, and refuses the others where heads of keys and values are shared."""
 
 
 def _attention(query: Size, key: Size, value: Size, *_: object, **__: object) -> int:
-    """Count attention on a CPU, heads of keys and values shared or not; torch 2.11 leaves it out."""
+    """Count attention, heads of keys and values shared or not."""
     return 2 * query[:-1].numel() * key[-2] * (query[-1] + value[-1])
 
 
@@ -75,7 +81,10 @@ class PrunerFlops:
 
 def counted(run: Callable[[], T]) -> tuple[T, int]:
     """Run something under torch's counter: matrix products, convolutions and attention, two for a multiply-add."""
-    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention}) as counter:
+    with (
+        torch.inference_mode(),
+        FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_ATTENTION_KERNELS, _attention)) as counter,
+    ):
         result = run()
     return result, counter.get_total_flops()
 

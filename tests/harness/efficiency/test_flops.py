@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LlamaConfig
 
 from vtpbench.harness.efficiency.dimensions import DecoderDimensions, Dimensions, TowerDimensions
@@ -197,3 +198,17 @@ print(sum(entered), count(Dimensions.from_config(family.model.config), Workload(
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["48", "True"]
+
+
+@pytest.mark.parametrize("kernel", ["flash_attention", "efficient_attention", "cudnn_attention"])
+def test_attention_with_shared_heads_is_counted_as_on_a_cpu(kernel: str) -> None:
+    """Of a GPU that is only named: the operations that SDPA becomes there, with 4 heads of queries and 2 of keys and values."""
+    operation, more = (
+        getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}"),
+        () if kernel == "flash_attention" else (None, False),
+    )
+    with FakeTensorMode():
+        query = torch.empty(1, 4, 8, 16, device="cuda", dtype=torch.bfloat16)
+        key = torch.empty(1, 2, 9, 16, device="cuda", dtype=torch.bfloat16)
+        _, flops = counted(lambda: operation(query, key, key, *more))
+    assert flops == 2 * 4 * 8 * 9 * (16 + 16)
