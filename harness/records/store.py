@@ -5,6 +5,7 @@ Below the suite's folder lie, named after the cell's id:
 - `records/*.json`: measured cells; a cell without a record is missing
 - `samples/*.parquet`: per-sample tables, each written before its record
 - `journal/*.jsonl`: answers of cells that are not finished
+- `logs/*.log`: what was printed, warned and logged in the last attempt at a cell, where anything was
 - `locks/*.lock`: held while a run works on a cell; the system frees them when the run dies
 
 `pictures/*.jpg` belong to all cells: each is named after what it shows, and written before the answers that refer to it.
@@ -208,6 +209,10 @@ class Store:
     def journal_path(self, cell_id: str) -> Path:
         """File of the answers of a cell that is not finished."""
         return self.folder / "journal" / f"{cell_id}.jsonl"
+
+    def log_path(self, cell_id: str) -> Path:
+        """File of what was said while a cell was measured."""
+        return self.folder / "logs" / f"{cell_id}.log"
 
     def samples_path(self, cell_id: str) -> Path:
         """File of a cell's per-sample table."""

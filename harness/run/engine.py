@@ -6,21 +6,16 @@ lmms-eval's response cache, baseline test, result files and process groups are n
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lmms_eval.api.model import lmms
-from lmms_eval.evaluator import simple_evaluate
-from lmms_eval.tasks import TaskManager, get_task_dict
-from loguru import logger
 
 from vtpbench.harness.host.launcher import refuse_launcher
+from vtpbench.harness.host.libraries import importing_lmms_eval, without_progress_bars
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, Cell, Journal, tokens_for
@@ -36,6 +31,11 @@ from vtpbench.harness.suite.generation import greedy
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
+with importing_lmms_eval():
+    from lmms_eval.api.model import lmms
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager, get_task_dict
+
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
     from vtpbench.harness.pruning.schedule import BudgetRule
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 def open_engine(described: Described, device: torch.device, batch_size: int) -> Engine:
     """Load a model onto a device, ready for its cells."""
-    with quiet():
+    with without_progress_bars():
         return Engine(open_model(described, device), batch_size)
 
 
@@ -73,7 +73,7 @@ class Engine:
             schedule_of(cell, pruner, cell.model.vision_tokens, shape)  # what is impossible says so before anything is asked
         answerer = Answerer(self.pipeline(pruner, partial(_budget_of, cell)), self.batch_size, picture_folder)
         adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
-        with quiet(), TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
+        with without_progress_bars(), TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
             name, task, manager = self._task(benchmark, cell.benchmark)
             results = simple_evaluate(
                 adapter,
@@ -215,17 +215,3 @@ def _budget(budget: str | int | None, pruner: str) -> BudgetRule:
     except ValueError as e:
         raise UserError(f"budget {budget!r} is neither a count nor a share such as 11.1%") from e
     return lambda n: tokens_for(info, n)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the progress bars, tables and log lines of libraries away from the terminal."""
-    import datasets
-    import transformers
-
-    logger.remove()
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vtpbench.harness.host.device import refuse_lost
 from vtpbench.harness.host.files import StorageError
+from vtpbench.harness.host.libraries import output_to
 from vtpbench.harness.host.plugin_errors import failing_line
 from vtpbench.harness.records.cell import Cell, Journal
 from vtpbench.harness.records.outcome import Outcome
@@ -94,11 +95,16 @@ class Summary:
     def lines(self) -> list[str]:
         """Say at the end what failed and why, then the counts."""
         failed = [visit for visit in self.visits if visit.record.status == "failed"]
-        lines = [f"failed: {v.cell}: {headline(v.record.reason)} ({self.folder}/records/{v.cell.id}.json)" for v in failed]
+        lines = [f"failed: {v.cell}: {headline(v.record.reason)} ({self._files(v.cell)})" for v in failed]
         counts = Counter("done by another run" if visit.elsewhere else visit.record.status for visit in self.visits)
         counts["done before"] = self.before
         parts = [f"{counts[word]} {word}" for word in _WORDS if counts[word]]
         return [*lines, f"{len(self.visits) + self.before} cells: {', '.join(parts) or 'none'}; {duration(self.seconds)}"]
+
+    def _files(self, cell: Cell) -> str:
+        """Name the record of a cell, and the file of what was said where there is one."""
+        log = self.folder / "logs" / f"{cell.id}.log"
+        return f"{self.folder}/records/{cell.id}.json" + (f"; what was said: {log}" if log.exists() else "")
 
 
 _WORDS = ("ok", "infeasible", "unsupported", "failed", "done by another run", "done before")
@@ -107,8 +113,8 @@ _WORDS = ("ok", "infeasible", "unsupported", "failed", "done by another run", "d
 def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
     """Measure the cells that have no record yet, one model after the other.
 
-    Raises `UserError` before anything is measured where the folder cannot be written or data are missing, before a
-    model's first cell where the model cannot be opened, and at any time where the disk refuses.
+    Raises `UserError` before anything is measured where the folder cannot be written, data are missing or the first model
+    cannot be opened, and at any time where the disk refuses. Of a later model that cannot be opened the cells fail.
     """
     from vtpbench.harness.suite.task_data import fetch
 
@@ -156,20 +162,25 @@ class _CellRunner:
 
     def _measure(self, cell: Cell) -> Record:
         self._setting.progress.begin(cell)
-        engine = self._open(cell.model)
-        start = perf_counter()
-        outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell)
+        with output_to(self._setting.store.log_path(cell.id)):
+            engine = self._open(cell.model)
+            start = perf_counter()
+            outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell)
         record = _record(cell, outcome, self._setting, perf_counter() - start)
         self._setting.store.add(record)
         self._setting.progress.end(cell, record)
         return record
 
     def _open(self, model: ModelInfo) -> CellEngine | Outcome:
-        """Load a model; one that cannot be loaded for other reasons than the user's fails all its cells at once."""
+        """Load a model; one that cannot be loaded fails all its cells at once.
+
+        The user's mistake ends the run as long as nothing has been measured in it: whoever started it is still there.
+        """
         if self._engine is None or model != self._model:
             self._model, self._engine = model, None
             gc.collect()  # modules and their hooks refer to each other; the old model must go before the new one comes
-            self._engine = _attempt(lambda: self._setting.open_engine(model), UserError, f"model '{model.label}'")
+            fatal = UserError if all(visit.elsewhere for visit in self.visits) else StorageError
+            self._engine = _attempt(lambda: self._setting.open_engine(model), fatal, f"model '{model.label}'")
         return self._engine
 
     def _answer(self, engine: CellEngine, cell: Cell) -> Outcome:

@@ -156,6 +156,41 @@ def test_a_model_that_breaks_while_loading_fails_its_cells_at_once_and_no_others
     assert opened == ["broken", "toy"]
 
 
+def test_a_later_model_that_the_user_must_mend_fails_its_cells_and_the_others_go_on(tmp_path: Path):
+    setting, opened = scripted.make_setting(tmp_path), []
+
+    def open_engine(model):
+        opened.append(model.label)
+        if model.label == "wrong":
+            raise UserError("the prompt template is wrong")
+        return setting.open_engine(model)
+
+    cells = [scripted.make_cell(model=model, seed=seed) for model in ("toy", "wrong", "last") for seed in (0, 1)]
+    summary = run(cells, replace(setting, open_engine=open_engine))
+    assert [visit.record.status for visit in summary.visits] == ["ok", "ok", "failed", "failed", "ok", "ok"]
+    assert {v.record.reason for v in summary.visits if v.cell.model.label == "wrong"} == {"the prompt template is wrong"}
+    assert (summary.exit_code, opened) == (1, ["toy", "wrong", "last"])
+    with pytest.raises(UserError, match="the prompt template is wrong"):  # nothing else is left to be measured
+        run(cells, replace(setting, open_engine=open_engine))
+
+
+def test_what_a_cell_says_is_in_a_file_that_the_line_of_a_failed_one_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    class Talking(scripted.ScriptedEngine):
+        def run(self, cell, *rest):
+            if cell.seed:
+                print("the scores are", cell.pruner.name)
+            return super().run(cell, *rest)
+
+    cells = [scripted.make_cell(name, seed=seed) for name in ("random", "defect") for seed in (0, 1)]
+    setting = replace(scripted.make_setting(tmp_path), open_engine=lambda model: Talking(tmp_path / "asked.log"))
+    lines = run(cells, setting).lines()
+    logs = [setting.store.log_path(cell.id) for cell in cells]
+    assert [log.exists() for log in logs] == [False, True, False, True]
+    assert [log.read_text() for log in logs if log.exists()] == ["the scores are random\n", "the scores are defect\n"]
+    assert [f"what was said: {logs[3]})" in line for line in lines] == [False, True, False]
+    assert "the scores are" not in capsys.readouterr().out
+
+
 def test_missing_data_stop_the_run_before_anything_is_measured(tmp_path: Path):
     setting = scripted.make_setting(tmp_path)
     (tmp_path / "tasks" / "data.parquet").unlink()

@@ -1,0 +1,175 @@
+"""What libraries and pruners say while a cell is measured: kept in a file, away from the terminal, and undone afterwards.
+
+The host, say a notebook, may have logging of its own. Whatever is changed here is changed for the time of a `with` block, and by
+name: the host's handlers and sinks, their levels and the verbosity of libraries are never touched.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vtpbench.harness.host.files import writing
+
+LMMS_EVAL = "lmms_eval"
+LOGGERS = ("transformers", "datasets", "huggingface_hub", LMMS_EVAL)
+"""Of `logging`, of libraries that bring handlers of their own, which write to the terminal."""
+LINE, LOGURU_LINE = "%(levelname)s %(name)s: %(message)s", "{level} {name}: {message}"
+
+
+class OutputFile:
+    """Lines that were said; the file is made when the first comes, and is none where nothing is said."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            path.unlink(missing_ok=True)  # of an earlier attempt
+
+    def add(self, text: str) -> None:
+        """Write lines that are not blank; raises `StorageError` where the disk refuses."""
+        lines = "".join(f"{line.rstrip()}\n" for line in text.split("\n") if line.strip())
+        if lines:
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+                    stream.write(lines)
+
+
+class OutputStream(io.TextIOBase):
+    """Stands for stdout or stderr: what is written goes to a file until `release`, and then to the stream behind it.
+
+    A library that is first imported meanwhile may hold on to it, and must be heard afterwards, too.
+    """
+
+    def __init__(self, behind: Any, file: OutputFile) -> None:
+        self._behind, self._rest = behind, ""
+        self._file: OutputFile | None = file
+
+    def write(self, text: str) -> int:
+        """Write whole lines; what begins with a carriage return is a progress bar, and is left out."""
+        if self._file is None:
+            return int(self._behind.write(text))
+        if not text.startswith("\r"):
+            lines, newline, self._rest = (self._rest + text).rpartition("\n")
+            self._file.add(lines + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream behind; the file has every line already."""
+        if self._file is None:
+            self._behind.flush()
+
+    def release(self) -> None:
+        """Write the line that was begun, and step aside."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.add(self._rest)
+
+
+@contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Keep what is printed, warned and logged in a file, away from the terminal.
+
+    Sinks of loguru and handlers of `logging` that the host added hear the same as ever, but for the lines of lmms-eval.
+    Progress bars are left out.
+    """
+    from loguru import logger  # before stderr is another: its first sink writes there
+
+    file = OutputFile(path)
+    streams = OutputStream(sys.stdout, file), OutputStream(sys.stderr, file)
+    with ExitStack() as stack:
+        _take_logging(file, stack)
+        for stream in streams:
+            stack.callback(stream.release)
+        sink = logger.add(lambda line: file.add(str(line)), format=LOGURU_LINE, level="DEBUG", catch=False)
+        stack.callback(logger.remove, sink)
+        logger.disable(LMMS_EVAL)
+        stack.callback(logger.enable, LMMS_EVAL)
+        stack.enter_context(redirect_stdout(streams[0]))
+        stack.enter_context(redirect_stderr(streams[1]))
+        yield
+
+
+def _take_logging(file: OutputFile, stack: ExitStack) -> None:
+    """Add the file to the handlers of `logging`, and take the terminal from the handlers of libraries."""
+    handler = _OutputHandler(file)
+    for logger in (logging.getLogger(), *map(logging.getLogger, LOGGERS)):
+        if logger.name in LOGGERS:
+            for other in filter(_is_terminal, list(logger.handlers)):
+                logger.removeHandler(other)
+                stack.callback(logger.addHandler, other)
+        if logger.name == "root" or not logger.propagate:
+            logger.addHandler(handler)
+            stack.callback(logger.removeHandler, handler)
+
+
+class _OutputHandler(logging.Handler):
+    """Adds the lines of `logging` to a file."""
+
+    def __init__(self, file: OutputFile) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter(LINE))
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a line."""
+        self._file.add(self.format(record))
+
+
+def _is_terminal(handler: logging.Handler) -> bool:
+    """Whether a handler writes to stdout or stderr, or to what stood for them as its library was imported."""
+    stream = getattr(handler, "stream", None)
+    return isinstance(stream, OutputStream) or stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Let datasets and transformers show no bars, which are no text in a notebook."""
+    import datasets
+    import transformers
+
+    with ExitStack() as stack:
+        if not datasets.are_progress_bars_disabled():
+            datasets.disable_progress_bars()
+            stack.callback(datasets.enable_progress_bars)
+        if transformers.logging.is_progress_bar_enabled():
+            transformers.logging.disable_progress_bar()
+            stack.callback(transformers.logging.enable_progress_bar)
+        yield
+
+
+@contextmanager
+def importing_lmms_eval() -> Iterator[None]:
+    """Keep what lmms-eval does to the process, first imported inside, from the host.
+
+    It switches all warnings off, and removes every sink of the loguru that it finds. So it gets a loguru of its own, whose
+    warnings go to stderr as it then is.
+    """
+    import loguru  # noqa: F401 - the host's, which must be there afterwards
+
+    if LMMS_EVAL in sys.modules:
+        yield
+        return
+    hosts = _forget_loguru()
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        for name, module in _forget_loguru().items():
+            if name == "loguru":
+                module.logger.remove()
+                module.logger.add(lambda line: sys.stderr.write(line), format=LOGURU_LINE, level="WARNING")
+        sys.modules.update(hosts)
+
+
+def _forget_loguru() -> dict[str, ModuleType]:
+    """Take loguru from the modules that are imported; gives what was there."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "loguru"]
+    return {name: sys.modules.pop(name) for name in names}
