@@ -173,7 +173,7 @@ def _kept(board: TokenPlaces, image: ImageTokens, later: Mapping[int, Tensor]) -
 
 
 def _until(text: str, stops: Sequence[str]) -> str:
-    """Cut an answer at the first stop string."""
-    for stop in stops:
+    """Cut an answer before the first stop string; blanks stay, as filters of a task may count them."""
+    for stop in filter(None, stops):
         text = text.split(stop)[0]
-    return text.strip()
+    return text

@@ -151,14 +151,15 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
 
     def _question(self, request: Any, pictured: bool) -> Question:
         context, asked, doc_to_visual, doc_id, task, split = request.args
-        generation = greedy(asked, f"task '{task}'") if self._generation is None else self._generation
+        family = self.answerer.pipeline.model.shape.family
+        generation = greedy(asked, f"task '{task}'", family) if self._generation is None else self._generation
         return Question(
             sample=str(doc_id),
             name=f"{task}:{doc_id}",
             text=context,
             images=lambda: doc_to_visual(self.task_dict[task][split][doc_id]),
             max_new_tokens=int(generation["max_new_tokens"]),
-            until=tuple(u for u in generation["until"] if u),
+            until=tuple(generation["until"]),
             pictured=pictured,
         )
 

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vtpbench.harness.records.cell import Cell
-from vtpbench.harness.records.record import BudgetInfo, ModelInfo, PrunerInfo, Record
+from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo, Record
+from vtpbench.harness.suite.benchmarks import decoding
 from vtpbench.harness.suite.benchmarks import describe as describe_benchmark
 from vtpbench.harness.suite.specs import automatic, build_described, build_seeded, is_seeded, refuse_large_budget
 from vtpbench.harness.suite.suite import Matrix, ModelSpec, PrunerSpec, Suite
@@ -17,6 +18,7 @@ from vtpbench.pruners.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from vtpbench.harness.run.forecast import Forecast
+    from vtpbench.harness.suite.benchmarks import Benchmark
     from vtpbench.pruners.base import Pruner
 
 Fingerprint: TypeAlias = "Callable[[Pruner, ModelInfo], str]"
@@ -55,6 +57,7 @@ def plan(
     unasked = automatic(spec for matrix in suite.matrix for spec in matrix.pruners)
     for spec in suite.models:
         model = describe(spec)
+        asked = {label: _answered_by(model, info, suite.benchmarks[label], generation) for label, info in benchmarks.items()}
         matrices = {m: each for m, each in enumerate(suite.matrix) if each.models is None or spec.label in each.models}
         floored = _floored(matrices.values())
         for m, matrix in matrices.items():
@@ -64,8 +67,13 @@ def plan(
                 for pruner, budget, seed in rows:
                     if pruner.name == "random" and not _names_random(matrix) and (budget, label) in floored:
                         continue  # another matrix says with which seeds
-                    _add(cells, Cell(model, pruner, budget, benchmarks[label], seed, suite.batch_size, versions))
+                    _add(cells, Cell(model, pruner, budget, asked[label], seed, suite.batch_size, versions))
     return tuple(cells.values())
+
+
+def _answered_by(model: ModelInfo, info: BenchmarkInfo, benchmark: Benchmark, generation: Mapping[str, Any]) -> BenchmarkInfo:
+    """State a benchmark as one model answers it: families follow a task's stop texts in their own ways."""
+    return info.model_copy(update={"generation": decoding(benchmark, generation, model.family)})
 
 
 def build_pruner(cell: Cell) -> Pruner:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vtpbench.harness.host.files import locate, read_text
 from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, terms
-from vtpbench.harness.suite.generation import greedy
+from vtpbench.harness.suite.generation import asked_by, greedy
 from vtpbench.harness.suite.strict_yaml import Document, Strict, reject
 from vtpbench.harness.suite.task_data import fingerprint, must_download, require_data, task_config
 from vtpbench.harness.suite.task_file import find_task, read_task
@@ -191,8 +191,16 @@ def _without(benchmark: Benchmark, keys: Mapping[str, Any]) -> Benchmark:
     return benchmark.model_copy(update={"profiles": profiles})
 
 
+def decoding(benchmark: Benchmark, generation: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """State how a model of a family answers a benchmark; `generation` replaces what the task asks for.
+
+    Raises `UserError` where the task does not decode greedily.
+    """
+    return {**greedy(asked_by(benchmark.definition()), _named(benchmark), family), **generation}
+
+
 def describe(
-    benchmark: Benchmark, limit: int | None, generation: Mapping[str, Any], limit_seed: int | None = None
+    benchmark: Benchmark, limit: int | None, generation: Mapping[str, Any], limit_seed: int | None = None, family: str = ""
 ) -> BenchmarkInfo:
     """State a benchmark as it will be run.
 
@@ -202,6 +210,7 @@ def describe(
     limit : questions to ask; None = all
     generation : replaces what the task asks for
     limit_seed : draws the questions of a limit; None = the first ones
+    family : of the model that answers; one that lmms-eval has no rule of its own for follows LLaVA's
 
     Raises
     ------
@@ -209,7 +218,7 @@ def describe(
 
     """
     definition = benchmark.definition()
-    name = f"benchmark '{benchmark.label}': task '{benchmark.task}'"
+    name = _named(benchmark)
     if definition.get("output_type", "generate_until") != "generate_until":
         raise UserError(f"{name} has output_type {definition['output_type']}; vtpbench answers generate_until only")
     metrics = [str(entry["metric"]) for entry in definition.get("metric_list") or []]
@@ -225,10 +234,14 @@ def describe(
         split=str(definition.get("test_split") or definition.get("validation_split")),
         limit=limit,
         dataset=fingerprint(benchmark),
-        generation={**greedy(definition.get("generation_kwargs") or {}, name), **generation},
+        generation=decoding(benchmark, generation, family),
         profile=benchmark.followed,
         draw=None if seed is None else DrawInfo(seed=seed, together=benchmark.together),
     )
+
+
+def _named(benchmark: Benchmark) -> str:
+    return f"benchmark '{benchmark.label}': task '{benchmark.task}'"
 
 
 def _anchor(value: Any, info: ValidationInfo) -> Any:

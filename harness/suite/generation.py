@@ -1,28 +1,70 @@
-"""Decoding as tasks ask for it; vtpbench decodes greedily."""
+"""Decoding as tasks ask for it, and as lmms-eval's own adapter of a model takes it; vtpbench decodes greedily."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vtpbench.pruners.errors import UserError
 
-FALLBACK_MAX_NEW_TOKENS = 1024
-"""Where a task does not say; the stock LLaVA adapters of lmms-eval use the same."""
+BLANK_LINE = "\n\n"
+"""What lmms-eval fills in as the stop text of a task that names none."""
 
 
-def greedy(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Write a task's generation arguments out in full; raises `UserError` where they are not greedy.
+@dataclass(frozen=True)
+class AnswerRule:
+    """What lmms-eval's adapter of a model family makes of a task's generation arguments.
 
-    `name` says in the message whose they are. Like lmms-eval's own adapters, take a temperature above 0 for sampling.
+    Attributes
+    ----------
+    max_new_tokens : length of the longest answer where the task does not say
+    cuts : whether an answer ends before the first stop text of the task
+    never : stop texts at which it goes on nevertheless
+
+    """
+
+    max_new_tokens: int
+    cuts: bool
+    never: frozenset[str] = frozenset()
+
+
+LLAVA = AnswerRule(max_new_tokens=1024, cuts=False)
+"""Of `llava_hf` and `llava` in lmms-eval 0.7.3, which read stop texts and use none."""
+RULES = {"qwen2_5_vl": AnswerRule(max_new_tokens=32768, cuts=True, never=frozenset({BLANK_LINE}))}
+"""By family, those of the simple adapters of lmms-eval 0.7.3 that differ from `LLAVA`: tasks are asked in simple form here."""
+
+
+def asked_by(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect a task's generation arguments as lmms-eval does, the stop text that it fills in among them."""
+    filled = {"until": definition.get("fewshot_delimiter", BLANK_LINE), **(definition.get("generation_kwargs") or {})}
+    return {**filled, **((definition.get("model_specific_generation_kwargs") or {}).get("default") or {})}
+
+
+def greedy(asked: Mapping[str, Any], name: str, family: str) -> dict[str, Any]:
+    """Write a task's generation arguments out in full, as a model of a family follows them.
+
+    What reaches a scorer is then what lmms-eval's own adapter of that family hands it, to the last blank.
+
+    Parameters
+    ----------
+    asked : the task's arguments
+    name : says in the message whose they are
+    family : of the model that answers
+
+    Raises
+    ------
+    UserError : they are not greedy; like lmms-eval's own adapters, take a temperature above 0 for sampling
+
     """
     samples = asked.get("do_sample") or float(asked.get("temperature") or 0) > 0
     if samples or (asked.get("num_beams") or 1) > 1:
         kind = "sampling" if samples else "beam search"
         raise UserError(f"{name} asks for {kind}; vtpbench decodes greedily, override its generation_kwargs")
-    until = asked.get("until", ["\n\n"])  # lmms-eval's own fallback
+    rule, until = RULES.get(family, LLAVA), asked.get("until")
+    stops = [until] if isinstance(until, str) else list(until or ())
     return {
         "do_sample": False,
-        "max_new_tokens": asked.get("max_new_tokens") or FALLBACK_MAX_NEW_TOKENS,
-        "until": [until] if isinstance(until, str) else list(until or ()),
+        "max_new_tokens": asked.get("max_new_tokens") or rule.max_new_tokens,
+        "until": [stop for stop in stops if stop and stop not in rule.never] if rule.cuts else [],
     }

@@ -34,7 +34,7 @@ def accuracies(model: Family, pruner: Pruner, budget: int | None, seed: int, que
             for n, (seeds, q) in enumerate(rows)
         ]
         answerer = Answerer(Pipeline(model, pruner, lambda n: budget), 32)
-        right = [a.text == rows[int(a.sample)][1].answer for batch in answerer.answer(asked) for a in batch]
+        right = [a.text.strip() == rows[int(a.sample)][1].answer for batch in answerer.answer(asked) for a in batch]
         found[task] = sum(right) / len(right)
     return found
 

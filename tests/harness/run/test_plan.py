@@ -141,6 +141,31 @@ def test_a_matrix_may_name_its_models(folder: Path) -> None:
     assert {cell.model.label for cell in cells_of(folder, text)} == {"k"}
 
 
+def test_each_model_answers_a_benchmark_as_its_family_does(folder: Path) -> None:
+    text = SUITE.replace("[{label: m, path: org/m}]", "[{label: a, path: org/a}, {label: b, path: org/b}]")
+    (folder / "tasks/one.yaml").write_text(TASK.format("one") + "generation_kwargs: {until: [A, B]}\n")
+    families = {"a": "llava", "b": "qwen2_5_vl"}
+
+    def each(spec: ModelSpec) -> ModelInfo:
+        return describe(spec).model_copy(update={"family": families[spec.label]})
+
+    def asked(*overrides: str) -> dict[tuple[str, str], tuple[list[str], int]]:
+        found = {
+            (c.model.label, c.benchmark.label): c.benchmark.generation
+            for c in plan(suite(folder, text, *overrides), each, VERSIONS)
+        }
+        return {key: (list(generation["until"]), generation["max_new_tokens"]) for key, generation in found.items()}
+
+    assert asked() == {
+        ("a", "one"): ([], 1024),
+        ("a", "two"): ([], 1024),
+        ("b", "one"): (["A", "B"], 32768),
+        ("b", "two"): ([], 32768),
+    }
+    told = asked("generation.until=['.']", "generation.max_new_tokens=7")
+    assert set(map(str, told.values())) == {"(['.'], 7)"}, "what a suite says holds for every family"
+
+
 @pytest.mark.parametrize("change", ["limit=3", "batch_size=2", "dtype=float32", "generation.max_new_tokens=3", "attention=eager"])
 def test_every_option_changes_the_identity(change: str, folder: Path) -> None:
     assert not {cell.id for cell in cells_of(folder)} & {cell.id for cell in cells_of(folder, SUITE, change)}

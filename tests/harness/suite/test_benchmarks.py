@@ -226,7 +226,7 @@ def test_describe_states_what_is_in_force(tmp_path: Path) -> None:
     benchmark = toy(make_task(tmp_path / "tasks"), metric="hits+bonus", scale=100)
     info = describe(benchmark, 7, {})
     assert (info.metric, info.scale, info.split, info.limit) == ("hits + bonus", 100, "test", 7)
-    assert info.generation == {"do_sample": False, "max_new_tokens": 5, "until": ["\n\n"]}
+    assert info.generation == {"do_sample": False, "max_new_tokens": 5, "until": []}
     replaced = describe(benchmark, None, {"max_new_tokens": 3, "until": ["."]})
     assert replaced.generation == {"do_sample": False, "max_new_tokens": 3, "until": ["."]}
     assert replaced.dataset == info.dataset == fingerprint(benchmark)
