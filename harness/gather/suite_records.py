@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from vtpbench.harness.records.record import BudgetInfo, PrunerInfo, Record
+from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, PrunerInfo, Record, split_terms
 from vtpbench.harness.suite.benchmarks import Benchmark
 from vtpbench.harness.suite.specs import PrunerSpec, automatic, build_described, is_seeded
 from vtpbench.harness.suite.suite import Matrix, Suite
@@ -65,7 +65,7 @@ def _asked(suite: Suite, matrices: Iterable[tuple[Matrix, Sequence[NamedRow]]], 
     asked = record.benchmark
     for matrix, rows in matrices:
         own = {benchmark.label: benchmark for benchmark in matrix.benchmarks if _limited(suite, benchmark, record)}
-        benchmark = _label(asked.label, own, lambda each: (each.task, " + ".join(each.terms)) == (asked.task, asked.metric))
+        benchmark = _label(asked.label, own, lambda each: _asks_for(each, asked))
         fitting = [row for row in rows if row.fits(record.pruner) and (not row.seeded or record.seed in matrix.seeds)]
         row = next((row for row in fitting if row.spec.label == record.pruner.label), fitting[0] if fitting else None)
         in_scope = model in (models if matrix.models is None else matrix.models)
@@ -74,6 +74,12 @@ def _asked(suite: Suite, matrices: Iterable[tuple[Matrix, Sequence[NamedRow]]], 
             parts = {part: getattr(record, part).model_copy(update={"label": label}) for part, label in labels.items()}
             return record.model_copy(update=parts)
     return None
+
+
+def _asks_for(benchmark: Benchmark, asked: BenchmarkInfo) -> bool:
+    """Whether a benchmark of the suite is what was measured; a filter need not be named where its task has one only."""
+    named = {each for _, each in split_terms(benchmark.metric)} <= {None, asked.filter}
+    return named and (benchmark.task, benchmark.terms) == (asked.task, asked.terms)
 
 
 def _label(measured: str, known: Mapping[str, T], fits: Callable[[T], bool]) -> str | None:

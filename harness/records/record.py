@@ -96,9 +96,14 @@ class BudgetInfo(Frozen):
         return "all" if self.ratio is None else f"{100 * self.ratio:.4g}%"
 
 
-def terms(metric: str) -> tuple[str, ...]:
-    """Keys whose sum is a score: `a` and `b` of `a + b`."""
-    return tuple(term.strip() for term in metric.split("+"))
+NO_FILTER = "none"
+"""lmms-eval's name for answers as they are."""
+
+
+def split_terms(metric: str) -> tuple[tuple[str, str | None], ...]:
+    """Metrics whose sum is a score, each with the filter that is named for it: `a` and `b` of `a + b`, `a` and `f` of `a,f`."""
+    parts = (term.partition(",") for term in metric.split("+"))
+    return tuple((name.strip(), each.strip() or None) for name, _, each in parts)
 
 
 class DrawInfo(Frozen):
@@ -117,7 +122,7 @@ class BenchmarkInfo(Frozen):
     task: str
     """lmms-eval task."""
     metric: str
-    """Key of the score in lmms-eval's results, or a sum `a + b` of keys."""
+    """Metric of the score in lmms-eval's results, `metric,filter` where the task has filters, or a sum `a + b` of these."""
     scale: float = Field(gt=0)
     """Factor from the metric to the reported score."""
     split: str
@@ -130,17 +135,25 @@ class BenchmarkInfo(Frozen):
     """Profile whose choices differ from the task's and are in force, such as `paper`; None = the task's own, or the suite's."""
     draw: DrawInfo | None = None
     """None = the first `limit` questions."""
+    higher_is_better: bool = True
+    """Direction of the metric as the task declares it."""
 
     @model_serializer(mode="wrap")
-    def _leave_out_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write a profile and a draw only where there is one: all else keeps the identity that it had before they existed."""
+    def _leave_out_what_is_usual(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write the last three only where they say something: all else keeps the identity that it had before they existed."""
         facts: dict[str, Any] = write(self)
-        return {name: value for name, value in facts.items() if name not in ("profile", "draw") or value is not None}
+        usual = {"profile": None, "draw": None, "higher_is_better": True}
+        return {name: value for name, value in facts.items() if name not in usual or value != usual[name]}
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Keys whose sum is the score."""
-        return terms(self.metric)
+        """Metrics whose sum is the score, without their filter."""
+        return tuple(term for term, _ in split_terms(self.metric))
+
+    @property
+    def filter(self) -> str:
+        """Name of the filter that answers went through before they were scored."""
+        return split_terms(self.metric)[0][1] or NO_FILTER
 
 
 class Observed(Frozen):

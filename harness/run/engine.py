@@ -85,8 +85,8 @@ class Engine:
                 random_seed=0,
                 cli_args=SimpleNamespace(process_with_media=False, output_path=scratch),
             )
-        found = results["results"][name], results["samples"][name]
-        evaluated = Evaluated(*found, answerer, adapter.answers, benchmark.category)
+        samples = _behind_filter(task, results["samples"][name], cell.benchmark.filter)
+        evaluated = Evaluated(results["results"][name], samples, answerer, adapter.answers, benchmark.category)
         return outcome(cell, pruner, shape, evaluated)
 
     def pipeline(self, pruner: Pruner, budget: BudgetRule) -> Pipeline:
@@ -100,7 +100,8 @@ class Engine:
             manager = TaskManager(include_defaults=False, include_path=str(benchmark.file.parent))
             found = get_task_dict([task_config(benchmark)], manager)
             task = next(iter(found.values()))
-            task._config.metric_list = [m for m in task._config.metric_list if m["metric"] not in benchmark.drop]
+            for metric in benchmark.drop:  # what has no aggregation is not computed
+                task.aggregation().pop(metric, None)
             if info.draw and info.limit:
                 keep_drawn(task, info.limit, info.draw)
             self._tasks[key] = (next(iter(found)), task, manager)
@@ -199,6 +200,14 @@ class Plugin(Adapter):
         answerer = Answerer(Pipeline(family, build(pruner, options), wanted), int(batch_size))
         info = described.info
         super().__init__(answerer, None, f"vtpbench {info.weights} {info.tower} {pruner} {budget} {sorted(options.items())}")
+
+
+def _behind_filter(task: Any, samples: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Take the samples as one filter of a task lets them through: lmms-eval lists all samples once for each of its filters."""
+    filters = list(task.instances[0].filtered_resps)
+    n = len(samples) // len(filters)
+    start = n * filters.index(name)
+    return samples[start : start + n]
 
 
 def _budget_of(cell: Cell, n: int) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vtpbench.harness.records.cell import Answer, Cell, Sample, tokens_for
 from vtpbench.harness.records.outcome import Outcome
-from vtpbench.harness.records.record import BatchInfo, Observed
+from vtpbench.harness.records.record import NO_FILTER, BatchInfo, Observed
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.sample_scores import is_number, sample_score
 from vtpbench.pruners.base import ModelShape, Pruner
@@ -28,6 +28,7 @@ class Evaluated:
 
     results: Mapping[str, Any]
     samples: list[dict[str, Any]]
+    """Of the filter whose numbers count."""
     answerer: Answerer
     answers: Mapping[str, Answer]
     category: str = "category"
@@ -42,18 +43,17 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
     UserError : none of the questions that a limit left has the metric, or its value is no finite number
 
     """
-    numbers = {k: float(v) for k, v in evaluated.results.items() if k.endswith(",none") and is_number(v)}
-    metrics = {k.removesuffix(",none"): v for k, v in numbers.items()}
+    metrics = {k.removesuffix(f",{NO_FILTER}"): float(v) for k, v in evaluated.results.items() if "," in k and is_number(v)}
     terms = cell.benchmark.terms
-    counted = [term for term in terms if f"{term},none" in evaluated.results]  # of MME, a limit may leave one of its two
+    keys = {term: f"{term},{cell.benchmark.filter}" for term in terms}
+    counted = {term: keys[term] for term in terms if keys[term] in evaluated.results}  # of MME, a limit may leave one of its two
     if not counted:
-        raise UserError(f"no question that was asked counts for {cell.benchmark.metric}; ask more, or give a limit_seed")
-    for term in counted:
-        if term not in metrics:
-            value = evaluated.results[f"{term},none"]
-            given = f"task {cell.benchmark.task} gives {term} = {value!r}, no finite number"
+        raise UserError(_not_counted(cell, evaluated.results))
+    for term, key in counted.items():
+        if not is_number(evaluated.results[key]):
+            given = f"task {cell.benchmark.task} gives {term} = {evaluated.results[key]!r}, no finite number"
             raise UserError(f"{given}; mend the task, or name another metric")
-    total = sum(metrics[term] for term in counted)
+    total = sum(float(evaluated.results[key]) for key in counted.values())
     answers = list(evaluated.answers.values())
     rows = [_sample(sample, terms, evaluated.answers[str(sample["doc_id"])], evaluated.category) for sample in evaluated.samples]
     problem = _audit(cell, pruner, shape, answers)
@@ -69,6 +69,14 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
         batch=BatchInfo(requested=cell.batch_size, smallest=evaluated.answerer.smallest),
         samples=rows,
     )
+
+
+def _not_counted(cell: Cell, results: Mapping[str, Any]) -> str:
+    """Say what a task gives instead of the metric that was asked for."""
+    if cell.benchmark.limit is not None:
+        return f"no question that was asked counts for {cell.benchmark.metric}; ask more, or give a limit_seed"
+    given = [key.removesuffix(f",{NO_FILTER}") for key, value in results.items() if is_number(value) and "_stderr" not in key]
+    return f"task {cell.benchmark.task} gives no {cell.benchmark.metric}; it gives {', '.join(given) or 'nothing'}"
 
 
 def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer, category: str) -> Sample:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vtpbench.harness.host.files import locate, read_text
-from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, terms
+from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, split_terms
 from vtpbench.harness.suite.generation import asked_by, greedy
 from vtpbench.harness.suite.strict_yaml import Document, Strict, reject
 from vtpbench.harness.suite.task_data import fingerprint, must_download, require_data, task_config
 from vtpbench.harness.suite.task_file import find_task, read_task
+from vtpbench.harness.suite.task_metrics import choose_score
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 __all__ = ["Benchmark", "Profile", "describe", "fingerprint", "must_download", "registry", "require_data", "task_config"]
@@ -47,7 +48,7 @@ class Benchmark(Strict):
     folder: Path | None = None
     """Folder with the task's YAML and `utils.py`; None = lmms-eval's own tasks."""
     metric: str
-    """Key of the score in lmms-eval's results, or a sum `a + b` of keys."""
+    """Metric of the score in lmms-eval's results, `metric,filter` where its task has several filters, or a sum `a + b`."""
     scale: float = Field(default=1.0, gt=0)
     """Factor from the metric to the reported score."""
     unit: str = ""
@@ -122,7 +123,7 @@ class Benchmark(Strict):
     @property
     def terms(self) -> tuple[str, ...]:
         """Metric keys whose sum is the score."""
-        return terms(self.metric)
+        return tuple(term for term, _ in split_terms(self.metric))
 
     def asked(self, limit: int | None, limit_seed: int | None) -> tuple[int | None, int | None]:
         """Limit in force and the seed of its draw, None for none, where a suite says these; its own win."""
@@ -221,15 +222,12 @@ def describe(
     name = _named(benchmark)
     if definition.get("output_type", "generate_until") != "generate_until":
         raise UserError(f"{name} has output_type {definition['output_type']}; vtpbench answers generate_until only")
-    metrics = [str(entry["metric"]) for entry in definition.get("metric_list") or []]
-    for term in benchmark.terms:
-        if term not in metrics:
-            raise UserError(f"{name} has no metric '{term}'; {did_you_mean(term, metrics)}")
+    score = choose_score(definition, benchmark.metric, name)
     limit, seed = benchmark.asked(limit, limit_seed)
     return BenchmarkInfo(
         label=benchmark.label,
         task=benchmark.task,
-        metric=" + ".join(benchmark.terms),
+        metric=score.metric,
         scale=benchmark.scale,
         split=str(definition.get("test_split") or definition.get("validation_split")),
         limit=limit,
@@ -237,6 +235,7 @@ def describe(
         generation=decoding(benchmark, generation, family),
         profile=benchmark.followed,
         draw=None if seed is None else DrawInfo(seed=seed, together=benchmark.together),
+        higher_is_better=score.higher_is_better,
     )
 
 

@@ -128,7 +128,7 @@ class _Column:
 
 def _categories(record: Record, table: pd.DataFrame) -> pd.Series[str]:
     """Category of each sample: what its question says, else what the task's own result does."""
-    metric = record.benchmark.metric
+    metric = record.benchmark.terms[0]
     if metric not in CATEGORY or table["category"].any():
         return table["category"]
     return table["detail"].map(lambda text: str(json.loads(text).get(metric, {}).get(CATEGORY[metric], "")))
