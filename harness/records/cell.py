@@ -24,7 +24,7 @@ class Cell:
     seed: int
     batch_size: int
     versions: Mapping[str, str]
-    """Of vtpbench, lmms-eval, transformers, torch, and the hash of the harness's own code."""
+    """Of lmms-eval, transformers, torch, pillow, tokenizers, and the harness's own code."""
 
     @cached_property
     def id(self) -> str:

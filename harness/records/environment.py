@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
+from base64 import urlsafe_b64encode
+from functools import cache
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from pathlib import Path
 
-from vtpbench.harness.records.record import CODE, Environment
+from vtpbench.harness.records.record import CODE, PYTHON, VTPBENCH, Environment
 
-IDENTITY = ("vtpbench", "lmms-eval", "transformers", "torch")
-"""Packages whose versions can change a number; they enter a cell's identity."""
+NUMERICS = 1
+"""To be raised where a score, an answer or a kept token may change: a release names the state of its code by it.
+
+Releases of one revision share their cells, so that upgrading measures nothing anew; a checkout goes by the hash of its source.
+`tests/harness/records/test_numerics.py` compares answers and kept tokens with those that are stored for the revision.
+"""
+IDENTITY = ("lmms-eval", "transformers", "torch", "pillow", "tokenizers")
+"""Packages whose versions can change a number; they enter a cell's identity. vtpbench's own code enters it as `CODE`."""
+ROOT = Path(__file__).resolve().parents[2]
+"""Folder of the package, or of the checkout."""
 DECIDING_FOLDERS = ("harness/pruning", "harness/models", "harness/run")
 """Folders whose files can change a number: an edit in a checkout measures cells anew."""
 DECIDING_FILES = (
@@ -25,7 +36,44 @@ DECIDING_FILES = (
 
 def versions() -> dict[str, str]:
     """Versions that enter a cell's identity."""
-    return {**{name: version_of(name) or "missing" for name in IDENTITY}, CODE: code_hash(Path(__file__).resolve().parents[2])}
+    return {**{name: version_of(name) or "missing" for name in IDENTITY}, CODE: release_revision() or code_hash(ROOT)}
+
+
+def recorded_versions() -> dict[str, str]:
+    """All versions that a record states, also those that change no number by themselves."""
+    return {**versions(), VTPBENCH: version_of(VTPBENCH) or "missing", PYTHON: platform.python_version()}
+
+
+@cache
+def release_revision() -> str | None:
+    """Name the numerics revision where this is an installed release; see `revision_of`."""
+    try:
+        return revision_of(distribution(VTPBENCH), ROOT)
+    except PackageNotFoundError:
+        return None
+
+
+def revision_of(installed: Distribution, root: Path) -> str | None:
+    """Name the numerics revision of a release below the folder of the package.
+
+    None for everything else: a checkout, what was installed from a folder or a repository, and a release of which a source file
+    was edited or added.
+    """
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    if origin.keys() & {"dir_info", "vcs_info"}:
+        return None
+    listed = {Path(str(installed.locate_file(file))).resolve(): file.hash for file in installed.files or ()}
+    sources = [file.resolve() for part in ("harness", "pruners") for file in sorted((root / part).rglob("*.py"))]
+    for file in sources:
+        known = listed.get(file)
+        if known is None or (known.mode, known.value) != ("sha256", _listed_hash(file)):
+            return None
+    return f"numerics {NUMERICS}"
+
+
+def _listed_hash(file: Path) -> str:
+    """Hash a file as the list of an installed distribution has it."""
+    return urlsafe_b64encode(sha256(file.read_bytes()).digest()).rstrip(b"=").decode()
 
 
 def code_hash(root: Path) -> str:
@@ -59,10 +107,10 @@ def version_of(distribution: str) -> str | None:
 def environment(device: str) -> Environment:
     """Describe this process for a record; `device` as torch names it."""
     return Environment(
-        versions={**versions(), "python": platform.python_version()},
+        versions=recorded_versions(),
         device=device_name(device),
         platform=platform.platform(),
-        git_commit=git_commit(Path(__file__).resolve().parents[2]),
+        git_commit=git_commit(ROOT),
     )
 
 

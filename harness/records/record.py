@@ -16,10 +16,12 @@ from vtpbench.harness.records.names import CellId, SuiteName
 
 SCHEMA_VERSION = 2
 CODE = "vtpbench-code"
-"""Name, among an environment's versions, of the hash of the harness's code that decides numbers."""
+"""Name, among an environment's versions, of the harness's code that decides numbers: a release's revision, or a hash."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Amount = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+VTPBENCH, PYTHON = "vtpbench", "python"
+"""Names among an environment's versions that say for people what it was, and are no part of a cell's identity."""
 Status = Literal["ok", "failed", "infeasible", "unsupported"]
 TOLERANCE = 1e-9
 """Relative, and absolute; the last bits of a mean depend on the machine that adds up."""
@@ -189,7 +191,7 @@ class Environment(Frozen):
     """What the cell ran on."""
 
     versions: dict[str, str]
-    """Of vtpbench, lmms-eval, transformers, torch, python; and `vtpbench-code`."""
+    """Of vtpbench, lmms-eval, transformers, torch, pillow, tokenizers, python; and `vtpbench-code`."""
     device: str
     platform: str
     git_commit: str | None

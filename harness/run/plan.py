@@ -39,7 +39,7 @@ def plan(
     ----------
     suite : what to measure
     describe : states a model as it will be run; called once per model
-    versions : of vtpbench, lmms-eval, transformers, torch
+    versions : of lmms-eval, transformers, torch, pillow, tokenizers and of the code; see `vtpbench.harness.records.environment`
     fingerprint : hashes the files beside a pruner's options that decide what it keeps on a model, such as trained weights
 
     Raises

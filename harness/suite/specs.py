@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_
 
 from vtpbench.harness.host.files import locate
 from vtpbench.harness.host.plugin_errors import plugin_errors
+from vtpbench.harness.records.environment import release_revision
 from vtpbench.harness.records.record import DUMMY, BudgetInfo, ModelInfo, PrunerInfo
 from vtpbench.harness.suite.options import DEMO, model_path
 from vtpbench.harness.suite.strict_yaml import Strict, reject
@@ -197,7 +198,7 @@ def _described(spec: PrunerSpec, pruner: Pruner, fingerprint: str) -> PrunerInfo
         name=spec.name,
         label=spec.label,
         options={name: spec.options[name] if name in spec.files else option for name, option in options.items()},
-        code=entry.code(),
+        code=(release_revision() if entry.distribution == "vtpbench" else None) or entry.code(),
         distribution=entry.distribution,
         fingerprint=fingerprint or None,
         files=spec.files,

@@ -25,7 +25,7 @@ from vtpbench.harness.host.phases import Phases
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.schedule import collecting
-from vtpbench.harness.records.environment import versions
+from vtpbench.harness.records.environment import recorded_versions
 from vtpbench.harness.suite.strict_yaml import Document, Strict
 from vtpbench.harness.train.images import ImageFiles, read_exclusion
 from vtpbench.pruners.base import Evidence, Grid
@@ -187,9 +187,8 @@ def publish(result: TrainingResult, out: Path, work: Path) -> Trained:
     """Write the pruner's part of the best weights, the log and the plot, each in one move."""
     best, rows = load(result.best), read_log(result.log)
     untrained = {f"untrained_{name}": value for name, value in (("loss", rows[0].val_loss), ("mse", rows[0].val_mse)) if value}
-    header = best.header.model_copy(
-        update={"validation": {**best.header.validation, **untrained}, "versions": {**best.header.versions, **versions()}}
-    )
+    versions = {**best.header.versions, **recorded_versions()}
+    header = best.header.model_copy(update={"validation": {**best.header.validation, **untrained}, "versions": versions})
     found = Trained(out, out.with_suffix(".csv"), out.with_suffix(".png"), work, header)
     with writing(out):
         save(out, best.state, header)

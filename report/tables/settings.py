@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from vtpbench.harness.records.record import CODE, BenchmarkInfo, Record, agree
+from vtpbench.harness.records.record import CODE, PYTHON, VTPBENCH, BenchmarkInfo, Record, agree
 from vtpbench.pruners.errors import UserError
 
 Key = TypeVar("Key")
@@ -144,8 +144,8 @@ def _counted(values: Counter[str]) -> str:
 
 
 def _versions(record: Record) -> dict[str, str]:
-    """Versions that change numbers; Python's does not, and is no part of a cell's identity."""
-    return {name: version for name, version in record.environment.versions.items() if name != "python"}
+    """Versions that change numbers: those that are a part of a cell's identity."""
+    return {name: version for name, version in record.environment.versions.items() if name not in (VTPBENCH, PYTHON)}
 
 
 def _by_batch(records: list[Record]) -> list[list[Record]]:

@@ -2,15 +2,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from importlib.metadata import Distribution
 from pathlib import Path
+
+import pytest
 
 from vtpbench.harness.records.environment import (
     DECIDING_FILES,
     DECIDING_FOLDERS,
     IDENTITY,
+    NUMERICS,
     code_hash,
     environment,
     git_commit,
+    release_revision,
+    revision_of,
     version_of,
     versions,
 )
@@ -58,7 +66,50 @@ def test_a_new_module_of_a_deciding_folder_counts_by_itself(tmp_path: Path):
 def test_a_record_can_say_what_it_ran_on():
     found = environment("cpu")
     assert found.device.endswith("(cpu)")
-    assert {*IDENTITY, CODE, "python"} == set(found.versions)
+    assert {*IDENTITY, CODE, "vtpbench", "python"} == set(found.versions)
+
+
+def release(folder: Path, version: str = "0.1.0", origin: str = "") -> tuple[Distribution, Path]:
+    """Lay out an installed release, with one source file of each part, as installers do."""
+    root, facts = folder / "vtpbench", folder / f"vtpbench-{version}.dist-info"
+    texts = {root / "harness" / "a.py": "a = 1\n", root / "pruners" / "b.py": "b = 2\n", facts / "METADATA": "Name: vtpbench\n"}
+    if origin:
+        texts[facts / "direct_url.json"] = origin
+    for file, text in texts.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    hashes = {file: urlsafe_b64encode(sha256(file.read_bytes()).digest()).decode().rstrip("=") for file in texts}
+    lines = [f"{file.relative_to(folder)},sha256={hashes[file]},{file.stat().st_size}\n" for file in texts]
+    (facts / "RECORD").write_text("".join(lines))
+    return Distribution.at(facts), root
+
+
+def test_releases_of_one_revision_are_the_same_code(tmp_path: Path):
+    revisions = {revision_of(*release(tmp_path / version, version)) for version in ("0.1.0", "0.1.1")}
+    assert revisions == {f"numerics {NUMERICS}"}
+    downloaded = release(tmp_path / "wheel", origin='{"archive_info": {}, "url": "file:///vtpbench-0.1.0-py3-none-any.whl"}')
+    assert revision_of(*downloaded) == f"numerics {NUMERICS}"
+
+
+@pytest.mark.parametrize(
+    "origin", ['{"dir_info": {}, "url": "file:///here"}', '{"vcs_info": {"vcs": "git"}, "url": "https://x"}']
+)
+def test_what_was_installed_from_a_folder_or_a_repository_is_no_release(tmp_path: Path, origin: str):
+    assert revision_of(*release(tmp_path, origin=origin)) is None
+
+
+def test_a_release_with_a_source_file_that_was_edited_or_added_is_none(tmp_path: Path):
+    edited, root = release(tmp_path / "edited")
+    (root / "pruners" / "b.py").write_text("b = 3\n")
+    assert revision_of(edited, root) is None
+    added, root = release(tmp_path / "added")
+    (root / "harness" / "new.py").touch()
+    assert revision_of(added, root) is None
+
+
+def test_a_checkout_is_no_release():
+    assert release_revision() is None, "tests run in a checkout"
+    assert len(versions()[CODE]) == 16
 
 
 def test_the_commit_of_a_checkout_with_and_without_changes(tmp_path: Path):

@@ -133,7 +133,7 @@ def test_a_network_with_random_weights_stands_for_any_checkpoint(profile, answer
 
 
 def test_of_results_that_differ_none_is_shown_and_the_note_says_so(profile, answers, record: MakeRecord) -> None:
-    versions = {"vtpbench": "0.2.0", "torch": "2.12.0"}
+    versions = {"vtpbench-code": "numerics 2", "torch": "2.12.0"}
     newer = [record("vanilla", score=80.0, versions=versions), record("random", score=64.0, versions=versions)]
     tables = build_accuracy([*answers, *newer])
     assert len(tables) == 2

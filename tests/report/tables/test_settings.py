@@ -48,6 +48,7 @@ def test_another_vanilla_is_refused_by_what_makes_it_another(record) -> None:
         {"model": {"label": "in half precision", "dtype": "float16"}},
         {"model": {"id": "elsewhere/model"}},
         {"versions": {**VERSIONS, "python": "3.12.1"}},
+        {"versions": {**VERSIONS, "vtpbench": "0.1.1"}},
     ],
 )
 def test_what_is_another_table_by_design_or_changes_no_number_is_not_refused(record, change) -> None:
