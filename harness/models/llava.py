@@ -142,9 +142,19 @@ class Llava(Family):
         return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
 
     @property
+    def vision_tower(self) -> nn.Module:
+        """The CLIP tower."""
+        return self.model.model.vision_tower  # type: ignore[no-any-return]  # found by attribute
+
+    @property
     def tower_layers(self) -> Sequence[nn.Module]:
         """Those of the CLIP tower."""
         return self.model.model.vision_tower.encoder.layers  # type: ignore[no-any-return]  # found by attribute
+
+    @property
+    def fixed_geometry(self) -> ImageGroup | None:
+        """One tile, at the tower's own size."""
+        return ImageGroup((), Grid(1, self.side, self.side), self.side**2)
 
     def group(self, images: Sequence[Image]) -> Sequence[ImageTiles]:
         """Preprocess: `pad` to a square of the mean colour as the original LLaVA does, or `crop` as the checkpoint says."""
@@ -153,7 +163,17 @@ class Llava(Family):
             fill = tuple(int(255 * m) for m in self.image_processor.image_mean)
             ready = [_square(image, fill) for image in ready]
         pixels: Tensor = self.image_processor(ready, return_tensors="pt")["pixel_values"]
-        return [ImageTiles(tuple(range(len(ready))), Grid(1, self.side, self.side), self.side**2, pixels)]
+        return self.group_pixels(pixels, None, ())
+
+    def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImageTiles]:
+        """Take images of the tower's own size, `(images, channels, height, width)`."""
+        del sizes, counts
+        return [ImageTiles(tuple(range(len(pixels))), Grid(1, self.side, self.side), self.side**2, pixels)]
+
+    def pixels(self, group: ImageGroup) -> Tensor:
+        """Give the tiles of each image, `(images, tiles, channels, height, width)`."""
+        assert isinstance(group, ImageTiles), "what `group` gave"
+        return group.pixels.unflatten(0, (len(group.members), -1))
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
@@ -188,7 +208,7 @@ class Llava(Family):
 
     def _run_tower(self, pixels: Tensor, plan: EncoderPlan, off_size: bool) -> EncodedTiles:
         """Run it over tiles; those that are `off_size` get interpolated position embeddings."""
-        tower, layers, needs = self.model.model.vision_tower, self.tower_layers, plan.left()
+        tower, layers, needs = self.vision_tower, self.tower_layers, plan.left()
         outputs = {self.shape.feature_layer, *(plan.layer(n.layer) for n in needs if n.kind == "hidden")}
         attended = {plan.layer(n.layer) for n in plan.needs if n.kind in ATTENTION_KINDS}
         with record_activations(layers, outputs, attended) as seen, encoder_hooks(layers, plan, seen) as pruning_state:

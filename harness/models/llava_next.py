@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vtpbench.harness.models.anyres import NEWLINE, AnyRes
-from vtpbench.harness.models.llava import ImageTiles, Llava, tile_side
+from vtpbench.harness.models.llava import ImageTiles, Llava
+from vtpbench.harness.models.native_grid import native_grid, solve_grids
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import Cut, ModelShape, Selection, TokenView
@@ -61,18 +62,40 @@ class LlavaNext(Llava):
             return self._native_tiles(ready)
         side = 2 * self.model.config.vision_config.image_size
         tiles: Tensor = self.image_processor(ready, image_grid_pinpoints=[[side, side]], return_tensors="pt")["pixel_values"]
-        grid = AnyRes(5, self.side, self.side, across=2)
+        grid = self._fixed_grid
         return [ImageTiles(tuple(range(len(ready))), grid, grid.n, tiles.flatten(0, 1))]
+
+    @property
+    def _fixed_grid(self) -> AnyRes:
+        return AnyRes(5, self.side, self.side, across=2)
+
+    @property
+    def fixed_geometry(self) -> ImageGroup | None:
+        """Five tiles under `fixed672`; under `native` images differ."""
+        return None if self.preprocessing == "native" else ImageGroup((), self._fixed_grid, self._fixed_grid.n)
+
+    def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImageTiles]:
+        """Take tiles as the stock processor cuts them: without `sizes`, how they lie is found from the tokens of each image."""
+        if self.preprocessing != "native":
+            raise Unsupported("the stock processor cuts tiles as preprocessing 'native' does")
+        config = self.model.config
+        if sizes is None:
+            grids = solve_grids(config, counts, len(pixels))
+        else:
+            grids = [native_grid(config, (height, width)) for height, width in sizes.tolist()]
+        tiles = pixels.split([grid.tiles for grid in grids])
+        return [
+            ImageTiles(members, grid, len(grid.sequence), torch.cat([tiles[member] for member in members]))
+            for grid, members in _alike(grids)
+        ]
 
     def _native_tiles(self, images: Sequence[Image]) -> list[ImageTiles]:
         pinpoints = self.model.config.image_grid_pinpoints
         tiles: Tensor = self.image_processor(images, image_grid_pinpoints=pinpoints, return_tensors="pt")["pixel_values"]
-        groups: dict[AnyRes, list[int]] = {}
-        for member, image in enumerate(images):
-            groups.setdefault(native_grid(self.model.config, image), []).append(member)
+        grids = [native_grid(self.model.config, (image.height, image.width)) for image in images]
         return [
-            ImageTiles(tuple(members), grid, len(grid.sequence), tiles[members, : grid.tiles].flatten(0, 1))
-            for grid, members in groups.items()
+            ImageTiles(members, grid, len(grid.sequence), tiles[list(members), : grid.tiles].flatten(0, 1))
+            for grid, members in _alike(grids)
         ]
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
@@ -120,16 +143,12 @@ class LlavaNext(Llava):
         return torch.where(newline[:, None], self.model.model.image_newline.to(rows), rows)
 
 
-def native_grid(config: Any, image: Image) -> AnyRes:
-    """Lay out an image as transformers does with this configuration."""
-    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
-
-    size, side = (image.height, image.width), tile_side(config)
-    down, across = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, config.vision_config.image_size)
-    whole = torch.empty(1, down * side, across * side)
-    height, width = unpad_image(whole, size).shape[1:]
-    top, left = (whole.shape[1] - height) // 2, (whole.shape[2] - width) // 2
-    return AnyRes(1 + down * across, side, side, across, top, left, newlines=True)
+def _alike(grids: Sequence[AnyRes]) -> list[tuple[AnyRes, tuple[int, ...]]]:
+    """Number the images of each grid."""
+    groups: dict[AnyRes, list[int]] = {}
+    for member, grid in enumerate(grids):
+        groups.setdefault(grid, []).append(member)
+    return [(grid, tuple(members)) for grid, members in groups.items()]
 
 
 def _single(view: TokenView, row: int) -> TokenView:

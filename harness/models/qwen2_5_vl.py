@@ -32,6 +32,13 @@ class SizedImages(ImageGroup):
     images: tuple[Image, ...]
 
 
+@dataclass(frozen=True)
+class ImagePatches(ImageGroup):
+    """Images whose tokens lie alike, cut into patches; `patches` is `(images, 4 * tokens, values)`."""
+
+    patches: Tensor
+
+
 class Qwen25VL(Family):
     """`Qwen2_5_VLForConditionalGeneration`.
 
@@ -46,8 +53,9 @@ class Qwen25VL(Family):
         self.model, self.tokenizer, self.image_processor, self.chat_template = model, tokenizer, image_processor, chat_template
         self.image_id = model.config.image_token_id
         self.shape, _ = self.describe(model.config, "dynamic")
-        self._unit = image_processor.patch_size * image_processor.merge_size  # pixels along each side of a vision token
-        self._window = model.config.vision_config.window_size // self._unit
+        vision = model.config.vision_config
+        self._unit = vision.patch_size * vision.spatial_merge_size  # pixels along each side of a vision token
+        self._window = vision.window_size // self._unit
 
     @classmethod
     def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, None]:
@@ -78,11 +86,11 @@ class Qwen25VL(Family):
         cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
     ) -> Qwen25VL:
         """Load a checkpoint; the caller has verified that it is one."""
-        from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+        from transformers import AutoImageProcessor, AutoTokenizer
 
         del preprocessing
         options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
-        model = load_pretrained(Qwen2_5_VLForConditionalGeneration, path, device, **options)
+        model = load_pretrained(cls.model_class(), path, device, **options)
         tokenizer = read_pretrained(AutoTokenizer, path)
         images = read_pretrained(AutoImageProcessor, path, backend="pil")
         return cls(model, tokenizer, images, template)
@@ -91,6 +99,18 @@ class Qwen25VL(Family):
     def decoder(self) -> nn.Module:
         """The language model, a Qwen2.5."""
         return self.model.model.language_model  # type: ignore[no-any-return]  # found by attribute
+
+    @staticmethod
+    def model_class() -> Any:
+        """Class of transformers that holds the weights."""
+        from transformers import Qwen2_5_VLForConditionalGeneration
+
+        return Qwen2_5_VLForConditionalGeneration
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        """The windowed tower with its merger."""
+        return self.model.model.visual  # type: ignore[no-any-return]  # found by attribute
 
     def group(self, images: Sequence[Image]) -> Sequence[SizedImages]:
         """Group images whose tokens lie alike; their pixels are made when they go through the tower."""
@@ -102,16 +122,34 @@ class Qwen25VL(Family):
             for grid, members in groups.items()
         ]
 
+    def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImagePatches]:
+        """Take patches of images one after the other, `(patches, values)`, with `sizes`: patches in time, height and width."""
+        del counts
+        assert sizes is not None, "the tower itself takes them"
+        groups: dict[Grid, list[Tensor]] = {}
+        members: dict[Grid, list[int]] = {}
+        whole = sizes.tolist()
+        for member, (part, (time, height, width)) in enumerate(zip(pixels.split(sizes.prod(-1).tolist()), whole, strict=True)):
+            if time != 1:
+                raise Unsupported("videos are not supported; give images")
+            grid = Grid(1, height // 2, width // 2)
+            groups.setdefault(grid, []).append(part)
+            members.setdefault(grid, []).append(member)
+        return [ImagePatches(tuple(members[grid]), grid, grid.n, torch.stack(parts)) for grid, parts in groups.items()]
+
+    def pixels(self, group: ImageGroup) -> Tensor:
+        """Give the patches of each image, `(images, patches, values)`."""
+        return self._patches(group, slice(None), group.grid)
+
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over images of one size, as many patches at once as `PATCHES_AT_ONCE`."""
-        assert isinstance(group, SizedImages), "what `group` gave"
         if schedule.tower_cuts:
             raise Unsupported("no token can leave inside the tower of Qwen2.5-VL: its windows and its merger need them all")
         size = schedule.target_grid
         grid = group.grid if size is None else Grid(1, *size)
         at_once = max(1, PATCHES_AT_ONCE // (4 * grid.n))
-        chunks = [group.images[start : start + at_once] for start in range(0, len(group.images), at_once)]
-        parts = [self._run_tower(chunk, grid, grid != group.grid, schedule.needs) for chunk in chunks]
+        chunks = [slice(start, start + at_once) for start in range(0, len(group.members), at_once)]
+        parts = [self._run_tower(self._patches(group, chunk, grid), grid, schedule.needs) for chunk in chunks]
         return VisionTokens(
             members=group.members,
             features=torch.cat([features for features, _ in parts]),
@@ -134,23 +172,30 @@ class Qwen25VL(Family):
         )
         return Grid(1, height // self._unit, width // self._unit)
 
-    def _run_tower(
-        self, images: Sequence[Image], grid: Grid, resize: bool, needs: frozenset[Evidence]
-    ) -> tuple[Tensor, dict[Evidence, Tensor]]:
-        """Vision tokens `(images, n, width)` and evidence of images whose tokens lie like `grid`."""
-        ready = [image.convert("RGB") for image in images]
+    def _patches(self, group: ImageGroup, part: slice, grid: Grid) -> Tensor:
+        """Cut some images of a group into patches, `(images, patches, values)`, at the size at which their tokens lie like `grid`."""
+        if isinstance(group, ImagePatches):
+            assert grid == group.grid, "what has been cut keeps its size"
+            return group.patches[part]
+        assert isinstance(group, SizedImages), "what `group` gave"
+        ready, resize = [image.convert("RGB") for image in group.images[part]], grid != group.grid
         if resize:
             size = (self._unit * grid.width, self._unit * grid.height)
             ready = [image.resize(size, Resampling.BICUBIC) for image in ready]
-        inputs = self.image_processor(ready, do_resize=not resize, return_tensors="pt")
-        tower = self.model.model.visual
+        patches: Tensor = self.image_processor(ready, do_resize=not resize, return_tensors="pt")["pixel_values"]
+        return patches.unflatten(0, (len(ready), -1))
+
+    def _run_tower(self, patches: Tensor, grid: Grid, needs: frozenset[Evidence]) -> tuple[Tensor, dict[Evidence, Tensor]]:
+        """Vision tokens `(images, n, width)` and evidence of images whose tokens lie like `grid`."""
+        tower: Any = self.vision_tower
         blocks, depth = tower.blocks, self.shape.vision_layers
         outputs = {n.layer % depth for n in needs if n.kind == "hidden"}
         attended = {n.layer % depth for n in needs if n.kind in ATTENTION_KINDS}
-        pixels, sizes = inputs["pixel_values"].to(self.device, self.model.dtype), inputs["image_grid_thw"].to(self.device)
+        pixels = patches.flatten(0, 1).to(self.device, self.model.dtype)
+        sizes = torch.tensor([[1, 2 * grid.height, 2 * grid.width]] * len(patches)).to(self.device)
         with record_activations(blocks, outputs, attended, attention="attn", projections=("qkv",)) as seen:
             merged = tower(pixels, grid_thw=sizes).pooler_output
-        features = merged.unflatten(0, (len(images), grid.n))
+        features = merged.unflatten(0, (len(patches), grid.n))
         evidence: dict[Evidence, Tensor] = {}
         if outputs or attended:
             order = window_order(grid.height, grid.width, self._window, self.device)

@@ -7,7 +7,7 @@ layers, and removed on the way out, also after an exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,13 +47,23 @@ def decoder_hooks(decoder: nn.Module, batch: PromptBatch) -> Iterator[ForwardTra
     for one that was made at depth 0.
     """
     state = DecoderPruning(decoder, batch)
-    with ExitStack() as hooks:
-        for number, layer in enumerate(state.layers):
-            handle = layer.register_forward_pre_hook(partial(state.before_layer, number), with_kwargs=True)
-            hooks.callback(handle.remove)
+    with layer_hooks(decoder, lambda: state):
         yield state.trace
-        if state.invalid_flags:  # asked only now: earlier the host would wait for the device
-            raise_if_invalid(bool(torch.stack(state.invalid_flags).any()), batch.images[0].schedule.name)
+        state.raise_if_invalid()  # asked only now: earlier the host would wait for the device
+
+
+@contextmanager
+def layer_hooks(decoder: Any, current: Callable[[], DecoderPruning | None]) -> Iterator[None]:
+    """Let the batch that is `current` when a layer of `decoder` is called act on what enters it; None leaves the layer alone."""
+
+    def before(number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        state = current()
+        return None if state is None else state.before_layer(number, module, args, kwargs)
+
+    with ExitStack() as hooks:
+        for number, layer in enumerate(decoder.layers):
+            hooks.callback(layer.register_forward_pre_hook(partial(before, number), with_kwargs=True).remove)
+        yield
 
 
 class DecoderPruning:
@@ -71,6 +81,11 @@ class DecoderPruning:
         self.arrived: Tensor | None = None
         self.step: dict[str, Any] = {}
         self.invalid_flags = [image.invalid for image in batch.images if image.invalid is not None]
+
+    def raise_if_invalid(self) -> None:
+        """Raise `UserError` for a wrong selection, also for one that was made at depth 0; waits for the device."""
+        if self.invalid_flags:
+            raise_if_invalid(bool(torch.stack(self.invalid_flags).any()), self.batch.images[0].schedule.name)
 
     def before_layer(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""

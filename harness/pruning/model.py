@@ -43,13 +43,43 @@ class VisionLanguageModel(ABC):
         """The text model, with `layers` and `rotary_emb`."""
 
     @property
+    @abstractmethod
+    def vision_tower(self) -> nn.Module:
+        """The vision tower: its first argument are pixels."""
+
+    @property
     def tower_layers(self) -> Sequence[nn.Module]:
         """Layers of the vision tower that tokens can leave; none unless a family has such."""
         return ()
 
+    @property
+    def fixed_geometry(self) -> ImageGroup | None:
+        """Grid and tokens of every image, as a group without members; None where images differ."""
+        return None
+
     @abstractmethod
     def group(self, images: Sequence[Image]) -> Sequence[ImageGroup]:
         """Preprocess images, those of equal geometry together."""
+
+    @abstractmethod
+    def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImageGroup]:
+        """Group images that the stock processor of the model has preprocessed.
+
+        Parameters
+        ----------
+        pixels : what the stock model gives its tower for all images of some prompts
+        sizes : `(images, ...)` what it says of their sizes, None where that is not known
+        counts : image tokens of each run of them in the prompts
+
+        Raises
+        ------
+        UserError : it cannot be told how the tokens of the images lie
+
+        """
+
+    @abstractmethod
+    def pixels(self, group: ImageGroup) -> Tensor:
+        """Give what the tower gets of each image of a group at its own size, `(images, ...)`."""
 
     @abstractmethod
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:

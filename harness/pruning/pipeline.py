@@ -97,8 +97,13 @@ class Pipeline:
     @torch.inference_mode()
     def encode(self, images: Sequence[Image]) -> list[VisionTokens]:
         """Step 1: run the vision tower; images are grouped by geometry."""
+        return self.encode_groups(self.model.group(images) if images else ())
+
+    @torch.inference_mode()
+    def encode_groups(self, groups: Sequence[ImageGroup]) -> list[VisionTokens]:
+        """Take step 1 with images that are preprocessed and grouped already."""
         encoded = []
-        for group in self.model.group(images) if images else ():
+        for group in groups:
             schedule = self.schedule(group)
             encode = self.model.blank if schedule.skips_tower else self.model.encode
             encoded.append(encode(group, schedule))
@@ -155,27 +160,30 @@ class Pipeline:
     def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> PromptBatch:
         """Step 3: build the prompts with exactly as many places as tokens are kept; images without a token leave no trace."""
         kept = [[image for image in row if len(image.index)] for row in images]
-        flat = tuple(image for row in kept for image in row)
-        numbered = iter(enumerate(flat))
-        ids: list[int] = []
+        rendered = [self.model.render(question, len(own)) for question, own in zip(questions, kept, strict=True)]
+        return self.assemble_ids([self.model.token_ids(prompt) for prompt in rendered], kept)
+
+    @torch.inference_mode()
+    def assemble_ids(self, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[ImageTokens]]) -> PromptBatch:
+        """Take step 3 with prompts that are tokenized already, one `image_id` for each image, also for one without a token."""
+        flat: list[ImageTokens] = []
+        words: list[int] = []
         rows: list[tuple[Span, ...]] = []
-        for question, own in zip(questions, kept, strict=True):
-            spans: list[Span] = []
-            for token in self.model.token_ids(self.model.render(question, len(own))):
-                if token == self.model.image_id:
-                    number, image = next(numbered)
-                    spans.append(Span(len(image.index), number))
-                    continue
-                ids.append(token)
-                if spans and spans[-1].image is None:
-                    spans[-1] = Span(spans[-1].length + 1)
-                else:
-                    spans.append(Span(1))
+        for ids, own in zip(prompts, images, strict=True):
+            if (named := sum(token == self.model.image_id for token in ids)) != len(own):
+                raise AssertionError(f"a prompt names {named} images, {len(own)} were given")
+            coming, spans = iter(own), list[Span]()
+            for token in ids:
+                if token != self.model.image_id:
+                    words.append(token)
+                    before = spans.pop().length if spans and spans[-1].image is None else 0
+                    spans.append(Span(before + 1))
+                elif len((image := next(coming)).index):
+                    spans.append(Span(len(image.index), len(flat)))
+                    flat.append(image)
             rows.append(tuple(spans))
-        layout = PromptLayout(tuple(rows))
-        if len(layout.places) != len(flat):
-            raise AssertionError(f"the prompts name {len(layout.places)} images, {len(flat)} were given")
-        return PromptBatch(self._embed(ids, layout, flat), self.model.positions(layout, flat), layout, flat)
+        layout, left = PromptLayout(tuple(rows)), tuple(flat)
+        return PromptBatch(self._embed(words, layout, left), self.model.positions(layout, left), layout, left)
 
     def _embed(self, ids: list[int], layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Embed the text, project the vision tokens, and put both in their places; padding is zero."""

@@ -8,7 +8,8 @@ from PIL import Image
 from transformers import LlavaNextProcessor
 
 from vtpbench.harness.models.anyres import NEWLINE
-from vtpbench.harness.models.llava_next import LlavaNext, native_grid
+from vtpbench.harness.models.llava_next import LlavaNext
+from vtpbench.harness.models.native_grid import native_grid
 from vtpbench.harness.pruning.encoder_hooks import EncoderPlan
 from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
 from vtpbench.harness.pruning.schedule import collecting
@@ -72,7 +73,7 @@ def test_visionzip_puts_dominant_patches_by_rows_and_cls_before_contextual_token
 @pytest.mark.parametrize("shape", SHAPES)
 def test_native_is_the_stock_model_bit_by_bit(shape, native, tools) -> None:
     image = tools.picture(*shape)
-    grid = native_grid(native.model.config, image)
+    grid = native_grid(native.model.config, (image.height, image.width))
     ids = []
     for token in native.tokenizer(native.render("What is it?", 1))["input_ids"]:
         ids += [token] * (len(grid.sequence) if token == native.image_id else 1)
@@ -109,7 +110,7 @@ def test_native_lays_out_every_shape_as_transformers_packs_it(native) -> None:
         numbered = [torch.arange(16.0 * tiles).reshape(tiles, 16, 1)]
         newline = torch.tensor([float(NEWLINE)])
         (packed,), _ = native.model.model.pack_image_features(numbered, inputs["image_sizes"], "default", newline)
-        grid = native_grid(native.model.config, picture)
+        grid = native_grid(native.model.config, (picture.height, picture.width))
         assert grid.sequence.tolist() == packed.flatten().tolist(), shape
         assert grid.sequence[grid.filled(torch.arange(grid.n), grid.n * 2)].tolist() == packed.flatten().tolist(), shape
 

@@ -60,6 +60,16 @@ class ScriptedFamily(Family):
     def decoder(self):
         raise NotImplementedError("there is no model")
 
+    @property
+    def vision_tower(self):
+        raise NotImplementedError("there is no model")
+
+    def group_pixels(self, pixels, sizes, counts):
+        raise NotImplementedError("there is no model")
+
+    def pixels(self, group):
+        raise NotImplementedError("there is no model")
+
     @classmethod
     def describe(cls, config, preprocessing):
         raise NotImplementedError("there is no model")
