@@ -193,8 +193,14 @@ class Environment(Frozen):
     versions: dict[str, str]
     """Of vtpbench, lmms-eval, transformers, torch, pillow, tokenizers, python; and `vtpbench-code`."""
     device: str
+    """Name of the GPU, or of the processor followed by `(cpu)`."""
     platform: str
     git_commit: str | None
+
+    @property
+    def device_kind(self) -> str:
+        """What numbers may depend on: `CPU`, whichever it is, or the GPU's name."""
+        return "CPU" if self.device.endswith("(cpu)") else self.device
 
 
 class Record(Frozen):

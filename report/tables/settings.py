@@ -18,7 +18,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Setting:
-    """Records of one suite, model, set of versions and batch size, in which a benchmark's label means one thing."""
+    """Records of one suite, model, set of versions, batch size and device, in which a benchmark's label means one thing."""
 
     title: str
     records: tuple[Record, ...]
@@ -36,8 +36,9 @@ def split(records: Iterable[Record]) -> tuple[Setting, ...]:
     parts = [
         part
         for same in groups(sorted(unique(records), key=newest, reverse=True), _comparable).values()
-        for batch in _by_batch(same)
-        for limited in _by_limit(batch)
+        for batch in _by_run(same, _batch_size)
+        for device in _by_run(batch, _device)
+        for limited in _by_limit(device)
         for part in _by_meaning(limited)
     ]
     parts.sort(key=lambda part: (part[0].suite, part[0].model.label))
@@ -53,7 +54,7 @@ def require_comparable(records: Iterable[Record]) -> None:
     Raises
     ------
     UserError
-        Model settings, versions, batch size, or what a benchmark's label means, differ; the message names the values.
+        Model settings, versions, batch size, device, or what a benchmark's label means, differ; the message names the values.
 
     """
     complaints = []
@@ -128,8 +129,8 @@ def _values(records: Sequence[Record]) -> dict[str, Counter[str]]:
     for record in records:
         versions = {"code of vtpbench" if name == CODE else name: v for name, v in (unknown | _versions(record)).items()}
         facts = record.model.model_dump(mode="json", exclude={"label", "id", "weights", "tower"}) | versions
-        if record.batch:
-            facts["batch size"] = record.batch.requested
+        run = {"batch size": _batch_size(record), "device": _device(record)}
+        facts |= {name: value for name, value in run.items() if value is not None}
         benchmark = record.benchmark.model_dump(mode="json", exclude={"label", "limit", "draw"})
         facts |= {f"{name} of {record.benchmark.label}": value for name, value in benchmark.items()}
         for name, value in facts.items():
@@ -148,10 +149,20 @@ def _versions(record: Record) -> dict[str, str]:
     return {name: version for name, version in record.environment.versions.items() if name not in (VTPBENCH, PYTHON)}
 
 
-def _by_batch(records: list[Record]) -> list[list[Record]]:
-    """One part per requested batch size; a record of a cell that never reached a batch belongs to each."""
-    sizes = sorted({r.batch.requested for r in records if r.batch}, reverse=True)
-    return [[r for r in records if r.batch is None or r.batch.requested == size] for size in sizes] or [records]
+def _by_run(records: list[Record], fact: Callable[[Record], Any]) -> list[list[Record]]:
+    """One part for each value of a fact of the run, the largest first; a record of a cell that never ran belongs to each."""
+    values = sorted({value for r in records if (value := fact(r)) is not None}, reverse=True)
+    return [[r for r in records if fact(r) in (None, value)] for value in values] or [records]
+
+
+def _batch_size(record: Record) -> int | None:
+    """Batch size that was requested; None where no batch was reached."""
+    return record.batch.requested if record.batch else None
+
+
+def _device(record: Record) -> str | None:
+    """Kind of device that the answers are from; None where there are none."""
+    return record.environment.device_kind if record.batch else None
 
 
 def _by_limit(records: list[Record]) -> list[list[Record]]:
@@ -199,6 +210,7 @@ def _facts(part: list[Record]) -> dict[tuple[str, str], str]:
     model = first.model.model_dump(mode="json", exclude={"label"})
     facts = {("", name): f"{name} {value}" for name, value in [*model.items(), *sorted(_versions(first).items())]}
     facts["", "batch"] = f"batch size {next((r.batch.requested for r in part if r.batch), 'unknown')}"
+    facts["", "device"] = f"on {next((device for r in part if (device := _device(r))), 'an unknown device')}"
     for benchmark in sorted((r.benchmark for r in part), key=lambda b: b.label):
         facts.update({(benchmark.label, name): text for name, text in _benchmark_facts(benchmark).items()})
     return facts

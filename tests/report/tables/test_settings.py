@@ -31,6 +31,45 @@ def test_settings_of_one_model_that_do_not_compare_are_refused_by_name(record, c
         require_comparable([*records, *pair(record, "A", **{"versions": VERSIONS, **change})])
 
 
+CPU, OTHER_CPU = "Some Processor @ 2 GHz (cpu)", "Another Processor (cpu)"
+GPU, OTHER_GPU = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
+
+
+def on(device: str, records: list[Record]) -> list[Record]:
+    """Say that records were measured on a device."""
+    return [
+        r.model_copy(
+            update={"environment": r.environment.model_copy(update={"device": device}), "cell_id": r.cell_id[:12] + device[:4]}
+        )
+        for r in records
+    ]
+
+
+@pytest.mark.parametrize(("first", "second", "told"), [
+    (CPU, GPU, rf"device CPU \(1 cell\) and {GPU} \(1 cell\)"),
+    (GPU, OTHER_GPU, rf"device {OTHER_GPU} \(1 cell\) and {GPU} \(1 cell\)"),
+])  # fmt: skip
+def test_a_pruner_on_one_device_over_vanilla_on_another_is_refused(record, first: str, second: str, told: str) -> None:
+    vanilla, random = pair(record)
+    mixed = [*on(first, [vanilla]), *on(second, [random])]
+    with pytest.raises(UserError, match=rf"{told}\. Remove .* --mix$"):
+        require_comparable(mixed)
+    tables = build(mixed)
+    assert {table.title.split(" · ")[-1] for table in tables} == {f"on {'CPU' if d == CPU else d}" for d in (first, second)}
+    assert all(
+        entry.relative in (None, 100.0) for table in tables for b in table.blocks for row in b.rows for entry in row.entries
+    )
+
+
+def test_processors_are_one_kind_of_device_and_what_never_ran_fits_any(record) -> None:
+    vanilla, random = pair(record)
+    require_comparable([*on(CPU, [vanilla]), *on(OTHER_CPU, [random])])
+    impossible = record("fastv", status="infeasible", batch=None)
+    require_comparable([*on(GPU, [vanilla, random]), *on(CPU, [impossible])])
+    (table,) = build([*on(GPU, [vanilla, random]), *on(CPU, [impossible])])
+    assert len(table.blocks[1].rows) == 2
+
+
 def test_another_vanilla_is_refused_by_what_makes_it_another(record) -> None:
     records = pair(record)
     other = [r.model_copy(update={"benchmark": r.benchmark.model_copy(update={"dataset": "older"}), "cell_id": f"{i}"})
