@@ -141,7 +141,7 @@ def _label(model: str) -> str:
 
 def _task(suite: str, described: Described, asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> ProfileTask:
     for _, budget in asked:
-        refuse_large_budget(budget, described.info)
+        refuse_large_budget(budget, described.info.vision_tokens, described.info.label)
     return ProfileTask(suite, described, pruner_rows(asked, lambda pruner: pruner.fingerprint(described.shape)))
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vtpbench.harness.gather.suite_records import named
+from vtpbench.harness.gather.suite_records import named, relabelled
+from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.efficiency import PLACE, SUFFIX, EfficiencyRecord, find_efficiency
 from vtpbench.harness.records.record import DUMMY, Record
 from vtpbench.harness.records.store import Store
@@ -90,14 +91,24 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
     def pictures(name: str) -> bytes | None:
         return next((jpeg for store in found if (jpeg := store.picture(name)) is not None), None)
 
+    return Sources(records, *_label_order(suites), samples, pictures)
+
+
+def of_cells(suite: Suite, store: Store, cells: Iterable[Cell]) -> Sources:
+    """Read the records of cells that a suite has just asked for, under the labels that it gives them."""
+    found = []
+    for cell in cells:
+        if (record := store.read(cell.id)) is not None:
+            labels = {"model": cell.model.label, "pruner": cell.pruner.label, "benchmark": cell.benchmark.label}
+            found.append(relabelled(record, labels))
+    return Sources(found, *_label_order([suite]), lambda record: store.samples(record.cell_id), store.picture)
+
+
+def _label_order(suites: Iterable[Suite]) -> tuple[list[str], list[str]]:
+    """List the labels of benchmarks, and of pruners, in the order in which suites name them."""
     matrices = [matrix for suite in suites for matrix in suite.matrix]
-    return Sources(
-        records,
-        _unique(benchmark.label for matrix in matrices for benchmark in matrix.benchmarks),
-        _unique(pruner.label for matrix in matrices for pruner in matrix.pruners),
-        samples,
-        pictures,
-    )
+    benchmarks = _unique(benchmark.label for matrix in matrices for benchmark in matrix.benchmarks)
+    return benchmarks, _unique(pruner.label for matrix in matrices for pruner in matrix.pruners)
 
 
 def _asked(store: Store, suite: Suite | None, warn: Callable[[str], None]) -> list[Record]:

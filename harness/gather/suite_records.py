@@ -70,9 +70,7 @@ def _asked(suite: Suite, matrices: Iterable[tuple[Matrix, Sequence[NamedRow]]], 
         row = next((row for row in fitting if row.spec.label == record.pruner.label), fitting[0] if fitting else None)
         in_scope = model in (models if matrix.models is None else matrix.models)
         if model and benchmark and row and in_scope and record.budget in (BudgetInfo(), *matrix.budgets):
-            labels = {"model": model, "pruner": row.spec.label, "benchmark": benchmark}
-            parts = {part: getattr(record, part).model_copy(update={"label": label}) for part, label in labels.items()}
-            return record.model_copy(update=parts)
+            return relabelled(record, {"model": model, "pruner": row.spec.label, "benchmark": benchmark})
     return None
 
 
@@ -80,6 +78,12 @@ def _asks_for(benchmark: Benchmark, asked: BenchmarkInfo) -> bool:
     """Whether a benchmark of the suite is what was measured; a filter need not be named where its task has one only."""
     named = {each for _, each in split_terms(benchmark.metric)} <= {None, asked.filter}
     return named and (benchmark.task, benchmark.terms) == (asked.task, asked.terms)
+
+
+def relabelled(record: Record, labels: Mapping[str, str]) -> Record:
+    """Give a record other labels of its `model`, `pruner` or `benchmark`."""
+    parts = {part: getattr(record, part).model_copy(update={"label": label}) for part, label in labels.items()}
+    return record.model_copy(update=parts)
 
 
 def _label(measured: str, known: Mapping[str, T], fits: Callable[[T], bool]) -> str | None:

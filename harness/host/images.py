@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtpbench.pruners.errors import UserError
@@ -36,3 +37,12 @@ class StoredImage:
             raise UserError(f"cannot read the image {self.where}: no known format; replace or remove it") from e
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # as formats and Pillow have it
             raise UserError(f"cannot read the image {self.where}: {str(e).splitlines()[0]}; replace or remove it") from e
+
+
+def read_image(path: Path) -> Image:
+    """Decode an image file to RGB; raises `UserError` where it is missing or unreadable."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise UserError(f"cannot read the image {path}: {e.strerror}") from e
+    return StoredImage(str(path), data).decode()

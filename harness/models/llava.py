@@ -173,7 +173,7 @@ class Llava(Family):
     def pixels(self, group: ImageGroup) -> Tensor:
         """Give the tiles of each image, `(images, tiles, channels, height, width)`."""
         assert isinstance(group, ImageTiles), "what `group` gave"
-        return group.pixels.unflatten(0, (len(group.members), -1))
+        return group.pixels.reshape(len(group.members), -1, *group.pixels.shape[1:])
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""

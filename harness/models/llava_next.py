@@ -144,7 +144,7 @@ class LlavaNext(Llava):
 
 
 def _alike(grids: Sequence[AnyRes]) -> list[tuple[AnyRes, tuple[int, ...]]]:
-    """Number the images of each grid."""
+    """Group images by their grid, each by its number."""
     groups: dict[AnyRes, list[int]] = {}
     for member, grid in enumerate(grids):
         groups.setdefault(grid, []).append(member)

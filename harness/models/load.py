@@ -108,7 +108,7 @@ def describe_model(
         known = ", ".join(family.preprocessings)
         raise UserError(f"model '{label}': preprocessing '{chosen}' is not one of this model's ({known})")
     shape, tokens = family.describe(family.read_config(folder), chosen)
-    template = None if prompt is None else _template(prompt, label)
+    template = None if prompt is None else read_template(prompt, label)
     tower = family.tower(folder)
     info = ModelInfo(
         label=label,
@@ -136,7 +136,7 @@ def open_model(described: Described, device: torch.device) -> Family:
     loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing, template)
     loaded.shape = replace(loaded.shape, folder=described.shape.folder)
     if described.template is not None:
-        _verify_template(loaded, info.label)
+        verify_template(loaded, info.label)
     return loaded
 
 
@@ -183,7 +183,7 @@ def _weights(folder: Path, label: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _template(prompt: str, label: str) -> str:
+def read_template(prompt: str, label: str) -> str:
     """Find a prompt template by its name or file."""
     from vtpbench.harness.models.llava import VICUNA_V1
 
@@ -195,7 +195,7 @@ def _template(prompt: str, label: str) -> str:
         raise UserError(f"model '{label}': prompt {prompt} is neither vicuna_v1 nor a Jinja file that can be read: {e}") from e
 
 
-def _verify_template(family: Family, label: str) -> None:
+def verify_template(family: Family, label: str) -> None:
     """Raise `UserError` where a model has a prompt template that is wrong or made for another model."""
     from jinja2 import TemplateError
 

@@ -1,4 +1,4 @@
-"""How LLaVA-NeXT lays out an image natively: from its size, or, where that is not known, from what the tower and the prompt show."""
+"""How LLaVA-NeXT lays out an image natively: from its size, or, where that is not known, from its numbers of tiles and tokens."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def solve_grids(config: Any, counts: Sequence[int], tiles: int) -> list[AnyRes]:
         solutions = [found for found in product(*real) if sum(grid.tiles for grid in found) == tiles]
     if len(solutions) != 1:
         raise UserError(
-            f"{len(solutions)} layouts fit images of {', '.join(map(str, counts))} tokens and {tiles} tiles, and `generate` does not "
-            "hand on their image_sizes; ask about one image at a time, or ask `vtpbench.wrap(model, processor)`"
+            f"{len(solutions)} layouts fit images of {', '.join(map(str, counts))} tokens and {tiles} tiles, and `generate` does "
+            "not hand on their image_sizes; ask about one image at a time, or ask `vtpbench.wrap(model, processor)`"
         )
     return list(solutions[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ def load_pretrained(cls: Any, folder: Path | str, device: torch.device, *, given
         raise UserError(f"{folder}: weights of another shape than config.json says: {wrong}; fetch all its files from one place")
     model.generation_config = ending(model)
     return model.to(device).eval()
+
+
+def with_own_settings(model: Any) -> Any:
+    """Give a model that shares all its parts with `model`, and has settings for `generate` of its own, those of `ending`."""
+    view = copy.copy(model)
+    view.generation_config = ending(model)
+    return view
 
 
 def ending(model: Any) -> Any:

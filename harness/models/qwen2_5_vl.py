@@ -49,7 +49,10 @@ class Qwen25VL(Family):
 
     preprocessings = ("dynamic",)
 
-    def __init__(self, model: Any, tokenizer: Any, image_processor: Any, chat_template: str) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, image_processor: Any, chat_template: str, preprocessing: str = "dynamic"
+    ) -> None:
+        del preprocessing  # it has one only
         self.model, self.tokenizer, self.image_processor, self.chat_template = model, tokenizer, image_processor, chat_template
         self.image_id = model.config.image_token_id
         self.shape, _ = self.describe(model.config, "dynamic")
@@ -173,7 +176,7 @@ class Qwen25VL(Family):
         return Grid(1, height // self._unit, width // self._unit)
 
     def _patches(self, group: ImageGroup, part: slice, grid: Grid) -> Tensor:
-        """Cut some images of a group into patches, `(images, patches, values)`, at the size at which their tokens lie like `grid`."""
+        """Cut some images of a group into patches, `(images, patches, values)`, such that their tokens lie like `grid`."""
         if isinstance(group, ImagePatches):
             assert grid == group.grid, "what has been cut keeps its size"
             return group.patches[part]
@@ -183,7 +186,7 @@ class Qwen25VL(Family):
             size = (self._unit * grid.width, self._unit * grid.height)
             ready = [image.resize(size, Resampling.BICUBIC) for image in ready]
         patches: Tensor = self.image_processor(ready, do_resize=not resize, return_tensors="pt")["pixel_values"]
-        return patches.unflatten(0, (len(ready), -1))
+        return patches.reshape(len(ready), -1, patches.shape[-1])
 
     def _run_tower(self, patches: Tensor, grid: Grid, needs: frozenset[Evidence]) -> tuple[Tensor, dict[Evidence, Tensor]]:
         """Vision tokens `(images, n, width)` and evidence of images whose tokens lie like `grid`."""

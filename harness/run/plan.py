@@ -156,7 +156,7 @@ def _describe(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> P
 
 def _refuse_large_budgets(suite: Suite, m: int, model: ModelInfo) -> None:
     for b, budget in enumerate(suite.matrix[m].budgets):
-        refuse_large_budget(budget, model, f"{suite.where('matrix', m, 'budgets', b)}: ")
+        refuse_large_budget(budget, model.vision_tokens, model.label, f"{suite.where('matrix', m, 'budgets', b)}: ")
 
 
 @dataclass(frozen=True)

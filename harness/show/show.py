@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from vtpbench.harness.host.device import open_device
 from vtpbench.harness.host.files import prepare_file, write_atomic
-from vtpbench.harness.host.images import StoredImage, image_name
+from vtpbench.harness.host.images import image_name, read_image
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.harness.models.token_boxes import token_boxes
@@ -77,21 +77,12 @@ def show(order: ShowOptions) -> Path:
     images = [(path.name, read_image(path)) for path in order.images]
     device = open_device(order.device)
     described = describe_model(order.model, model_path(order.model), dtype=default_dtype(device))
-    refuse_large_budget(budget, described.info)
+    refuse_large_budget(budget, described.info.vision_tokens, described.info.label)
     transformers.logging.disable_progress_bar()
     gallery = PanelMaker(open_model(described, device), pruner_rows, budget, order.question)
     strips = tuple(ImageStrip(name, tuple(gallery.panels(image))) for name, image in images)
     write_atomic(order.out, write(PictureSheet(_title(order, budget), _facts(order), strips)))
     return order.out
-
-
-def read_image(path: Path) -> Image:
-    """Decode an image file to RGB; raises `UserError` where it is missing or unreadable."""
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise UserError(f"cannot read the image {path}: {e.strerror}") from e
-    return StoredImage(str(path), data).decode()
 
 
 @dataclass(frozen=True)

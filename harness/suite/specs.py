@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_
 from vtpbench.harness.host.files import locate
 from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.records.environment import release_revision
-from vtpbench.harness.records.record import DUMMY, BudgetInfo, ModelInfo, PrunerInfo
+from vtpbench.harness.records.record import DUMMY, BudgetInfo, PrunerInfo
 from vtpbench.harness.suite.options import DEMO, model_path
 from vtpbench.harness.suite.strict_yaml import Strict, reject
 from vtpbench.pruners.errors import BadOption, UserError
@@ -225,8 +225,8 @@ def _budget(data: Any) -> Any:
 Budget = Annotated[BudgetInfo, BeforeValidator(_budget)]
 
 
-def refuse_large_budget(budget: BudgetInfo, model: ModelInfo, where: str = "") -> None:
-    """Raise `UserError` for more tokens than an image has, where every image has equally many."""
-    if model.vision_tokens is not None and (budget.tokens or 0) > model.vision_tokens:
-        tokens = f"the {model.vision_tokens} vision tokens of model '{model.label}'"
+def refuse_large_budget(budget: BudgetInfo, vision_tokens: int | None, label: str, where: str = "") -> None:
+    """Raise `UserError` for more tokens than an image of the model `label` has, where every image has equally many."""
+    if vision_tokens is not None and (budget.tokens or 0) > vision_tokens:
+        tokens = f"the {vision_tokens} vision tokens of model '{label}'"
         raise UserError(f"{where}budget {budget.tokens} is larger than {tokens}")

@@ -50,12 +50,18 @@ def as_csv(tables: Sequence[Table]) -> str:
 
 def cells(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """List what was measured, every cell once, in the order of the tables."""
+    return [cell_facts(record, entry) for record, entry in measured(tables)]
+
+
+def measured(tables: Sequence[Table]) -> list[tuple[Record, TableEntry]]:
+    """List every record once, in the order of the tables, with its place there."""
     entries = [entry for table in tables for block in table.blocks for row in block.rows for entry in row.entries]
     found = [(record, entry) for entry in entries for record in sorted(entry.records, key=lambda r: r.seed)]
-    return list({(r.suite, r.cell_id): _cell(r, entry) for r, entry in found}.values())
+    return list({(record.suite, record.cell_id): (record, entry) for record, entry in found}.values())
 
 
-def _cell(record: Record, entry: TableEntry) -> dict[str, Any]:
+def cell_facts(record: Record, entry: TableEntry) -> dict[str, Any]:
+    """Say of a record what `FIELDS` names."""
     intervals = entry.cell_intervals.get(record.cell_id, CellIntervals())
     score, ratio = intervals.score or (None, None), intervals.relative or (None, None)
     return {
