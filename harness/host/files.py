@@ -38,19 +38,23 @@ def locate(value: str, context: Mapping[str, Any] | None) -> Path:
 
     `context` is that of a validation; its `folder` is the file's.
     """
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))  # names no error for a user that does not exist, as the next for a path too long
     beside = Path((context or {}).get("folder", "")) / path
-    return (beside if beside.exists() or not path.exists() else path).resolve()
+    return Path(os.path.realpath(beside if os.path.exists(beside) or not os.path.exists(path) else path))
 
 
 def read_text(path: Path) -> str:
     """Read a file as UTF-8; raises `UserError` where that fails."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+            raise UserError(f"cannot read {path}: it is no file")
         return path.read_text(encoding="utf-8")
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise UserError(f"cannot read {path}: it is not UTF-8 text") from e
+    except ValueError as e:  # a path with a NUL
+        raise UserError(f"cannot read {str(path)!r}: {e}") from e
 
 
 @contextmanager

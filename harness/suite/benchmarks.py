@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from vtpbench.harness.host.files import locate, read_text
 from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, split_terms
 from vtpbench.harness.suite.generation import asked_by, greedy
-from vtpbench.harness.suite.strict_yaml import Document, Strict, reject
+from vtpbench.harness.suite.strict_yaml import LARGEST, Document, Strict, reject
 from vtpbench.harness.suite.task_data import fingerprint, must_download, require_data, task_config
-from vtpbench.harness.suite.task_file import find_task, read_task
+from vtpbench.harness.suite.task_file import check_definition, find_task, read_task
 from vtpbench.harness.suite.task_metrics import choose_score
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -43,13 +44,13 @@ class Benchmark(Strict):
     """
 
     label: str = Field(min_length=1)
-    task: str
+    task: str = Field(pattern=r"^[\w.-]+$")
     """lmms-eval task."""
     folder: Path | None = None
     """Folder with the task's YAML and `utils.py`; None = lmms-eval's own tasks."""
     metric: str
     """Metric of the score in lmms-eval's results, `metric,filter` where its task has several filters, or a sum `a + b`."""
-    scale: float = Field(default=1.0, gt=0)
+    scale: float = Field(default=1.0, gt=0, le=1e9)
     """Factor from the metric to the reported score."""
     unit: str = ""
     """What the reported number is, for a table's footer."""
@@ -57,13 +58,13 @@ class Benchmark(Strict):
     """None = the suite's."""
     profiles: dict[Profile, Changes] = Field(default_factory=dict)
     """What the profiles change; one that is not here changes nothing."""
-    overrides: dict[str, Any] = Field(default_factory=dict)
+    overrides: dict[str, JsonValue] = Field(default_factory=dict)
     """Keys of the task's YAML to replace, whole values each, such as `dataset_path` for a local copy of the data."""
     drop: tuple[str, ...] = Field(default=("submission",), strict=False)
     """Metrics not to compute: those that write files for an evaluation server."""
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=LARGEST)
     """Questions to ask; None = as many as the suite says."""
-    limit_seed: int | None = Field(default=None, ge=0)
+    limit_seed: int | None = Field(default=None, ge=0, le=LARGEST)
     """Draw the questions of a limit with this seed instead of taking the first ones; None = as the suite says."""
     together: str = ""
     """Column of the questions whose equal values a draw keeps together; empty = the content of the first picture."""
@@ -104,7 +105,7 @@ class Benchmark(Strict):
         if not isinstance(value, str):
             return value
         path = locate(value, info.context)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             reject(f"no task folder {path}")
         return path
 
@@ -113,7 +114,7 @@ class Benchmark(Strict):
     def _resolve_overrides(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         resolved = dict(value)
         dataset = str(value.get("dataset_path"))
-        if "/" in dataset and locate(dataset, info.context).is_dir():
+        if "/" in dataset and os.path.isdir(locate(dataset, info.context)):
             resolved["dataset_path"] = str(locate(dataset, info.context))
         kwargs = value.get("dataset_kwargs")
         if isinstance(kwargs, dict) and "data_files" in kwargs:
@@ -138,7 +139,9 @@ class Benchmark(Strict):
 
     def definition(self) -> dict[str, Any]:
         """Task as lmms-eval will see it: its YAML, what that includes, and the overrides."""
-        return {**read_task(self.file), **self.overrides}
+        definition = {**read_task(self.file), **self.overrides}
+        check_definition(definition, f"benchmark '{self.label}': task '{self.task}'")
+        return definition
 
     @property
     def followed(self) -> Profile | None:
@@ -249,4 +252,5 @@ def _anchor(value: Any, info: ValidationInfo) -> Any:
         return {key: _anchor(inner, info) for key, inner in value.items()}
     if isinstance(value, list):
         return [_anchor(inner, info) for inner in value]
-    return str(locate(value, info.context)) if locate(value, info.context).is_file() else value
+    beside = locate(value, info.context) if isinstance(value, str) else None
+    return value if beside is None or not os.path.isfile(beside) else str(beside)

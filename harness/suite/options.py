@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 import vtpbench.suites
-from vtpbench.harness.suite.strict_yaml import read_value
+from vtpbench.harness.suite.bounded_yaml import read_value
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,9 +34,10 @@ def default_dtype(device: torch.device) -> str:
 def read_option(option: str, text: str, kind: Any) -> Any:
     """Read an option's YAML as a part of a suite, such as `PrunerSpec`; raises `UserError` that names the option."""
     try:
-        return validate_option(option, text, yaml.safe_load(text), kind)
-    except yaml.YAMLError as e:
+        value = read_value(text, option)
+    except UserError as e:
         raise UserError(f"{option} {text}: this is not YAML; write a name, or 'name: {{option: value}}' in quotes") from e
+    return validate_option(option, text, value, kind)
 
 
 def validate_option(option: str, text: str, value: Any, kind: Any) -> Any:

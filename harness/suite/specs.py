@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ from vtpbench.harness.host.files import locate
 from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.records.environment import release_revision
 from vtpbench.harness.records.record import DUMMY, BudgetInfo, PrunerInfo
+from vtpbench.harness.suite.bounded_yaml import shortened
 from vtpbench.harness.suite.options import DEMO, model_path
-from vtpbench.harness.suite.strict_yaml import Strict, reject
+from vtpbench.harness.suite.strict_yaml import LARGEST, Strict, reject
 from vtpbench.pruners.errors import BadOption, UserError
 from vtpbench.pruners.registry import build, find
 
@@ -65,7 +67,7 @@ class ModelSpec(Strict):
     def _must_exist(cls, value: str, info: ValidationInfo) -> str:
         is_hub_id = value.count("/") == 1 and not value.startswith((".", "/", "~"))
         elsewhere = is_hub_id or value.startswith(DUMMY_PREFIX) or _is_embedded(value, info.context)
-        if not elsewhere and not locate(value, info.context).is_dir():
+        if not elsewhere and not os.path.isdir(locate(value, info.context)):
             reject(f"no checkpoint folder {locate(value, info.context)}; give a folder, a hub id (owner/name), or {DEMO}")
         return value
 
@@ -74,7 +76,7 @@ class ModelSpec(Strict):
     def _must_be_a_template(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None or value == "vicuna_v1":
             return value
-        if not locate(value, info.context).is_file():
+        if not os.path.isfile(locate(value, info.context)):
             reject(f"no prompt template {locate(value, info.context)}; give a Jinja file, or vicuna_v1")
         return str(locate(value, info.context))
 
@@ -84,8 +86,8 @@ class ModelSpec(Strict):
             self._local = Path(model_path(DEMO))
             return
         folder = Path((context or {}).get("folder", ""))
-        places = (folder / Path(self.path).expanduser(), Path(self.path).expanduser())
-        self._local = next((place.resolve() for place in places if place.is_dir()), None)
+        places = (folder / os.path.expanduser(self.path), Path(os.path.expanduser(self.path)))
+        self._local = next((place.resolve() for place in places if os.path.isdir(place)), None)
 
     @property
     def location(self) -> str:
@@ -123,7 +125,7 @@ class PrunerSpec(Strict):
         """Note where the files lie that options name, such as trained weights, while the suite's place is known."""
         named = {name: option for name, option in self.options.items() if isinstance(option, str) and FILE.fullmatch(option)}
         found = {name: locate(option, context) for name, option in named.items()}
-        self._files = {name: str(path) for name, path in found.items() if path.is_file()}
+        self._files = {name: str(path) for name, path in found.items() if os.path.isfile(path)}
 
     @property
     def files(self) -> dict[str, str]:
@@ -156,7 +158,7 @@ class PrunerSpec(Strict):
 
 def _is_embedded(path: str, context: Mapping[str, Any] | None) -> bool:
     """Whether a path means the embedded model: there is no checkpoint of that name."""
-    return path == DEMO and not (locate(path, context) / "config.json").is_file()
+    return path == DEMO and not os.path.isfile(locate(path, context) / "config.json")
 
 
 VANILLA, RANDOM = PrunerSpec(name="vanilla", label="vanilla"), PrunerSpec(name="random", label="random")
@@ -210,13 +212,15 @@ def _budget(data: Any) -> Any:
     if isinstance(data, int) and not isinstance(data, bool):
         if data <= 0:
             reject(f"a budget must be at least 1 vision token, not {data}")
+        if data > LARGEST:
+            reject(f"a budget of {data} vision tokens is more than any image has")
         return BudgetInfo(tokens=data)
     try:
         percent = float(data[:-1]) if isinstance(data, str) and data.endswith("%") else math.nan
     except ValueError:
         percent = math.nan
     if math.isnan(percent):
-        reject(f"a budget is a count of vision tokens (48) or a percentage of them (33.3%), not {data!r}")
+        reject(f"a budget is a count of vision tokens (48) or a percentage of them (33.3%), not {shortened(data)}")
     if not 0 < percent <= 100:
         reject(f"a budget must be above 0% and at most 100%, not {data}")
     return BudgetInfo(ratio=round(percent / 100, 12))

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
-from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from vtpbench.harness.suite.bounded_yaml import (
+    DEEPEST,
+    BoundedConstructor,
+    compose,
+    construct,
+    descendants,
+    not_yaml,
+    place_of,
+    shortened,
+)
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
 Key = str | int
+LARGEST = 2**31
+"""Of a count, a limit or a seed."""
 
 
 class Strict(BaseModel):
@@ -36,16 +47,10 @@ def reject(message: str, *at: Key) -> NoReturn:
     raise PydanticCustomError("rejected", "{text}", {"text": message, "at": at})
 
 
-def read_value(text: str, name: str) -> Any:
-    """Read one YAML value, None for an empty text; raises `UserError` that begins with `name`."""
-    node = _compose(text, name)
-    return None if node is None else _construct(node, name)
-
-
 def filled_list(value: Any) -> Any:
     """Validate, before its items, that a value is a list with something in it."""
     if not isinstance(value, (list, tuple)):
-        reject("expected a list, and nothing is there" if value is None else f"expected a list: [{value}]")
+        reject("expected a list, and nothing is there" if value is None else f"expected a list: [{value!s:.60}]")
     if not value:
         reject("the list is empty; give at least one item")
     return value
@@ -67,11 +72,11 @@ class Document:
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
-        root = _compose(text, name)
+        root = compose(text, name)
         if not isinstance(root, MappingNode):
             raise UserError(f"{name}:1: expected `key: value` lines" + ("" if text.strip() else "; the file is empty"))
         self._root: Node = root
-        mappings = [node for node in _descendants(root) if isinstance(node, MappingNode)]
+        mappings = [node for node in descendants(root) if isinstance(node, MappingNode)]
         for node in mappings:  # before any merge, which brings keys that may stand twice
             _refuse_duplicates(node)
         for node in mappings:
@@ -83,16 +88,19 @@ class Document:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise UserError(f"{source}: write key=value, e.g. --set limit=50")
-        value = _compose(text, source) or ScalarNode("tag:yaml.org,2002:null", "")
-        self._root = _replace(self._root, key.strip().split("."), value, source)
+        parts = key.strip().split(".")
+        if len(parts) > DEEPEST:
+            raise UserError(f"{source}: a key has at most {DEEPEST} parts")
+        value = compose(text, source) or ScalarNode("tag:yaml.org,2002:null", "")
+        self._root = _replace(self._root, parts, value, source)
 
     def where(self, *path: Key) -> str:
         """Place of a key or list item, `file:line`; the nearest enclosing one where it is not written out."""
-        return _place(self._find(path), self.name)
+        return place_of(self._find(path), self.name)
 
     def validate(self, model: type[M], context: Mapping[str, Any]) -> M:
         """Check the content against a model; raises `UserError` for the first mistake in the file."""
-        data = _construct(self._root, self.name)
+        data = construct(self._root, self.name)
         try:
             return model.model_validate(data, context=dict(context))
         except ValidationError as e:
@@ -110,39 +118,17 @@ class Document:
             else:
                 (place, node), skipped = child, None
         if isinstance(skipped, str):
-            deeper = (_child(inner, skipped) for inner in _descendants(node))
+            deeper = (_child(inner, skipped) for inner in descendants(node))
             return next((found[0] for found in deeper if found), place)
         return place
-
-
-def _compose(text: str, name: str) -> Node | None:
-    try:
-        loader = yaml.SafeLoader(text)
-        loader.name = name
-        return loader.get_single_node()
-    except yaml.YAMLError as e:
-        raise _not_yaml(e, name) from e
-
-
-def _construct(node: Node, name: str) -> Any:
-    try:
-        return SafeConstructor().construct_document(node)
-    except yaml.YAMLError as e:
-        raise _not_yaml(e, name) from e
 
 
 def _merge(node: MappingNode, name: str) -> None:
     """Resolve the `<<` keys of a mapping in place."""
     try:
-        SafeConstructor().flatten_mapping(node)
+        BoundedConstructor().flatten_mapping(node)
     except yaml.YAMLError as e:
-        raise _not_yaml(e, name) from e
-
-
-def _not_yaml(error: yaml.YAMLError, name: str) -> UserError:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    place = name if mark is None else f"{name}:{mark.line + 1}"
-    return UserError(f"{place}: not valid YAML: {problem or str(error).splitlines()[0]}")
+        raise not_yaml(e, name) from e
 
 
 def _refuse_duplicates(node: MappingNode) -> None:
@@ -150,24 +136,8 @@ def _refuse_duplicates(node: MappingNode) -> None:
     for key, _ in node.value:
         if isinstance(key, ScalarNode):
             if key.value in seen:
-                raise UserError(f"{_place(key, '')}: key '{key.value}' is given twice")
+                raise UserError(f"{place_of(key, '')}: key '{key.value}' is given twice")
             seen.add(key.value)
-
-
-def _descendants(root: Node) -> Iterator[Node]:
-    """Every node once, in the order of the file; aliases lead back to nodes that were seen."""
-    seen: set[int] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        yield node
-        if isinstance(node, MappingNode):
-            stack.extend(value for _, value in reversed(node.value))
-        elif isinstance(node, SequenceNode):
-            stack.extend(reversed(node.value))
 
 
 def _child(node: Node, part: Key) -> tuple[Node, Node] | None:
@@ -193,7 +163,7 @@ def _replace(node: Node, parts: list[str], value: Node, source: str) -> Node:
         kept = [pair for pair in node.value if pair[0].value != head]
         return MappingNode(node.tag, [*kept, (key, _replace(inner, rest, value, source))], node.start_mark)
     if isinstance(node, SequenceNode):
-        if not head.isdigit() or int(head) >= len(node.value):
+        if not (head.isdecimal() and len(head) < 10) or int(head) >= len(node.value):
             fix = f"name an item by its number, 0 to {len(node.value) - 1}, or set the whole list"
             raise UserError(f"{source}: '{head}' stands where a list is; {fix}")
         items = [_replace(item, rest, value, source) if i == int(head) else item for i, item in enumerate(node.value)]
@@ -203,13 +173,6 @@ def _replace(node: Node, parts: list[str], value: Node, source: str) -> Node:
 
 def _line(node: Node) -> int:
     return -1 if node.start_mark is None else int(node.start_mark.line)
-
-
-def _place(node: Node, default: str) -> str:
-    mark = node.start_mark
-    if mark is None:
-        return default
-    return str(mark.name) if mark.name.startswith("--set ") else f"{mark.name}:{mark.line + 1}"
 
 
 def _path(error: ErrorDetails) -> tuple[Key, ...]:
@@ -224,5 +187,5 @@ def _message(error: ErrorDetails) -> str:
         return f"key '{error['loc'][-1]}' is missing"
     names = ".".join(str(part) for part in error["loc"])
     if error["type"] == "model_type":
-        return f"{names}: expected `key: value` entries, not {error['input']!r}"
-    return f"{names}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+        return f"{names}: expected `key: value` entries, not {shortened(error['input'])}"
+    return f"{names}: {error['msg'][0].lower()}{error['msg'][1:]}, not {shortened(error['input'])}"

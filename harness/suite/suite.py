@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +14,12 @@ from vtpbench.harness.records.names import SuiteName
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.suite.benchmarks import Benchmark, Profile
 from vtpbench.harness.suite.specs import RANDOM, VANILLA, Attention, Budget, Dtype, ModelSpec, PrunerSpec
-from vtpbench.harness.suite.strict_yaml import Document, Key, Strict, filled_list, reject
+from vtpbench.harness.suite.strict_yaml import LARGEST, Document, Key, Strict, filled_list, reject
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 __all__ = ["Generation", "Matrix", "ModelSpec", "PrunerSpec", "Suite", "find_file", "load", "packaged_suites"]
 
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 AUTOMATIC = (VANILLA.name, RANDOM.name)
 """Pruners that are measured unasked; see `vtpbench.harness.run.plan`."""
 
@@ -66,7 +67,7 @@ class Matrix(Strict):
 class Generation(Strict):
     """Decoding, always greedy; a value replaces what every task asks for."""
 
-    max_new_tokens: int | None = Field(default=None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=LARGEST)
     until: tuple[str, ...] | None = Field(default=None, strict=False)
     """Texts that end an answer."""
 
@@ -78,14 +79,14 @@ class Suite(Strict):
     """Folder of the results; the file's name unless given."""
     dtype: Dtype = "float16"
     attention: Attention = "sdpa"
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=LARGEST)
     """Questions of each benchmark that has no limit of its own: the first ones; None = all."""
     limit_seed: Seed | None = None
     """Draw the questions of a limit with this seed instead of taking the first ones, those on one picture together."""
     profile: Profile = "lmms-eval"
     """Whose choices the benchmarks follow that name none themselves; see docs/benchmarks.md."""
-    batch_size: int = Field(default=8, ge=1)
-    pictures: int = Field(default=4, ge=0)
+    batch_size: int = Field(default=8, ge=1, le=LARGEST)
+    pictures: int = Field(default=4, ge=0, le=LARGEST)
     """Questions of each benchmark for which the report can show the tokens that stay; changes no answer and no cell."""
     generation: Generation = Generation()
     models: tuple[ModelSpec, ...] = Field(strict=False)
@@ -180,7 +181,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 def find_file(path: str | Path) -> Path:
     """Find a suite: a file that exists, else one of those that come with vtpbench."""
     given = Path(path)
-    if given.is_file():
+    if os.path.isfile(given):
         return given
     packaged = packaged_suites()
     name = given.name.removesuffix(".yaml")
@@ -188,7 +189,7 @@ def find_file(path: str | Path) -> Path:
         return packaged[name]
     hint = did_you_mean(name, packaged)
     known = "" if hint.startswith("known") else f" (known: {', '.join(packaged)})"
-    raise UserError(f"no suite file {path}, and none of that name comes with vtpbench; {hint}{known}")
+    raise UserError(f"no suite file {path!s:.200}, and none of that name comes with vtpbench; {hint}{known}")
 
 
 def packaged_suites() -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -108,7 +109,7 @@ def local_data(benchmark: Benchmark) -> dict[str, Path] | None:
         named = {at: _resolve(benchmark, name, folder) for at, name in _leaves(kwargs["data_files"])}
         return {f"{at}{file.name}": file for at, files in named.items() for file in files}
     for base in (folder, Path()):
-        if (base / path).is_dir():
+        if os.path.isdir(base / path):
             files = sorted(file for file in (base / path).rglob("*") if file.is_file())
             return {file.relative_to(base / path).as_posix(): file for file in files}
     if path.startswith((".", "/", "~")):
@@ -119,9 +120,12 @@ def local_data(benchmark: Benchmark) -> dict[str, Path] | None:
 def _resolve(benchmark: Benchmark, name: str, folder: Path) -> list[Path]:
     """Expand a data file's name as lmms-eval does: beside the task, else, patterns included, from the working folder."""
     for path in (folder / name, Path(name)):
-        if path.is_file():
+        if os.path.isfile(path):
             return [path]
-    found = [] if Path(name).is_absolute() else sorted(Path().glob(name))
+    try:
+        found = [] if Path(name).is_absolute() else sorted(Path().glob(name))
+    except (OSError, ValueError, NotImplementedError) as e:  # no pattern
+        raise UserError(f"benchmark '{benchmark.label}' needs the data file {name!r:.200}: {e}") from e
     if found:
         return found
     raise UserError(f"benchmark '{benchmark.label}' needs the data file {folder / name}, which does not exist")
@@ -133,7 +137,7 @@ def _beside(value: Any, folder: Path) -> Any:
         return {key: _beside(inner, folder) for key, inner in value.items()}
     if isinstance(value, list):
         return [_beside(inner, folder) for inner in value]
-    return str((folder / value).resolve()) if (folder / value).is_file() else value
+    return str((folder / value).resolve()) if os.path.isfile(folder / value) else value
 
 
 def configs(benchmark: Benchmark) -> tuple[str | None, ...]:

@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import BaseModel, Field, ValidationError
 
+from vtpbench.harness.host.files import read_regular, read_text
+from vtpbench.harness.suite.bounded_yaml import BoundedConstructor, read_value, shortened
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 _TASK_LINE = re.compile(r"""^task:[ ]*["']?([\w.-]+)["']?[ ]*(?:#.*)?$""", re.MULTILINE)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe loader that keeps lmms-eval's `!function module.name` as text."""
+MOST_FILES = 100
+"""That a task may include, each as often as it does."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: f"!function {node.value}")
+class TaskConstructor(BoundedConstructor):
+    """Keeps lmms-eval's `!function module.name` as text."""
+
+
+TaskConstructor.add_constructor("!function", lambda loader, node: f"!function {node.value}")
+
+
+class TaskMetric(BaseModel):
+    """What vtpbench reads of one of a task's metrics."""
+
+    metric: str
+
+
+class TaskGeneration(BaseModel):
+    """What vtpbench reads of a task's generation arguments."""
+
+    until: str | list[str] | None = None
+    max_new_tokens: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    num_beams: int | None = None
+
+
+class TaskDefinition(BaseModel):
+    """What vtpbench reads of a task's YAML, of which nothing may be of another type."""
+
+    task: str | None = None
+    dataset_path: str | None = None
+    dataset_name: str | None = None
+    dataset_kwargs: dict[str, Any] | None = None
+    test_split: str | None = None
+    validation_split: str | None = None
+    output_type: str | None = None
+    metric_list: list[TaskMetric] | None = None
+    generation_kwargs: TaskGeneration | None = None
+
+
+class _DataFiles(BaseModel):
+    data_files: str | list[str] | dict[str, str | list[str]] | None = None
 
 
 def find_task(task: str, folder: Path | None) -> Path:
@@ -41,7 +83,7 @@ def _packaged(task: str) -> Path:
 def _find(task: str, root: Path, place: str) -> Path:
     named = sorted(root.rglob(f"{task}.yaml"))  # most files are called as their task: this spares reading 2000 files
     for path in named:
-        if task in _TASK_LINE.findall(path.read_text(encoding="utf-8")):
+        if task in _named_in(path):
             return path
     known = _index(root)
     if task not in known:
@@ -50,18 +92,50 @@ def _find(task: str, root: Path, place: str) -> Path:
 
 
 def read_task(path: Path) -> dict[str, Any]:
-    """Read a task with the files it includes; functions stay the text `!function module.name`."""
-    try:
-        own = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, yaml.YAMLError) as e:
-        raise UserError(f"{path}: cannot be read as an lmms-eval task: {e}") from e
-    if not isinstance(own, dict):
-        raise UserError(f"{path}: an lmms-eval task is a mapping")
-    include = own.pop("include", [])
+    """Read a task with the files it includes; functions stay the text `!function module.name`.
+
+    Raises
+    ------
+    UserError : it is no task, or includes itself or too much
+
+    """
+    return _read(path, (), iter(range(MOST_FILES)))
+
+
+def _read(path: Path, including: tuple[Path, ...], left: Iterator[int]) -> dict[str, Any]:
+    """Read one file of a task; `including` lead here, `left` runs out with the files that may still be read."""
+    if path in including:
+        raise UserError(f"{including[0]}: includes {path}, which includes itself")
+    if next(left, None) is None:
+        raise UserError(f"{including[0]}: includes more than {MOST_FILES} files")
+    own = read_value(read_text(path), str(path), TaskConstructor)
+    if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
+        raise UserError(f"{path}: an lmms-eval task is a mapping of names")
+    include = own.pop("include", None) or []
+    names = [include] if isinstance(include, str) else include
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: `include` names files")
     merged: dict[str, Any] = {}
-    for name in reversed([include] if isinstance(include, str) else include):  # lmms-eval's order: the first one wins
-        merged.update(read_task(path.parent / name))
+    for name in reversed(names):  # lmms-eval's order: the first one wins
+        merged.update(_read(Path(os.path.normpath(path.parent / name)), (*including, path), left))
     return {**merged, **own}
+
+
+def check_definition(definition: Mapping[str, Any], name: str) -> None:
+    """Refuse a task, overrides included, in which something that vtpbench reads is of another type.
+
+    Raises
+    ------
+    UserError : it begins with `name`
+
+    """
+    try:
+        found = TaskDefinition.model_validate(definition)
+        _DataFiles.model_validate(found.dataset_kwargs or {})
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{name}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {shortened(first['input'])}") from e
 
 
 @cache
@@ -77,6 +151,11 @@ def _index(root: Path) -> dict[str, Path]:
     """All tasks below a folder by name."""
     found: dict[str, Path] = {}
     for path in sorted(root.rglob("*.yaml")):
-        for task in _TASK_LINE.findall(path.read_text(encoding="utf-8", errors="replace")):
+        for task in _named_in(path):
             found.setdefault(task, path)
     return found
+
+
+def _named_in(path: Path) -> list[str]:
+    """Find the tasks that a file defines, none where it cannot be read."""
+    return _TASK_LINE.findall((read_regular(path) or b"").decode(errors="replace"))
