@@ -15,7 +15,8 @@ from vtpbench.harness.cli.profile import profile_command
 from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.cli.train import train_app
-from vtpbench.harness.host.console import console, print_grid, say, warn
+from vtpbench.harness.host.console import console, echo, print_grid, say, warn
+from vtpbench.harness.host.printable import one_line
 from vtpbench.pruners.errors import UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -107,7 +108,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Show the vers
     if version:
         from vtpbench import __version__
 
-        typer.echo(f"vtpbench {__version__}")
+        echo(f"vtpbench {__version__}")
         raise typer.Exit
 
 
@@ -129,7 +130,7 @@ def run_command(
     job = make_job(suite, RunOptions(out, only or (), set_ or (), limit, batch_size, dtype), warn)
     summary = execute(job, device, make_progress(console(sys.stderr)))
     for line in summary.lines():
-        typer.echo(line)
+        echo(one_line(line))
     raise typer.Exit(summary.exit_code)
 
 
@@ -147,7 +148,7 @@ def plan_command(
     from vtpbench.harness.run.job import RunOptions, make_job, show
 
     job = make_job(suite, RunOptions(out, only or (), set_ or (), limit, batch_size, dtype), warn)
-    typer.echo(show(job))
+    echo(show(job))
 
 
 app.command("report")(report_command)
@@ -169,16 +170,16 @@ def data_command(
 
     found = load(suite, set_ or ())
     if fetch:
-        datareport.fetch(found, typer.echo)
+        datareport.fetch(found, echo)
     assets = datareport.examine(found)
     rows = datareport.rows(assets)
     if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     if rows:
         _print_rows(rows)
     for line in datareport.advice(assets, suite):
-        typer.echo(line)
+        echo(line)
 
 
 app.add_typer(train_app, name="train")
@@ -198,7 +199,7 @@ def check_command(
     from vtpbench.harness.suite.options import read_options
 
     report = check(pruner, read_options(option or ()), family)
-    typer.echo(render(report, "json" if as_json else "plain").rstrip())
+    echo(render(report, "json" if as_json else "plain").rstrip())
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -211,7 +212,7 @@ def new_pruner_command(
     from vtpbench.harness.cli.new_pruner import new_pruner
 
     for path in new_pruner(name, out):
-        typer.echo(str(path))
+        echo(str(path))
 
 
 @app.command("list")
@@ -221,7 +222,7 @@ def list_command(kind: Kind, as_json: Annotated[bool, typer.Option("--json", hel
 
     items = {Kind.pruners: listing.pruners, Kind.models: listing.models, Kind.benchmarks: listing.benchmarks}[kind]()
     if as_json:
-        typer.echo(json.dumps(items, indent=1, ensure_ascii=False))
+        echo(json.dumps(items, indent=1, ensure_ascii=False))
     else:
         _print_rows([{key: item[key] for key in listing.BRIEF.get(kind.value, item)} for item in items])
 
@@ -236,7 +237,7 @@ def doctor_command(
 
     findings = examine(out)
     if as_json:
-        typer.echo(json.dumps(as_dicts(findings), indent=1, ensure_ascii=False))
+        echo(json.dumps(as_dicts(findings), indent=1, ensure_ascii=False))
     else:
         print_grid([[f.status, f.topic, f.detail + (f"\nmend: {f.mend}" if f.mend else "")] for f in findings])
     raise typer.Exit(1 if any(finding.status == "broken" for finding in findings) else 0)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vtpbench.harness.host.console import echo
+
 
 def profile_command(
     suite: Annotated[
@@ -54,6 +56,6 @@ def profile_command(
         if console.is_terminal:
             console.print(EfficiencyTerminal(tables))
         else:
-            typer.echo(render(tables, "markdown"), nl=False)
-        typer.echo(f"record {file}", err=True)
+            echo(render(tables, "markdown"), nl=False)
+        echo(f"record {file}", err=True)
     raise typer.Exit(1 if any(row.status == "failed" for record in records for row in record.rows) else 0)

@@ -38,7 +38,9 @@ def _row(entry: PrunerEntry) -> PrunerSummary:
         acts_at, needs = _described(build(entry.name, {}))
     except UserError:  # options without a default, or without a usable one
         acts_at, needs = "depends on its options", "options"
-    except Exception as e:  # a stranger's pruner may fail in any way, and the others are to be listed
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # a stranger's pruner may fail in any way, or exit, and the others are to be listed
         acts_at, needs = "broken", describe_failure(entry.name, e)
     return PrunerSummary(entry.name, acts_at, needs, cls.source, entry.distribution)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtpbench.harness.host.console import console, warn
+from vtpbench.harness.host.console import console, echo, warn
+from vtpbench.harness.host.printable import printable
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def report_command(
     if found is not None and (against is not None or samples):
         from vtpbench.report.formats.sheet import render_sheet
 
-        return _print(render_sheet(_compared(tables, against) if against else _flipped(found), format_ or "markdown"), out)
+        sheet = _compared(tables, against) if against else _flipped(found)
+        return _print(printable(render_sheet(sheet, format_ or "markdown")), out)
     whole = tables if columns is None or found is None else build_accuracy(found.records)  # a part's scores are not the model's
     if format_ == "html":
         from vtpbench.report.html import html
@@ -128,15 +130,19 @@ def _one_kind(
 
 def _written(tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], format_name: str) -> str | bytes:
     """Write the tables of answers and of efficiency in a format; raises `UserError` where it has no place for either."""
-    from vtpbench.report.efficiency.together import together
-    from vtpbench.report.formats.render import render
-
     if format_name in ("png", "svg"):
         from vtpbench.report.efficiency.plot import plot
 
         if not efficiency:
             raise UserError(f"--format {format_name} draws efficiency records; measure some first: vtpbench profile efficiency")
         return plot(efficiency, "png" if format_name == "png" else "svg")
+    return printable(_text(tables, efficiency, format_name))
+
+
+def _text(tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], format_name: str) -> str:
+    from vtpbench.report.efficiency.together import together
+    from vtpbench.report.formats.render import render
+
     if format_name != "markdown" or not tables:
         return together(tables, efficiency, format_name)
     text = render(tables, format_name) + _without_doubtful(tables)
@@ -204,7 +210,7 @@ def merge_command(
     from vtpbench.harness.gather.merge import merge
 
     for line in merge(results, out, warn).lines():
-        typer.echo(line)
+        echo(line)
 
 
 def _print(content: str | bytes, out: Path | None) -> None:
@@ -214,7 +220,7 @@ def _print(content: str | bytes, out: Path | None) -> None:
     if out is not None:
         write_atomic(out, data)
     elif isinstance(content, str):
-        typer.echo(content, nl=False)
+        echo(content, nl=False)
     elif sys.stdout.isatty():
         raise UserError("a picture does not go to a terminal; give a file: --out efficiency.png")
     else:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vtpbench.harness.host.console import echo
+
 
 def show_command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files; each becomes a row.")],
@@ -24,4 +26,4 @@ def show_command(
     """Draw images with the vision tokens that pruners keep, side by side."""
     from vtpbench.harness.show.show import ShowOptions, show
 
-    typer.echo(str(show(ShowOptions(images, model, pruner, budget, question, out, seed, device))))
+    echo(str(show(ShowOptions(images, model, pruner, budget, question, out, seed, device))))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vtpbench.harness.host.console import echo
+
 train_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Train a pruner that needs it.")
 
 
@@ -45,6 +47,6 @@ def oc_vtp_command(
     if trained is None:  # one of several processes; the first one speaks
         return
     numbers = trained.header.validation
-    typer.echo(f"validation loss {numbers['loss']:.4g} at step {trained.header.step}, untrained {numbers['untrained_loss']:.4g}")
-    typer.echo(f"weights {trained.checkpoint}, log {trained.log}, plot {trained.plot}")
-    typer.echo(f"{trained.work} holds features and checkpoints; delete it when you are content")
+    echo(f"validation loss {numbers['loss']:.4g} at step {trained.header.step}, untrained {numbers['untrained_loss']:.4g}")
+    echo(f"weights {trained.checkpoint}, log {trained.log}, plot {trained.plot}")
+    echo(f"{trained.work} holds features and checkpoints; delete it when you are content")

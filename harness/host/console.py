@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtpbench.harness.host.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,7 +31,12 @@ def warn(line: str) -> None:
 def say(word: str, line: str, color: str) -> None:
     """Print a line to stderr behind the program's name and a coloured word."""
     typer.secho(f"vtpbench: {word}: ", fg=color, nl=False, err=True)  # plain where stderr is no terminal
-    typer.echo(line, err=True)
+    echo(line.replace("\n", "\n  "), err=True)  # further lines are indented: none passes for a message of its own
+
+
+def echo(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print text, made harmless for terminals; commands print in no other way."""
+    typer.echo(printable(text), nl=nl, err=err)
 
 
 def print_grid(rows: list[list[str]]) -> None:
@@ -41,5 +48,5 @@ def print_grid(rows: list[list[str]]) -> None:
     for _ in rows[0]:
         grid.add_column(overflow="fold")  # nothing is cut off, however narrow the terminal
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     console(sys.stdout).print(grid)

@@ -29,7 +29,7 @@ class DeviceLost(UserError):
     """A GPU failed such that this process can run nothing on it any more."""
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device had too little memory, in the words of torch's allocator or of the driver."""
     import torch
 
@@ -37,7 +37,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return says_so or isinstance(error, torch.OutOfMemoryError)
 
 
-def refuse_lost(error: Exception, at: object, around: str) -> None:
+def refuse_lost(error: BaseException, at: object, around: str) -> None:
     """Raise `DeviceLost` where an error is the device's own: whatever came next would fail, too, and bear the blame.
 
     Parameters

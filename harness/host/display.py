@@ -8,6 +8,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
+from vtpbench.harness.host.printable import one_line
+
 D = TypeVar("D", bound="Display")
 
 
@@ -28,7 +30,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def make_bars(console: Console, *columns: ProgressColumn, transient: bool = False) -> Progress:

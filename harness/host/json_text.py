@@ -41,14 +41,14 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
     return value
 
 
-def load_json(path: Path) -> Any:
-    """Read a JSON file; raises `BadJson`, whose message does not name the file."""
+def load_json(path: Path, *, finite: bool = True) -> Any:
+    """Read a JSON file as `parse_json` does; raises `BadJson`, whose message does not name the file."""
     try:
         if not path.is_file():  # a pipe would be waited for
             raise BadJson("no regular file")
         if path.stat().st_size > LARGEST_BYTES:
             raise BadJson(f"larger than {LARGEST_BYTES >> 20} MiB")
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"), finite=finite)
     except (OSError, UnicodeDecodeError) as e:
         raise BadJson(f"not readable as JSON (truncated?): {e}") from e
 

@@ -11,13 +11,13 @@ from sysconfig import get_paths
 from vtpbench.pruners.errors import UserError
 
 
-def describe_failure(name: str, error: Exception) -> str:
+def describe_failure(name: str, error: BaseException) -> str:
     """Say in one line that a pruner broke, and how to find out why."""
     what = f"{type(error).__name__}: {' '.join(str(error).split())}{failing_line(error)}"
     return f"pruner '{name}' broke with {what}; look into it with: vtpbench check {name}"
 
 
-def failing_line(error: Exception) -> str:
+def failing_line(error: BaseException) -> str:
     """Say where an error comes from, the innermost line that is of no library; nothing where there is none."""
     libraries = (get_paths()["stdlib"], "<")
     frames = traceback.extract_tb(error.__traceback__)
@@ -30,7 +30,7 @@ def plugin_errors(name: str) -> Iterator[None]:
     """Turn what goes wrong in a pruner's code below into a `UserError` that names the pruner; what it says itself stays."""
     try:
         yield
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as e:  # a stranger's pruner may fail in any way
+    except BaseException as e:  # a stranger's pruner may fail in any way, or end the program with success and no word
         raise UserError(describe_failure(name, e)) from e

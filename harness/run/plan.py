@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vtpbench.harness.host.printable import one_line
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo, Record
 from vtpbench.harness.suite.benchmarks import decoding
@@ -207,6 +208,7 @@ def render_plan(
         tokens = "varies" if row.tokens is None else f"{row.tokens:.1f}".removesuffix(".0")
         states = [row.states.get(label, "") for label in benchmarks]
         table.append([row.model, row.pruner, row.budget, tokens, str(row.seed), *states])
+    table = [[one_line(word) for word in line] for line in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
     todo = [cell for cell in cells if cell.id not in done and not forecasts[cell.id].obstacle]
@@ -222,7 +224,7 @@ def render_plan(
 def _by_row(cells: Iterable[Cell], text: Callable[[Cell], str]) -> list[str]:
     """Print the texts of cells that have one, once for all benchmarks and seeds."""
     lines = (f"{c.model.label} / {c.pruner.label} @ {c.budget.label}: {text(c)}" for c in cells if text(c))
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys(map(one_line, lines)))
 
 
 def _time(todo: Sequence[Cell], seconds: Callable[[Cell], float | None]) -> str:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress as Bars
 
 from vtpbench.harness.host.display import Display, make_bars
+from vtpbench.harness.host.printable import one_line
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.record import Record
 
@@ -94,7 +95,7 @@ class LiveProgress(Progress):
         """Start a cell."""
         self._pending.pop(cell.id, None)
         self._now, self._begun, self._first = cell, monotonic(), None
-        self._bars.reset(self._cell, total=None, visible=True, description=escape(str(cell)), facts="preparing")
+        self._bars.reset(self._cell, total=None, visible=True, description=escape(one_line(str(cell))), facts="preparing")
         self._show_run(0.0)
 
     def advance(self, done: int, total: int) -> None:
