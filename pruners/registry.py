@@ -57,7 +57,9 @@ class PrunerEntry:
             found = getattr(imported, attribute, None)
         except UserError:
             raise
-        except Exception as e:  # a stranger's module may fail in any way; the message must say whose it is
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:  # a stranger's module may fail in any way, or exit; the message must say whose it is
             raise UserError(f"pruner '{self.name}' of {self.distribution} cannot be imported: {type(e).__name__}: {e}") from e
         if reason := self._unfit(found, attribute, imported):
             raise UserError(f"pruner '{self.name}' of {self.distribution}: {reason}")

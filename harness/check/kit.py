@@ -86,6 +86,8 @@ def _judge(prop: Property, family: str, subject: PrunerOnModel) -> PropertyResul
         verdict = prop.test(subject)
     except Impossible as e:
         verdict = Verdict(e.status, str(e))
-    except Exception as e:  # a stranger's pruner may fail in any way; each failure is a line of the report
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # a stranger's pruner may fail in any way, or exit; each failure is a line of the report
         verdict = Verdict("fail", f"{type(e).__name__}: {e}")
     return PropertyResult(family, prop.name, verdict.status, verdict.reason)

@@ -57,7 +57,9 @@ class RowInProgress:
             work(self, prompts)
         except Impossible as e:
             self._drop(e.status, str(e))
-        except Exception as e:  # as in a run: a stranger's pruner may fail in any way
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:  # as in a run: a stranger's pruner may fail in any way, or exit
             if is_out_of_memory(e):
                 mend = "use --batch max, or a smaller one" if batch > 1 else "use a smaller model or number format"
                 raise TooLarge(f"{info.label}: a batch of {batch} does not fit; {mend}") from e

@@ -7,11 +7,11 @@ Its answers mean nothing: it never ends an answer early, and it is refused where
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.models.load import Described, families
 from vtpbench.harness.records.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
@@ -124,12 +124,13 @@ def _read(file: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as e:
+        values = load_json(file, finite=False)
+    except BadJson as e:
         raise UserError(f"{file} is not valid JSON: {e}") from e
     kind = values.pop("model_type", None) if isinstance(values, dict) else None
-    if kind not in _BUILDERS:
-        raise UserError(f"{file}: architecture {kind} is not supported with random weights; supported: {', '.join(_BUILDERS)}")
+    if not isinstance(kind, str) or kind not in _BUILDERS:
+        known = ", ".join(_BUILDERS)
+        raise UserError(f"{file}: architecture {kind!s:.200} is not supported with random weights; supported: {known}")
     return AutoConfig.for_model(kind, **values)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.records.record import ModelInfo
 from vtpbench.pruners.errors import UserError
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
     from vtpbench.harness.models.family import Family
     from vtpbench.pruners.base import ModelShape
+
+
+MOST_LAYERS = 10_000
+MOST_TOKENS = 10**7
+"""Of one image."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,12 @@ def describe_model(
     if chosen not in family.preprocessings:
         known = ", ".join(family.preprocessings)
         raise UserError(f"model '{label}': preprocessing '{chosen}' is not one of this model's ({known})")
-    shape, tokens = family.describe(family.read_config(folder), chosen)
-    template = None if prompt is None else read_template(prompt, label)
-    tower = family.tower(folder)
+    with _checkpoint_errors(folder, label):
+        shape, tokens = family.describe(family.read_config(folder), chosen)
+        used_template = family.template(folder) if prompt is None else read_template(prompt, label)
+        tower = family.tower(folder)
+    if (tokens or 0) > MOST_TOKENS:
+        raise UserError(f"model '{label}': {folder}/config.json says {tokens} vision tokens, more than any image has")
     info = ModelInfo(
         label=label,
         id=path,
@@ -119,10 +129,10 @@ def describe_model(
         dtype=dtype,
         attention=attention,
         preprocessing=chosen,
-        prompt=_prompt_name(family.template(folder) if template is None else template),
+        prompt=_prompt_name(used_template),
         vision_tokens=tokens,
     )
-    return Described(info, replace(shape, folder=str(folder)), folder, template)
+    return Described(info, replace(shape, folder=str(folder)), folder, None if prompt is None else used_template)
 
 
 def open_model(described: Described, device: torch.device) -> Family:
@@ -147,15 +157,42 @@ def _model_type(folder: Path, label: str) -> str:
     if not file.is_file():
         raise UserError(f"model '{label}': {folder} has no config.json; give the folder of a Hugging Face checkpoint")
     try:
-        config: dict[str, Any] = json.loads(file.read_text())
-    except json.JSONDecodeError as e:
+        config = load_json(file, finite=False)
+    except BadJson as e:
         raise UserError(f"model '{label}': {file} is not valid JSON: {e}") from e
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(architectures or [], list):
+        raise UserError(f"model '{label}': {file} is not a configuration; fetch it anew")
+    _refuse_depth(config, f"model '{label}': {file}")
     known = families()
     found = original.model_type(config) if original.is_original(config) else config.get("model_type")
-    if found not in known:
-        architecture = ", ".join(config.get("architectures") or [str(found)])
+    if not isinstance(found, str) or found not in known:
+        architecture = ", ".join(map(str, architectures or [found]))[:200]
         raise UserError(f"model '{label}': architecture {architecture} is not supported; supported: {', '.join(sorted(known))}")
-    return str(found)
+    return found
+
+
+def _refuse_depth(config: Any, name: str) -> None:
+    """Refuse more layers than any model has, of which transformers would make lists; raises `UserError`."""
+    inner = [(key, value) for key, value in config.items()]
+    while inner:
+        key, value = inner.pop()
+        if isinstance(value, dict):
+            inner += value.items()
+        elif isinstance(value, (int, float)) and ("layers" in key or "depth" in key) and not abs(value) <= MOST_LAYERS:
+            raise UserError(f"{name} says {key} {value:.3g}, more than any model has")
+
+
+@contextmanager
+def _checkpoint_errors(folder: Path, label: str) -> Iterator[None]:
+    """Say in one line that the files of a checkpoint are not what transformers takes them for."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:  # whatever comes up where a value is of another type, missing, or none of those that are known
+        said = (str(e).strip().splitlines() or ["nothing more is known"])[0]
+        raise UserError(f"model '{label}': {folder} cannot be used as a checkpoint: {type(e).__name__}: {said:.300}") from e
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -191,7 +228,7 @@ def read_template(prompt: str, label: str) -> str:
         return VICUNA_V1
     try:
         return Path(prompt).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+    except (OSError, ValueError) as e:
         raise UserError(f"model '{label}': prompt {prompt} is neither vicuna_v1 nor a Jinja file that can be read: {e}") from e
 
 

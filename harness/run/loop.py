@@ -209,7 +209,9 @@ def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | O
         return Outcome(e.status, str(e))
     except UserError as e:
         return Outcome("failed", str(e))
-    except Exception as e:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # a stranger's task or pruner may also end the program, with success and no word
         refuse_lost(e, at, "name the other cells with --only")
         first, *rest = traceback.format_exception_only(e)[0].strip().splitlines()
         reason = "\n".join([f"{first}{failing_line(e)}", *rest, "", traceback.format_exc()])

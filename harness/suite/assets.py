@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vtpbench.harness.host import hub
+from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.suite import task_data as taskdata
 from vtpbench.harness.suite.benchmarks import Benchmark
 from vtpbench.harness.suite.specs import ModelSpec
@@ -152,11 +153,11 @@ def _own(spec: ModelSpec) -> Asset:
 def _referred(spec: ModelSpec, folder: Path) -> Iterator[Asset]:
     """Look for the vision tower that a checkpoint in the original layout of LLaVA names, unless it is a folder."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):  # no checkpoint: `plan` says what is wrong with it
+        config = load_json(folder / "config.json")
+    except BadJson:  # no checkpoint: `plan` says what is wrong with it
         return
     tower = config.get("mm_vision_tower") if isinstance(config, dict) else None
-    if isinstance(tower, str) and not (folder / tower).is_dir():
+    if isinstance(tower, str) and not os.path.isdir(folder / tower):
         yield _checkpoint(f"{spec.label} (vision tower)", tower, tower, None)
 
 
