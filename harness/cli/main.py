@@ -54,6 +54,9 @@ class CommandGroup(TyperGroup):
         except UserError as e:
             say("error", str(e), "red")
             raise typer.Exit(USER_ERROR) from e
+        except OSError as e:  # a file or folder that is no such thing, or may not be read
+            say("error", f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e), "red")
+            raise typer.Exit(USER_ERROR) from e
         except KeyboardInterrupt as e:
             say("stopped", KEPT_BY.get(ctx.invoked_subcommand or "", KEPT), "yellow")
             raise typer.Exit(INTERRUPTED) from e

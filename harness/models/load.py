@@ -210,7 +210,7 @@ def _weights(folder: Path, label: str) -> str:
     files = weight_files(folder)
     if not files:
         raise UserError(f"model '{label}': {folder} holds no weights, neither model*.safetensors nor pytorch_model*.bin")
-    small = [file for pattern in ("*.json", "*.jinja", "*.model", "*.txt") for file in folder.glob(pattern)]
+    small = [file for pattern in ("*.json", "*.jinja", "*.model", "*.txt") for file in folder.glob(pattern) if file.is_file()]
     digest = sha256()
     for file in sorted({*files, *small}, key=lambda file: file.name):
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())

@@ -18,7 +18,8 @@ SCHEMA_VERSION = 2
 CODE = "vtpbench-code"
 """Name, among an environment's versions, of the harness's code that decides numbers: a release's revision, or a hash."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Amount = Annotated[float, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+Score = Annotated[float, Field(ge=-1e12, le=1e12)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 VTPBENCH, PYTHON = "vtpbench", "python"
 """Names among an environment's versions that say for people what it was, and are no part of a cell's identity."""
@@ -125,7 +126,7 @@ class BenchmarkInfo(Frozen):
     """lmms-eval task."""
     metric: str
     """Metric of the score in lmms-eval's results, `metric,filter` where the task has filters, or a sum `a + b` of these."""
-    scale: float = Field(gt=0)
+    scale: float = Field(gt=0, le=1e9)
     """Factor from the metric to the reported score."""
     split: str
     limit: Count | None
@@ -218,9 +219,9 @@ class Record(Frozen):
     budget: BudgetInfo
     benchmark: BenchmarkInfo
     seed: Count
-    score: float | None = None
+    score: Score | None = None
     """The reported number, scale applied; None unless the status is ok."""
-    stderr: float | None = None
+    stderr: Amount | None = None
     """Of `score`, from the per-sample scores; None where the metric is no mean, or where there is no score."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Every number that lmms-eval gave for the task."""

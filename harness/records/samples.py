@@ -54,6 +54,8 @@ def read_table(data: bytes) -> pd.DataFrame:
         frame: pd.DataFrame = table.to_pandas()
     except (pa.ArrowException, ValueError) as e:  # text that is no UTF-8
         raise BadRecord(f"its texts cannot be read: {e}") from e
+    if any(abs(value) == float("inf") for name in NUMBERS for value in frame[name]):
+        raise BadRecord("a number is not finite")
     _refuse_foreign_names(frame["sample"])
     for text in frame["detail"]:
         _refuse_foreign_detail(text)

@@ -13,6 +13,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from pydantic import ValidationError
+
 from vtpbench.harness.host.device import refuse_lost
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.host.libraries import output_to
@@ -166,7 +168,9 @@ class _CellRunner:
             engine = self._open(cell.model)
             start = perf_counter()
             outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell)
-        record = _record(cell, outcome, self._setting, perf_counter() - start)
+        wall_s = perf_counter() - start
+        made = _attempt(lambda: _record(cell, outcome, self._setting, wall_s), StorageError, cell)
+        record = _record(cell, made, self._setting, wall_s) if isinstance(made, Outcome) else made
         self._setting.store.add(record)
         self._setting.progress.end(cell, record)
         return record
@@ -209,6 +213,11 @@ def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | O
         return Outcome(e.status, str(e))
     except UserError as e:
         return Outcome("failed", str(e))
+    except ValidationError as e:
+        first = e.errors()[0]
+        return Outcome(
+            "failed", f"no record can hold {'.'.join(map(str, first['loc']))} = {first['input']!r:.100}: {first['msg'].lower()}"
+        )
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a stranger's task or pruner may also end the program, with success and no word

@@ -128,10 +128,14 @@ class _Column:
 
 def _categories(record: Record, table: pd.DataFrame) -> pd.Series[str]:
     """Category of each sample: what its question says, else what the task's own result does."""
+    import pandas as pd
+
     metric = record.benchmark.terms[0]
     if metric not in CATEGORY or table["category"].any():
         return table["category"]
-    return table["detail"].map(lambda text: str(json.loads(text).get(metric, {}).get(CATEGORY[metric], "")))
+    found = (json.loads(text).get(metric) for text in table["detail"])
+    names = [str(own.get(CATEGORY[metric], "")) if isinstance(own, dict) else "" for own in found]
+    return pd.Series(names, index=table.index, dtype=str)
 
 
 @dataclass

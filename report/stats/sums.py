@@ -100,7 +100,10 @@ def add_up(info: BenchmarkInfo, samples: pd.DataFrame) -> Sums:
     """
     names = _units(samples, info)
     codes, units = pd.factorize(names, sort=True)
-    parts = [_parts(samples, term, alone=len(info.terms) == 1) for term in info.terms]
+    try:
+        parts = [_parts(samples, term, alone=len(info.terms) == 1) for term in info.terms]
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as e:  # what a task says of a sample is free
+        raise NoInterval(f"what its samples say of {info.metric} cannot be added up") from e
     parts = [part for part in parts if len(part.row)]  # a part of the samples may have none of a term
     if not parts:
         raise NoInterval(f"no sample carries a score for {info.metric}")

@@ -58,7 +58,7 @@ def block_title(record: Record, observed: float | None, original: float | None) 
         fixed = record.model.vision_tokens is not None
         return f"All {_count(original)} tokens" if fixed else f"All tokens ({_count(original)} on average)"
     if budget.tokens is not None:
-        share = "" if original is None else f" ({paper(100 * budget.tokens / original)} %)"
+        share = "" if not original else f" ({paper(100 * budget.tokens / original)} %)"
         return f"Retain {budget.tokens} tokens{share}"
     asked = observed if original is None or budget.ratio is None else budget.ratio * original  # rows may keep fewer
     mean = "" if asked is None else f" ({_count(asked)} tokens on average)"

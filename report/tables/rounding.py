@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
+from math import isfinite
 from statistics import fmean
+
+NOTHING = 1e-9
+"""Below this a score is none that anything could be divided by."""
+_ANY_SIZE = Context(prec=400)
 
 
 def half_up(value: float | Decimal, digits: int) -> Decimal:
     """Round to `digits` decimals, halves upwards; binary noise below 1e-9 does not turn a half into less than one."""
-    return Decimal(f"{value:.9f}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    if not isfinite(value):
+        return Decimal(value)
+    return Decimal(f"{value:.9f}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP, _ANY_SIZE)
 
 
 def paper(value: float) -> str:
@@ -19,6 +26,8 @@ def paper(value: float) -> str:
 
     Source: inferred from the tables of OC-VTP (arXiv 2511.20439), where it gives all 390 printed percentages.
     """
+    if not isfinite(value):
+        return str(value)
     tenths = half_up(value, 1)
     return str(half_up(tenths, 0) if tenths >= 100 else tenths)
 
@@ -29,8 +38,8 @@ def paper_spread(value: float, spread: float) -> str:
 
 
 def relative(score: float | None, vanilla: float | None) -> float | None:
-    """Score in per cent of the vanilla score, not rounded; None where either is missing or vanilla is 0."""
-    return 100 * score / vanilla if score is not None and vanilla else None
+    """Score in per cent of the vanilla score, not rounded; None where either is missing or vanilla is 0, or next to it."""
+    return 100 * score / vanilla if score is not None and vanilla is not None and abs(vanilla) >= NOTHING else None
 
 
 def average(ratios: Sequence[float | None]) -> tuple[float | None, int]:

@@ -168,7 +168,7 @@ def _entry(records: Sequence[Record], vanilla: float | None, notes: _Notes) -> T
         return TableEntry(worst, vanilla=vanilla, notes=tuple(sorted(set(numbers))), records=tuple(records))
     score = fmean(scores)
     if relative(score, vanilla) is None:
-        why = "vanilla scores 0" if vanilla == 0 else "no vanilla score of this benchmark in the same setting"
+        why = "vanilla scores 0" if vanilla is not None else "no vanilla score of this benchmark in the same setting"
         numbers.append(notes.number(f"no relative accuracy: {why}"))
     spread = stdev(scores) if len(scores) > 1 else None
     return TableEntry("ok", score, spread, vanilla, relative(score, vanilla), tuple(sorted(set(numbers))), tuple(records))
