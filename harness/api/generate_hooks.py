@@ -150,6 +150,8 @@ class GenerateHooks:
         self._asked = None
         tower, self._tower = self._tower, None
         prompts = read_prompts(self._call, self.pipeline.model.model.config)
+        if prompts is None and tower is not None:
+            raise UserError("prompts that are embedded already cannot be pruned; give input_ids")
         if prompts is None or not prompts.has_images:
             return None
         _require_prunable(cache, kwargs)

@@ -16,7 +16,7 @@ from vtpbench.harness.gather.sources import Sources, gather, of_cells
 from vtpbench.harness.host.console import console
 from vtpbench.harness.run.job import RunOptions, execute, make_job
 from vtpbench.harness.run.progress import Progress, make_progress
-from vtpbench.report.formats.data import cell_facts, measured
+from vtpbench.report.formats.data import FIELDS, cell_facts, measured
 from vtpbench.report.formats.render import render
 from vtpbench.report.stats.build import build
 from vtpbench.report.tables.settings import require_comparable
@@ -25,6 +25,19 @@ from vtpbench.report.tables.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
+NUMBERS = (
+    "observed_tokens",
+    "score",
+    "stderr",
+    "relative",
+    "score_low",
+    "score_high",
+    "relative_low",
+    "relative_high",
+)
+"""Columns of `Results.to_pandas` that may be unknown numbers."""
+MORE = ("suite", "options", "reason")
+"""Its columns behind those of the CSV."""
 IDENTITY = ("cell_id", "model", "label", "budget", "benchmark", "seed")
 """Columns of `Results.samples` that say which cell a row is of."""
 
@@ -55,20 +68,20 @@ class Results:
         pandas.DataFrame : the columns of `vtpbench report --format csv` (docs/records.md), among them `model`, `label` (row of
             the table), `pruner`, `budget`, `benchmark`, `seed`, `status`, `score`, `relative` (per cent of vanilla's score in
             the same setting), `observed_tokens`, `n` and `cell_id`; behind them `suite`, `options` (a dict) and `reason` (why
-            the status is not ok). What is not known is NaN or None
+            the status is not ok). A number that is not known is NaN, a text None
 
         """
         import pandas as pd
 
-        frame: pd.DataFrame = pd.DataFrame(self._rows)
-        return frame
+        frame: pd.DataFrame = pd.DataFrame(self._rows, columns=[*FIELDS, *MORE], dtype=object)
+        return frame.astype(dict.fromkeys(NUMBERS, "float64") | {"n": "int64", "seed": "int64"})
 
     def samples(self, cells: Iterable[str] | None = None) -> pd.DataFrame:
         """Give one row a question: its answer, target, score and tokens.
 
         Parameters
         ----------
-        cells : ids of cells, such as `frame[frame.label == "fastv"].cell_id`; None = all
+        cells : ids of cells, such as `frame[frame.pruner == "fastv"].cell_id`; None = all
 
         Returns
         -------

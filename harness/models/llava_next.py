@@ -75,12 +75,12 @@ class LlavaNext(Llava):
         return None if self.preprocessing == "native" else ImageGroup((), self._fixed_grid, self._fixed_grid.n)
 
     def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImageTiles]:
-        """Take tiles as the stock processor cuts them: without `sizes`, how they lie is found from the tokens of each image."""
+        """Take tiles as the stock processor cuts them: without `sizes`, how they lie is found from themselves."""
         if self.preprocessing != "native":
             raise Unsupported("the stock processor cuts tiles as preprocessing 'native' does")
         config = self.model.config
         if sizes is None:
-            grids = solve_grids(config, counts, len(pixels))
+            grids = solve_grids(config, counts, pixels)
         else:
             grids = [native_grid(config, (height, width)) for height, width in sizes.tolist()]
         tiles = pixels.split([grid.tiles for grid in grids])

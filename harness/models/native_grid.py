@@ -7,13 +7,11 @@ from itertools import product
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vtpbench.harness.models.anyres import AnyRes
 from vtpbench.harness.models.llava import tile_side
 from vtpbench.pruners.errors import UserError
-
-SCALES = (0.25, 0.5, 1, 2, 4)
-"""Sizes of an image, in sizes of the picture that its tiles make up, at which it is tried whether a layout comes about."""
 
 
 def native_grid(config: Any, size: tuple[int, int]) -> AnyRes:
@@ -28,23 +26,35 @@ def native_grid(config: Any, size: tuple[int, int]) -> AnyRes:
     return AnyRes(1 + down * across, side, side, across, top, left, newlines=True)
 
 
-def solve_grids(config: Any, counts: Sequence[int], tiles: int) -> list[AnyRes]:
-    """Find how images lie of which only their tokens in the prompts and the tiles of all together are known.
+def solve_grids(config: Any, counts: Sequence[int], tiles: Tensor) -> list[AnyRes]:
+    """Find how images lie whose sizes are not known: `generate` of transformers 5.23 encodes them first, and keeps no sizes.
 
-    `generate` of transformers 5.23 encodes images before the model is called, and does not hand on how large they were.
-    Layouts that no image of the sizes tried has are left out. Raises `UserError` unless exactly one solution is left.
+    Parameters
+    ----------
+    config : of the model
+    counts : tokens of each image in the prompts, newlines counted
+    tiles : `(tiles, channels, height, width)` of all images, one after the other, as they enter the tower
+
+    Raises
+    ------
+    UserError : no layout, or several, fit the numbers of tokens and tiles, and what is blank where an image was padded
+
     """
-    choices = [list(_layouts(config, count)) for count in counts]
-    solutions = [found for found in product(*choices) if sum(grid.tiles for grid in found) == tiles]
-    if len(solutions) > 1:
-        real = [[grid for grid in grids if _comes_about(config, grid)] for grids in choices]
-        solutions = [found for found in product(*real) if sum(grid.tiles for grid in found) == tiles]
-    if len(solutions) != 1:
+    found = [grids for grids in product(*(_layouts(config, count) for count in counts)) if _tiles(grids) == len(tiles)]
+    if len(found) > 1:
+        parts = (tiles.split([grid.tiles for grid in grids]) for grids in found)
+        found = [grids for grids, own in zip(found, parts, strict=True) if all(map(_padded_as, grids, own))]
+    if len(found) != 1:
+        tokens = ", ".join(map(str, counts))
         raise UserError(
-            f"{len(solutions)} layouts fit images of {', '.join(map(str, counts))} tokens and {tiles} tiles, and `generate` does "
-            "not hand on their image_sizes; ask about one image at a time, or ask `vtpbench.wrap(model, processor)`"
+            f"{len(found)} layouts fit images of {tokens} tokens and {len(tiles)} tiles, whose image_sizes `generate` does not "
+            "hand on; ask about one image at a time, or ask `vtpbench.wrap(model, processor)`"
         )
-    return list(solutions[0])
+    return list(found[0])
+
+
+def _tiles(grids: Sequence[AnyRes]) -> int:
+    return sum(grid.tiles for grid in grids)
 
 
 def _layouts(config: Any, tokens: int) -> Iterator[AnyRes]:
@@ -58,10 +68,10 @@ def _layouts(config: Any, tokens: int) -> Iterator[AnyRes]:
                 yield AnyRes(1 + down * across, side, side, across, top, left, newlines=True)
 
 
-def _comes_about(config: Any, grid: AnyRes) -> bool:
-    """Whether an image of one of the sizes tried lies like this."""
-    patch = config.vision_config.patch_size
-    height, width = (grid.tiles - 1) // grid.across * grid.height, grid.across * grid.width
-    shown = [(height - 2 * grid.top - odd * (grid.top > 0), width - 2 * grid.left - odd * (grid.left > 0)) for odd in (0, 0.5)]
-    sizes = {(round(scale * patch * h), round(scale * patch * w)) for scale in SCALES for h, w in shown}
-    return any(native_grid(config, size) == grid for size in sizes if min(size) > 0)
+def _padded_as(grid: AnyRes, tiles: Tensor) -> bool:
+    """Whether an image's tiles are blank where a layout has padding; the innermost row of tokens may show some of the image."""
+    picture = tiles[1:].unflatten(0, (-1, grid.across)).permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3)
+    patch, (height, width) = tiles.shape[-1] // grid.width, picture.shape[1:]
+    top, left = max(0, grid.top - 1) * patch, max(0, grid.left - 1) * patch
+    edges = picture[:, :top], picture[:, height - top :], picture[:, :, :left], picture[:, :, width - left :]
+    return all(bool((edge == edge[:, :1, :1]).all()) for edge in edges if edge.numel())

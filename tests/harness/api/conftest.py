@@ -1,0 +1,102 @@
+"""Stock models of transformers with their own processors, as somebody else has loaded them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaNextProcessor,
+    LlavaProcessor,
+    Qwen2_5_VLProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+import vtpbench
+from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.suite.options import model_path
+
+ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", "qwen2_5_vl": "dynamic"}
+"""Preprocessing that makes of an image what the stock processor makes."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A stock model, its processor, and the same model wrapped."""
+
+    name: str
+    model: Any
+    processor: Any
+    wrapped: vtpbench.Model
+
+    def prompt(self, question: str, images: int = 1) -> str:
+        content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
+        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def inputs(self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
+        texts = [self.prompt(question, len(own)) for question, own in zip(questions, images, strict=True)]
+        flat = [image for own in images for image in own]
+        return self.processor(images=flat or None, text=texts, return_tensors="pt", padding=True)
+
+    def generate(self, inputs: Any, tokens: int = 8, **options: Any) -> Tensor:
+        """Ids of the answers."""
+        return self.model.generate(**inputs, max_new_tokens=tokens, do_sample=False, **options)[:, inputs["input_ids"].shape[1] :]
+
+    def texts(self, ids: Tensor) -> list[str]:
+        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+    def hooks(self) -> list[Any]:
+        """All hooks, but those that transformers leaves behind where it has captured hidden states."""
+        kinds = [(m._forward_pre_hooks, m._forward_hooks) for m in self.model.modules()]
+        return [hook for pair in kinds for own in pair for hook in own.values() if "output_captur" not in str(hook)]
+
+
+def _processor(name: str, family: Any) -> Any:
+    if name == "qwen2_5_vl":
+        parts = {"tokenizer": family.tokenizer, "video_processor": Qwen2VLVideoProcessor(), "chat_template": family.chat_template}
+        return Qwen2_5_VLProcessor(image_processor=family.image_processor, **parts)
+    return {"llava": LlavaProcessor, "llava_next": LlavaNextProcessor}[name](
+        image_processor=family.image_processor,
+        tokenizer=family.tokenizer,
+        patch_size=4,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=family.chat_template,
+    )
+
+
+@pytest.fixture(scope="session")
+def stock() -> Callable[[str], Stock]:
+    """Stock models, each made once."""
+    built: dict[str, Stock] = {}
+
+    def build(name: str) -> Stock:
+        if name not in built:
+            if name == "demo":
+                folder = model_path("demo")
+                model, processor = (
+                    AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32),
+                    AutoProcessor.from_pretrained(folder),
+                )
+            else:
+                family = TINY[name]()
+                model, processor = family.model, _processor(name, family)
+            built[name] = Stock(name, model, processor, vtpbench.wrap(model, processor, preprocessing=ALIKE[name]))
+        return built[name]
+
+    return build
