@@ -214,10 +214,9 @@ def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | O
     except UserError as e:
         return Outcome("failed", str(e))
     except ValidationError as e:
-        first = e.errors()[0]
-        return Outcome(
-            "failed", f"no record can hold {'.'.join(map(str, first['loc']))} = {first['input']!r:.100}: {first['msg'].lower()}"
-        )
+        error = e.errors()[0]
+        what = f"{'.'.join(map(str, error['loc']))} = {error['input']!r:.100}: {error['msg'].lower()}"
+        return Outcome("failed", f"no record can hold {what}")
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a stranger's task or pruner may also end the program, with success and no word
