@@ -3,20 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from vtpbench.pruners.transfer import copy_to_device
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How an image's vision tokens lie: `tiles` pictures of `height` x `width` tokens, raster order, base tile first."""
+    """How an image's vision tokens lie: `tiles` pictures of `height` x `width` tokens, raster order, base tile first.
+
+    Attributes
+    ----------
+    across : tiles in a row of the enlarged picture that all tiles but the base tile make up
+    top, left : tokens at each side of it that show only padding and do not enter the language model
+
+    """
 
     tiles: int
     height: int
     width: int
+    across: int = 1
+    top: int = 0
+    left: int = 0
 
     @property
     def n(self) -> int:
         """Tokens of all tiles together."""
         return self.tiles * self.height * self.width
+
+    @cached_property
+    def enlarged(self) -> Tensor:
+        """Tokens of the enlarged picture where they show more than padding, `(rows, columns)` on the host; none of one tile."""
+        tile, down = self.height * self.width, (self.tiles - 1) // self.across
+        ids = torch.arange(tile, self.n).reshape(down, self.across, self.height, self.width).transpose(1, 2)
+        picture = ids.reshape(down * self.height, self.across * self.width)
+        return picture[self.top : len(picture) - self.top, self.left : picture.shape[1] - self.left]
+
+    @cached_property
+    def sequence(self) -> Tensor:
+        """Tokens in the order in which they enter: the base tile, then the enlarged picture in raster order; on the host."""
+        return torch.cat([torch.arange(self.height * self.width), self.enlarged.flatten()])
+
+
+@lru_cache(maxsize=64)
+def sequence_on(grid: Grid, device: torch.device) -> Tensor:
+    """Bring a grid's sequence to a device, once."""
+    return copy_to_device(grid.sequence, device)
 
 
 @dataclass(frozen=True)

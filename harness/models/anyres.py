@@ -18,42 +18,33 @@ NEWLINE = -1
 
 @dataclass(frozen=True)
 class AnyRes(Grid):
-    """Tokens in the order of the tower, tile after tile; they enter the language model as `sequence` says.
+    """Tokens in the order of the tower, tile after tile; they enter the language model as `lines` says.
 
     Attributes
     ----------
-    across : tiles in a row of the enlarged picture
-    top, left : tokens at each side of it that show only padding and do not enter
-    newlines : whether a newline ends each row of it
+    newlines : whether a newline ends each row of the enlarged picture
 
     """
 
-    across: int = 1
-    top: int = 0
-    left: int = 0
     newlines: bool = False
 
     @cached_property
-    def sequence(self) -> Tensor:
-        """Tokens in the order in which they enter: the base tile, then the enlarged picture in raster order."""
-        tile, down = self.height * self.width, (self.tiles - 1) // self.across
-        ids = torch.arange(tile, self.n).reshape(down, self.across, self.height, self.width).transpose(1, 2)
-        picture = ids.reshape(down * self.height, self.across * self.width)
-        picture = picture[self.top : len(picture) - self.top, self.left : picture.shape[1] - self.left]
-        if self.newlines:
-            picture = pad(picture, (0, 1), value=NEWLINE)
-        return torch.cat([torch.arange(tile), picture.flatten()])
+    def lines(self) -> Tensor:
+        """All that enters, in order: `sequence`, with newlines where rows of the enlarged picture have one."""
+        if not self.newlines:
+            return self.sequence
+        return torch.cat([torch.arange(self.height * self.width), pad(self.enlarged, (0, 1), value=NEWLINE).flatten()])
 
     @cached_property
     def place(self) -> Tensor:
-        """Where each token stands in `sequence`, -1 for padding."""
+        """Where each token stands in `lines`, -1 for padding."""
         place = torch.full((self.n,), -1)
-        shown = (self.sequence != NEWLINE).nonzero().flatten()
-        place[self.sequence[shown]] = shown
+        shown = (self.lines != NEWLINE).nonzero().flatten()
+        place[self.lines[shown]] = shown
         return place
 
     def raster(self, index: Tensor) -> Tensor:
-        """Order that brings rows into the order of `sequence`.
+        """Order that brings rows into the order of `lines`.
 
         A pruner that merges may put rows of different kinds one after the other, each kind in ascending order: each kind is
         brought into order by itself. A row without an index stays where it is.
@@ -63,7 +54,7 @@ class AnyRes(Grid):
         return (kind * (self.n + 1) + place).argsort()
 
     def packed(self, index: Tensor) -> Tensor:
-        """Places in `sequence` of those tokens that are not padding, and of the newlines of rows that have one; ascending."""
+        """Places in `lines` of those tokens that are not padding, and of the newlines of rows that have one; ascending."""
         tile, line = self.height * self.width, self.across * self.width - 2 * self.left + 1
         place = self.place[index]
         place = place[place >= 0]
@@ -71,16 +62,16 @@ class AnyRes(Grid):
         return torch.cat([place, tile + (rows + 1) * line - 1]).sort().values
 
     def filled(self, index: Tensor, room: int) -> Tensor:
-        """Do as `packed`; where no token of the image is missing, add what is left of `sequence`, as far as there is room.
+        """Do as `packed`; where no token of the image is missing, add what is left of `lines`, as far as there is room.
 
         Of a very tall picture unpadding leaves no column: its rows are empty, and still end with newlines. No choice of
         tokens leads to these; they come last, and a budget can be met all the same.
         """
         places = self.packed(index)
-        missing = torch.ones(len(self.sequence), dtype=torch.bool)
+        missing = torch.ones(len(self.lines), dtype=torch.bool)
         missing[places] = False
         rest = missing.nonzero().flatten()
-        if (self.sequence[rest] != NEWLINE).any():
+        if (self.lines[rest] != NEWLINE).any():
             return places
         return torch.cat([places, rest[: max(0, room - len(places))]]).sort().values
 

@@ -85,7 +85,7 @@ class LlavaNext(Llava):
             grids = [native_grid(config, (height, width)) for height, width in sizes.tolist()]
         tiles = pixels.split([grid.tiles for grid in grids])
         return [
-            ImageTiles(members, grid, len(grid.sequence), torch.cat([tiles[member] for member in members]))
+            ImageTiles(members, grid, len(grid.lines), torch.cat([tiles[member] for member in members]))
             for grid, members in _alike(grids)
         ]
 
@@ -94,7 +94,7 @@ class LlavaNext(Llava):
         tiles: Tensor = self.image_processor(images, image_grid_pinpoints=pinpoints, return_tensors="pt")["pixel_values"]
         grids = [native_grid(self.model.config, (image.height, image.width)) for image in images]
         return [
-            ImageTiles(members, grid, len(grid.sequence), tiles[list(members), : grid.tiles].flatten(0, 1))
+            ImageTiles(members, grid, len(grid.lines), tiles[list(members), : grid.tiles].flatten(0, 1))
             for grid, members in _alike(grids)
         ]
 
@@ -125,8 +125,8 @@ class LlavaNext(Llava):
             return replace(image, features=image.features[order], index=image.index[order])
         index = image.index.cpu()  # how many newlines there are depends on what was chosen: one wait per image
         cuts = image.schedule.cuts
-        room = cuts[0].keep if cuts and cuts[0].at == 0 else len(image.grid.sequence)
-        target = image.grid.sequence[image.grid.filled(index, room)]
+        room = cuts[0].keep if cuts and cuts[0].at == 0 else len(image.grid.lines)
+        target = image.grid.lines[image.grid.filled(index, room)]
         row = torch.full((image.grid.n,), NEWLINE)
         row[index] = torch.arange(len(index))
         source = copy_to_device(torch.where(target == NEWLINE, 0, row[target.clamp(min=0)]), image.index.device)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.Image import Image
 
-from vtpbench.harness.models.anyres import AnyRes
 from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.pruners.base import Grid
 
@@ -49,7 +48,6 @@ def _stretched(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[I
 
 def _tiled(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
     """LLaVA-NeXT: a base tile of the whole image, stretched, and tiles of an enlarged one, padded."""
-    assert isinstance(grid, AnyRes)
     down = (grid.tiles - 1) // grid.across
     rows, columns = down * grid.height, grid.across * grid.width
     enlarged = _divide(_letterbox(image, down, grid.across), rows, columns)

@@ -76,14 +76,14 @@ def test_native_is_the_stock_model_bit_by_bit(shape, native, tools) -> None:
     grid = native_grid(native.model.config, (image.height, image.width))
     ids = []
     for token in native.tokenizer(native.render("What is it?", 1))["input_ids"]:
-        ids += [token] * (len(grid.sequence) if token == native.image_id else 1)
+        ids += [token] * (len(grid.lines) if token == native.image_id else 1)
     inputs = {"input_ids": torch.tensor([ids]), **native.image_processor(image, return_tensors="pt")}
     with torch.inference_mode():
         expected = native.model(**inputs, attention_mask=torch.ones(1, len(ids), dtype=torch.int64)).logits
     for pruner, budget in (("vanilla", None), ("random", 1.0), ("divprune", 1.0)):
         batch = SimpleNamespace(made=whole(native, pruner, budget, image))
         logits, trace = tools.forward(native, batch.made)
-        assert trace.per_layer[0] == [len(grid.sequence)] * 6
+        assert trace.per_layer[0] == [len(grid.lines)] * 6
         assert torch.equal(logits, expected)
 
 
@@ -111,8 +111,8 @@ def test_native_lays_out_every_shape_as_transformers_packs_it(native) -> None:
         newline = torch.tensor([float(NEWLINE)])
         (packed,), _ = native.model.model.pack_image_features(numbered, inputs["image_sizes"], "default", newline)
         grid = native_grid(native.model.config, (picture.height, picture.width))
-        assert grid.sequence.tolist() == packed.flatten().tolist(), shape
-        assert grid.sequence[grid.filled(torch.arange(grid.n), grid.n * 2)].tolist() == packed.flatten().tolist(), shape
+        assert grid.lines.tolist() == packed.flatten().tolist(), shape
+        assert grid.lines[grid.filled(torch.arange(grid.n), grid.n * 2)].tolist() == packed.flatten().tolist(), shape
 
 
 @pytest.mark.parametrize("shape", [(2, 90), (1, 190), (190, 1), (90, 2), (3, 600)])

@@ -45,12 +45,12 @@ def test_every_layout_is_found_again(together: int, processor: Any) -> None:
     for first in range(len(SIZES) - together + 1):
         part = slice(first, first + together)
         expected = [native_grid(CONFIG, size) for size in SIZES[part]]
-        assert solve_grids(CONFIG, [len(grid.sequence) for grid in expected], torch.cat(made[part])) == expected
+        assert solve_grids(CONFIG, [len(grid.lines) for grid in expected], torch.cat(made[part])) == expected
 
 
 def test_what_cannot_be_told_apart_is_refused(processor: Any) -> None:
     for size in TRANSPOSED[:3]:
-        count = len(native_grid(CONFIG, size).sequence)
+        count = len(native_grid(CONFIG, size).lines)
         with pytest.raises(UserError, match=r"2 layouts fit .* image_sizes"):
             solve_grids(CONFIG, [count], tiles(processor, size, colour=0))  # black, as padding is
         with pytest.raises(UserError, match="0 layouts fit"):
