@@ -121,6 +121,7 @@ class Selection:
     valid : (images, k) bool or None; False marks filling, for pruners whose count adapts to the image
     size : (images, k) float32 or None; inside the vision tower, how many tokens each row stands for: later layers attend to
         it as to so many (proportional attention)
+    projected : whether `features` are in the language model's space already, as evidence `projected` is; at depth 0 only
 
     """
 
@@ -128,6 +129,7 @@ class Selection:
     features: Tensor | None = None
     valid: Tensor | None = None
     size: Tensor | None = None
+    projected: bool = False
 
     @property
     def k(self) -> int:
@@ -228,7 +230,7 @@ class Pruner:
 
         within = torch.where(tiles.index < per_tile, tiles.index, NOWHERE)  # else it would name another tile's token
         index = offset_index(within, _tile_numbers(view) * per_tile)
-        return Selection(index.reshape(images, -1), flat(tiles.features), flat(tiles.valid))
+        return Selection(index.reshape(images, -1), flat(tiles.features), flat(tiles.valid), projected=tiles.projected)
 
     def segments(self, view: TokenView) -> Tensor | None:
         """Say to which group (slot, cluster) each arriving token belongs, `(images, n)` int64; None where there are no groups.

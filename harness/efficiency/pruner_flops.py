@@ -62,7 +62,7 @@ class PrunerFlops:
     Attributes
     ----------
     evidence : collecting what it wants to see of the vision tower, and choosing inside the tower
-    choice : choosing, and merging, before the language model
+    choice : choosing, and merging, before the language model, less what it spares the projector
     decoder : both for its cuts inside the language model
     trace : tokens that entered each layer
 
@@ -108,12 +108,16 @@ def measure(family: Family, pruner: Pruner, budget: int | None, image: Image, qu
     alone = Leading(pruner)
     with_pruner, without = (Pipeline(family, each, lambda n: budget) for each in (pruner, alone))
     encoded, tower_with = counted(lambda: with_pruner.encode([image]))
-    _, tower_without = counted(lambda: without.encode([image]))
+    same, tower_without = counted(lambda: without.encode([image]))
     left, choice = counted(lambda: with_pruner.select(encoded, ["0"], [question]))
-    batch = with_pruner.assemble([question], [[left[0]]])
+    batch, assembly_with = counted(lambda: with_pruner.assemble([question], [[left[0]]]))
+    plain = without.select(same, ["0"], [question])
+    _, assembly_without = counted(lambda: without.assemble([question], [[plain[0]]]))
     trace, decoder_with = counted(lambda: prefill(family, batch))
     _, decoder_without = counted(lambda: prefill(family, _by(alone, batch)))
-    return PrunerFlops(tower_with - tower_without, choice, decoder_with - decoder_without, trace)
+    return PrunerFlops(
+        tower_with - tower_without, choice + assembly_with - assembly_without, decoder_with - decoder_without, trace
+    )
 
 
 def _by(pruner: Pruner, batch: PromptBatch) -> PromptBatch:

@@ -80,13 +80,14 @@ class ImageTokens:
     Attributes
     ----------
     key : name of the image, for seeded draws
-    features : (k, vision width) tower features of what is left, before the projector
+    features : (k, vision width) tower features of what is left, before the projector; behind it where they are `projected`
     index : (k,) place of each token among the image's `original` tokens, -1 for one that has none
     original : tokens before pruning
     grid : how they lay
     schedule : what the pruner plans; cuts at depth 0 are done already
     tower : tokens of a tile that entered the MLP of each layer of the vision tower; empty where it did not run
     invalid : scalar bool, whether what was selected so far must be refused, or None; on the device, asked after the answer
+    projected : whether the pruner gave features in the language model's space
 
     """
 
@@ -98,6 +99,7 @@ class ImageTokens:
     schedule: Schedule
     tower: tuple[int, ...] = ()
     invalid: Tensor | None = None
+    projected: bool = False
 
     @property
     def later_cuts(self) -> tuple[Cut, ...]:

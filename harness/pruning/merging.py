@@ -16,7 +16,10 @@ def merged_rows(view: TokenView, keep: Selection) -> Tensor:
     """Mark the rows of a single image that are more than the token whose place they take, `(k,)` bool."""
     if keep.features is None:
         return torch.zeros_like(keep.index[0], dtype=torch.bool)
-    same = (keep.features == take(view.features, keep.index.clamp(min=0))).all(dim=-1)
+    arrived = take(_forms(view, keep.projected)[-1], keep.index.clamp(min=0))
+    if arrived.shape != keep.features.shape:  # projected by the pruner itself
+        return (keep.index >= 0)[0]
+    same = (keep.features == arrived).all(dim=-1)
     return (~same & (keep.index >= 0))[0]
 
 
@@ -50,7 +53,8 @@ def dependence(pruner: Pruner, view: TokenView, rows: Sequence[int] | None = Non
     """
     with torch.inference_mode(False), torch.enable_grad():
         tracked = _copied(view)
-        features = tracked.features.requires_grad_()
+        for form in _forms(tracked, projected=True):
+            form.requires_grad_()
         try:
             keep = pruner.apply(tracked)
             if keep.features is None or not keep.features.requires_grad:
@@ -58,16 +62,22 @@ def dependence(pruner: Pruner, view: TokenView, rows: Sequence[int] | None = Non
             # channels count unequally: where a row is centred, their plain sum never changes
             ramp = torch.linspace(1, 2, keep.features.shape[-1], device=keep.features.device)
             found = (keep.features.float() @ ramp).sum(dim=0)  # of all images at once: none depends on another
-            changes = [_change(found[row], features) for row in (range(keep.k) if rows is None else rows)]
+            forms = _forms(tracked, keep.projected)
+            changes = [_change(found[row], forms) for row in (range(keep.k) if rows is None else rows)]
         except RuntimeError:  # how torch refuses to leave it, or to differentiate what happened there
             return None
     return keep, torch.stack(changes, dim=1)
 
 
-def _change(row: Tensor, features: Tensor) -> Tensor:
-    """By how much a row changes with each token, `(images, n)`, on the CPU."""
-    (gradient,) = torch.autograd.grad(row, features, retain_graph=True)
-    return gradient.abs().amax(dim=-1).cpu()
+def _forms(view: TokenView, projected: bool) -> list[Tensor]:
+    """List forms of the arriving tokens: as they arrive and, for projected rows, as the pruner saw them projected."""
+    return [view.features, *(value for need, value in view.evidence.items() if projected and need.kind == "projected")]
+
+
+def _change(row: Tensor, forms: Sequence[Tensor]) -> Tensor:
+    """By how much a row changes with each token in any of its forms, `(images, n)`, on the CPU."""
+    gradients = torch.autograd.grad(row, forms, retain_graph=True, allow_unused=True)
+    return torch.stack([each.abs().amax(dim=-1) for each in gradients if each is not None]).amax(dim=0).cpu()
 
 
 def _copied(view: TokenView) -> TokenView:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -105,8 +106,13 @@ class VisionLanguageModel(ABC):
         """Map features `(n, width)` into the language model's space."""
 
     def embed_images(self, images: Sequence[ImageTokens]) -> Tensor:
-        """Embed what is left of images, one after the other, in the language model's space, `(n, dim)`."""
-        return self.project(torch.cat([image.features for image in images]))
+        """Embed what is left of images, one after the other, in the language model's space, `(n, dim)`.
+
+        Features that a pruner gave in that space already are left as they are.
+        """
+        runs = [(done, [image.features for image in run]) for done, run in groupby(images, lambda image: image.projected)]
+        rows = [torch.cat(features) if done else self.project(torch.cat(features)) for done, features in runs]
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
 
     def positions(self, layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Position ids of the pruned prompts; counted from 0 in each prompt unless a family knows better."""

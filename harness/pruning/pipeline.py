@@ -125,20 +125,20 @@ class Pipeline:
 
     def _select(self, tokens: VisionTokens, keys: Sequence[str], questions: Sequence[str]) -> dict[int, ImageTokens]:
         schedule, features, index = tokens.schedule, tokens.features, tokens.index
-        invalid, counts = tokens.invalid, [features.shape[1]] * len(tokens.members)
+        invalid, counts, projected = tokens.invalid, [features.shape[1]] * len(tokens.members), False
         if schedule.cuts and schedule.cuts[0].at == 0:
             view = self._view(tokens, keys, questions)
             selection, wrong = validate(self.model.choose(view, schedule), view, schedule.name)
             invalid = wrong if invalid is None else wrong | invalid
             features, index = selected_rows(features, selection), original_index(index, selection)
-            counts = [selection.k] * len(tokens.members)
+            counts, projected = [selection.k] * len(tokens.members), selection.projected
             if selection.valid is not None:  # how many tokens are left is known to the device alone: one wait for many images
                 order = rank(selection.valid)  # stable: what is real comes first, in the order that it has
                 features, index, counts = take(features, order), take(index, order), selection.valid.sum(dim=1).tolist()
         left = {}
         for row, (member, count) in enumerate(zip(tokens.members, counts, strict=True)):
             kept = features[row, :count], index[row, :count]
-            image = ImageTokens(keys[member], *kept, tokens.original, tokens.grid, schedule, tokens.tower, invalid)
+            image = ImageTokens(keys[member], *kept, tokens.original, tokens.grid, schedule, tokens.tower, invalid, projected)
             left[member] = self.model.in_sequence(image)
         return left
 

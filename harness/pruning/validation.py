@@ -17,11 +17,13 @@ def validate(keep: Selection, view: TokenView, name: str) -> tuple[Selection, Te
     Raises
     ------
     UserError : another count than is due, parts that do not fit each other
-    Unsupported : a count that adapts to the image anywhere but at depth 0
+    Unsupported : a count that adapts to the image, or projected features, anywhere but at depth 0
 
     """
     if keep.valid is not None and view.cut.at != 0:
         raise Unsupported(f"{name}: counts that adapt to the image are possible at depth 0 only")
+    if keep.projected and view.cut.at != 0:
+        raise Unsupported(f"{name}: features in the language model's space are possible at depth 0 only, not at {view.cut.at}")
     check_shapes(keep, view, name)
     return clamp_and_flag(keep, view.n)
 
@@ -41,6 +43,12 @@ def check_shapes(keep: Selection, view: TokenView, name: str) -> None:
     for part, value in (("features", keep.features), ("valid", keep.valid), ("size", keep.size)):
         if value is not None and value.shape[:2] != keep.index.shape:
             raise UserError(f"{name} gave {part} of shape {tuple(value.shape)} for indices of {tuple(keep.index.shape)}")
+    if keep.projected and keep.features is None:
+        raise UserError(f"{name} says that its features are projected, but gives none; give `features`, or leave `projected` out")
+    width = view.shape.decoder_width if keep.projected else view.features.shape[-1]
+    if keep.features is not None and keep.features.shape[-1] != width:
+        where = "in the language model's space, as `projected` says," if keep.projected else "like the tokens that arrive"
+        raise UserError(f"{name} gave features of width {keep.features.shape[-1]}; {where} they have {width}")
 
 
 def clamp_and_flag(keep: Selection, n: int) -> tuple[Selection, Tensor]:

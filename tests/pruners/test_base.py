@@ -20,6 +20,7 @@ from vtpbench.pruners.base import (
     Kind,
     ModelShape,
     Pruner,
+    Selection,
     TextView,
     TokenView,
 )
@@ -43,6 +44,10 @@ def documented(heading: str) -> dict[str, list[str]]:
 
 def test_the_documentation_names_every_field_of_a_view_and_no_other() -> None:
     assert list(documented("What a pruner sees")) == [field.name for field in fields(TokenView)]
+
+
+def test_the_documentation_names_every_field_of_a_selection_and_no_other() -> None:
+    assert list(documented("What a pruner gives")) == [field.name for field in fields(Selection)]
 
 
 def test_the_documentation_names_every_kind_of_evidence_in_its_place() -> None:
