@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pruner_options import OPTIONS, QWEN_OPTIONS
 from rehearsal import rehearse
 from rich.box import MARKDOWN
 from rich.console import Console
@@ -45,10 +46,6 @@ from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.registry import BUILT_IN, build
 from vtpbench.pruners.transfer import STAGED_BYTES
 
-OPTIONS: dict[str, dict[str, Any]] = {"oc-vtp": {"checkpoint": "dummy"}}
-"""On a model with random weights."""
-QWEN_OPTIONS = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
-"""Without which they refuse Qwen2.5-VL."""
 SYNCHRONISING = re.compile(r"cuda(Stream|Device|Event)Synchronize|cu(Stream|Ctx|Event)Synchronize|cudaMemcpy")
 """Calls of the runtime, or of the driver, that wait; a version may follow the name, as in `cudaMemcpy_v3020`."""
 LAUNCHING = re.compile(r"(cuda|cu)LaunchKernel(ExC|Ex)?|cuda(Memcpy|Memset)Async")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
 
 GROUP = "vtpbench.pruners"
-SHARED = tuple(f"{name}.py" for name in ("base", "budget", "cells", "evidence", "geometry", "random", "ranking", "transfer"))
+SHARED = tuple(
+    f"{name}.py" for name in ("base", "budget", "cells", "evidence", "geometry", "quotas", "random", "ranking", "transfer")
+)
 """Modules whose change can change what a built-in pruner keeps."""
 BUILT_IN = {
     "vanilla": "vtpbench.pruners.vanilla:Vanilla",
@@ -34,6 +36,9 @@ BUILT_IN = {
     "hiprune": "vtpbench.pruners.hiprune:HiPrune",
     "divprune": "vtpbench.pruners.divprune:DivPrune",
     "tome": "vtpbench.pruners.tome:ToMe",
+    "holov": "vtpbench.pruners.holov:HoloV",
+    "vscan": "vtpbench.pruners.vscan:VScan",
+    "hired": "vtpbench.pruners.hired:HiRED",
     "grid": "vtpbench.pruners.grid:UniformGrid",
     "pool": "vtpbench.pruners.pool:Pool",
     "downsample": "vtpbench.pruners.downsample:Downsample",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pretended_gpu import GPU, Wait, pretended_gpu
+from pruner_options import OPTIONS, UNSUPPORTED, options_for
 from torch import Tensor
 
 from vtpbench.pruners.base import (
@@ -24,6 +25,7 @@ from vtpbench.pruners.base import (
     TextView,
     TokenView,
 )
+from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build, entries
 
 WIDTH = 32
@@ -31,7 +33,7 @@ CLIP = {"vision_layers": 24, "vision_width": WIDTH, "feature_layer": 22, "has_cl
 QWEN = {"vision_layers": 32, "vision_width": WIDTH, "feature_layer": 31, "has_cls": False, "full_attention": (7, 15, 23, 31)}
 SHAPES = {
     "llava": (ModelShape("llava", 32, 32, WIDTH, **CLIP), Grid(1, 24, 24)),
-    "llava_next": (ModelShape("llava_next", 32, 32, WIDTH, **CLIP), Grid(5, 24, 24)),
+    "llava_next": (ModelShape("llava_next", 32, 32, WIDTH, **CLIP, tiles=5), Grid(5, 24, 24)),
     "qwen2_5_vl": (ModelShape("qwen2_5_vl", 28, 28, WIDTH, multi_axis_positions=True, **QWEN), Grid(1, 20, 30)),
 }
 IMAGES, TEXT, HEAD = 2, 20, 8
@@ -111,21 +113,19 @@ def waits(pruner: Pruner, model: str) -> list[Wait]:
             gpu.waits.clear()
             for keep, _seen in visits(pruner, model):
                 parts = [getattr(keep, part.name) for part in fields(keep)]
-                assert {part.device for part in parts if part is not None} == {GPU}
+                assert {part.device for part in parts if isinstance(part, Tensor)} == {GPU}
     return gpu.waits
-
-
-DUMMY = {"checkpoint": "dummy"}
-OPTIONS: dict[str, dict[str, object]] = {"oc-vtp": DUMMY}
-QWEN_OPTIONS = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
-"""Without which they refuse Qwen2.5-VL."""
 
 
 @pytest.mark.parametrize("name", sorted(name for name, entry in entries().items() if entry.distribution == "vtpbench"))
 @pytest.mark.parametrize("model", SHAPES)
 def test_a_pruner_stays_on_the_device_and_never_waits_for_it(model: str, name: str) -> None:
-    options = {**OPTIONS.get(name, {}), **(QWEN_OPTIONS.get(name, {}) if model == "qwen2_5_vl" else {})}
-    assert waits(build(name, options), model) == []
+    pruner = build(name, options_for(name, model))
+    if (name, model) in UNSUPPORTED:
+        with pytest.raises(Unsupported):
+            pruner.needs(SHAPES[model][0])
+    else:
+        assert waits(pruner, model) == []
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,16 @@ def test_a_pruner_stays_on_the_device_and_never_waits_for_it(model: str, name: s
     [
         ("fastv", {"rows": "all"}),
         ("hiprune", {"compat": True}),
+        ("holov", {"scaling": "image"}),
         ("hiprune", {"neighbours": "grid", "alpha": 0.5}),
-        ("oc-vtp", {**DUMMY, "pad": "none"}),
-        ("oc-vtp", {**DUMMY, "pad": "random"}),
-        ("oc-vtp", {**DUMMY, "seed": None, "top_k": 2, "attention": "cls"}),
+        ("oc-vtp", {**OPTIONS["oc-vtp"], "pad": "none"}),
+        ("oc-vtp", {**OPTIONS["oc-vtp"], "pad": "random"}),
+        ("oc-vtp", {**OPTIONS["oc-vtp"], "seed": None, "top_k": 2, "attention": "cls"}),
         ("pyramiddrop", {"positions": "keep"}),
         ("sparsevlm", {"positions": "keep"}),
         ("sparsevlm", {"version": "2", "clamp": None, "heads": 3}),
         ("visionzip", {"contextual": 0}),
+        ("vscan", {"merge": False}),
     ],
 )
 def test_nor_does_it_with_other_options(name: str, options: dict[str, object]) -> None:

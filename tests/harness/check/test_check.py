@@ -33,6 +33,9 @@ CANNOT = {
     "hiprune": {},
     "divprune": {},
     "tome": MERGES,
+    "holov": {},
+    "vscan": {**MERGES, "keep-all": "infeasible"},  # half as many again arrive at the language model
+    "hired": {},
     "grid": {},
     "pool": MERGES,
     "downsample": {"keep-all": "n/a", "indices": "n/a", "masking": "n/a"},
@@ -45,9 +48,11 @@ CANNOT_HERE = {
     ("sparsevlm", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # positions on several axes are not renumbered
     ("pyramiddrop", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
     ("tome", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # its tower has windows
+    ("vscan", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
+    ("hired", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # it has neither CLS nor tiles
 }
 KEEP, POST = {"positions": "keep"}, {"stage": "post"}
-ALSO = (("pyramiddrop", KEEP, {}), ("sparsevlm", KEEP, MERGES), ("tome", POST, MERGES))
+ALSO = (("pyramiddrop", KEEP, {}), ("sparsevlm", KEEP, MERGES), ("tome", POST, MERGES), ("vscan", KEEP, CANNOT["vscan"]))
 DOCUMENTED = [(name, options, family, cannot) for name, options, cannot in ALSO for family in TINY]
 VARIANTS = [
     *DOCUMENTED,
@@ -56,6 +61,9 @@ VARIANTS = [
     ("sparsevlm", {"version": "2"}, "llava", {}),
     ("sparsevlm", {"version": "2"}, "qwen2_5_vl", {}),
     ("hiprune", {"neighbours": "grid"}, "llava", {}),
+    ("holov", {"scaling": "image"}, "llava_next", {}),
+    ("hired", {"regions": "bands"}, "llava_next", {}),
+    *(("vscan", {**KEEP, "merge": False, "first": 1.0}, family, {}) for family in TINY),
 ]
 
 

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from pruner_options import QWEN_OPTIONS
 from torch import Tensor, nn
 from transformers import LlavaImageProcessorPil
 
@@ -23,18 +24,18 @@ PRUNERS = {
     "pool": 0.5,
     "divprune": 0.5,
     "tome": 0.5,
+    "vscan": 0.5,
     "downsample": 0.5,
     "text-only": 0.5,
 }
 
-IN_DECODER = ("vanilla", "random", "fastv", "pyramiddrop", "sparsevlm")
+IN_DECODER = ("vanilla", "random", "fastv", "pyramiddrop", "sparsevlm", "vscan")
 """Pruners whose decoding differs in kind; behind the cut at depth 0 the others are like random."""
 
 
 def make(name: str, family: str):
     """Build a pruner, with positions kept where they have several axes, and behind the tower where this has windows."""
-    options = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
-    return build(name, options.get(name, {}) if family == "qwen2_5_vl" else {})
+    return build(name, QWEN_OPTIONS.get(name, {}) if family == "qwen2_5_vl" else {})
 
 
 def expanded(family: Family, question: str, counts: list[int]) -> Tensor:

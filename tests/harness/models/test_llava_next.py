@@ -144,7 +144,7 @@ def test_native_meets_any_budget_of_a_picture_whose_rows_are_empty(pruner, share
     assert sum(result.trace.per_layer[0]) / 6 == pytest.approx(round(share * 28), abs=1)
 
 
-@pytest.mark.parametrize("pruner", ["random", "divprune", "fastv", "pyramiddrop"])
+@pytest.mark.parametrize("pruner", ["random", "divprune", "fastv", "pyramiddrop", "holov", "hired"])
 def test_native_counts_newlines_in_the_budget(pruner, native, tools) -> None:
     chosen = build(pruner, {})
     for shape in SHAPES:

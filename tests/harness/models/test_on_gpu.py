@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from pruner_options import UNSUPPORTED, options_for
 
 from vtpbench.harness.efficiency.batch_size import LARGEST
 from vtpbench.harness.efficiency.options import pruner_rows
@@ -32,10 +33,9 @@ from vtpbench.pruners.transfer import STAGED_BYTES, copy_to_device
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 GPU = torch.device("cuda:0")
-OPTIONS: dict[str, dict[str, Any]] = {"oc-vtp": {"checkpoint": "dummy"}}
-QWEN_OPTIONS = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
 BUDGETS = {"llava": 10, "llava_next": 40, "qwen2_5_vl": 18}
 NAMES = sorted(name for name, entry in entries().items() if entry.distribution == "vtpbench")
+CASES = [(model, name) for model in BUDGETS for name in NAMES if (name, model) not in UNSUPPORTED]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def moved() -> Callable[[str], Family]:
 
 
 def subject(family: Family, name: str, model: str) -> PrunerAtBudget:
-    options = {**OPTIONS.get(name, {}), **(QWEN_OPTIONS.get(name, {}) if model == "qwen2_5_vl" else {})}
-    return PrunerAtBudget(family, build(name, options), BudgetInfo() if name == "vanilla" else BudgetInfo(tokens=BUDGETS[model]))
+    budget = BudgetInfo() if name == "vanilla" else BudgetInfo(tokens=BUDGETS[model])
+    return PrunerAtBudget(family, build(name, options_for(name, model)), budget)
 
 
 def busy() -> torch.Tensor:
@@ -73,8 +73,7 @@ def no_wait() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("model", BUDGETS)
+@pytest.mark.parametrize(("model", "name"), CASES)
 def test_what_stays_is_that_of_the_cpu_and_the_same_every_time(model: str, name: str, moved, tiny, tools) -> None:
     prompts = Prompts([tools.picture(48, 48, seed) for seed in range(2)], "Why?", 2)
     seen = []
@@ -88,8 +87,7 @@ def test_what_stays_is_that_of_the_cpu_and_the_same_every_time(model: str, name:
     assert torch.equal(seen[1][3], seen[2][3])
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("model", BUDGETS)
+@pytest.mark.parametrize(("model", "name"), CASES)
 def test_no_pruner_waits_between_tower_and_decoder(model: str, name: str, moved, tools) -> None:
     asked = subject(moved(model), name, model)
     pipeline, questions = asked.pipeline, ["Why?"] * 2

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from pretended_gpu import GPU, PretendedGpu, Wait, moved, pretended_gpu
+from pruner_options import UNSUPPORTED, options_for
 from rehearsal import rehearse
 from torch import Tensor
 
@@ -168,8 +169,6 @@ def test_nothing_is_pretended_afterwards() -> None:
     assert torch.zeros(1).device.type == "cpu"
 
 
-OPTIONS = {"oc-vtp": {"checkpoint": "dummy"}}
-QWEN = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
 FAMILIES = {"llava": 10, "llava_next": 40, "qwen2_5_vl": 18}
 """Each with a budget."""
 
@@ -179,15 +178,14 @@ def found(family: Family, pruner: Pruner, budget: int, tools, images: int = 1) -
     return rehearse(PrunerAtBudget(family, pruner, BudgetInfo(tokens=budget)), Prompts(pictures, "Why?", 2)).waits
 
 
-def pruners() -> list[str]:
-    return sorted(name for name, entry in entries().items() if entry.distribution == "vtpbench")
+def cases() -> list[tuple[str, str]]:
+    names = sorted(name for name, entry in entries().items() if entry.distribution == "vtpbench")
+    return [(model, name) for model in FAMILIES for name in names if (name, model) not in UNSUPPORTED]
 
 
-@pytest.mark.parametrize("name", pruners())
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize(("model", "name"), cases())
 def test_nothing_of_ours_waits_between_the_tower_and_the_first_token(model: str, name: str, tiny, tools) -> None:
-    options = QWEN.get(name, {}) if model == "qwen2_5_vl" else {}
-    waits = found(tiny(model), build(name, {**OPTIONS.get(name, {}), **options}), FAMILIES[model], tools, images=2)
+    waits = found(tiny(model), build(name, options_for(name, model)), FAMILIES[model], tools, images=2)
     assert [wait for wait in waits if wait.own or wait.in_pruner] == []
     assert {wait.module.split(".")[0] for wait in waits} == {"transformers"}
 
