@@ -90,10 +90,12 @@ class Cut:
     """From decoder layer `at` on, `keep` vision tokens of an image remain; 0 = before the language model.
 
     A negative `at` is a layer of the vision tower, counted from its end: `keep` tokens of a tile go on to the layer's MLP.
+    `merged` is how many of the `keep` are means of others, for a pruner whose schedule says so; the rest stay as they are.
     """
 
     at: int
     keep: int
+    merged: int = 0
 
 
 def average_in(cuts: tuple[Cut, ...], n: int, layers: int) -> float:

@@ -74,7 +74,8 @@ class Results:
         import pandas as pd
 
         frame: pd.DataFrame = pd.DataFrame(self._rows, columns=[*FIELDS, *MORE], dtype=object)
-        return frame.astype(dict.fromkeys(NUMBERS, "float64") | {"n": "int64", "seed": "int64"})
+        typed: pd.DataFrame = frame.astype(dict.fromkeys(NUMBERS, "float64") | {"n": "int64", "seed": "int64"})
+        return typed
 
     def samples(self, cells: Iterable[str] | None = None) -> pd.DataFrame:
         """Give one row a question: its answer, target, score and tokens.

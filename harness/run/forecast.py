@@ -92,15 +92,20 @@ def _example_grid(tiles: int, n: int) -> Grid:
 
 
 def _state(cuts: tuple[Cut, ...], n: int, layers: int) -> str:
-    """Print counts by layer: `144 in layer 0, 40 in layers 1-7; average 53.0`."""
+    """Print counts by layer: `144 in layer 0, 40 (36 + 4 merged) in layers 1-7; average 53.0`."""
     from vtpbench.pruners.base import average_in
 
-    starts, counts = [0, *(cut.at for cut in cuts), layers], [n, *(cut.keep for cut in cuts)]
+    starts, counts = [0, *(cut.at for cut in cuts), layers], [str(n), *map(_state_count, cuts)]
     parts = []
     for start, end, count in zip(starts, starts[1:], counts, strict=False):
         if end > start:
             parts.append(f"{count} in {_span(start, end)}")
     return f"{', '.join(parts)}; average {average_in(cuts, n, layers):.1f}"
+
+
+def _state_count(cut: Cut) -> str:
+    """Print what a cut leaves, and how much of it is merged."""
+    return f"{cut.keep} ({cut.keep - cut.merged} + {cut.merged} merged)" if cut.merged else str(cut.keep)
 
 
 def _state_tower(cuts: tuple[Cut, ...], shape: ModelShape) -> str:

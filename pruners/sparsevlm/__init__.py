@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, average_in, rank, take
 from vtpbench.pruners.budget import boundaries, one_of, published, refuse_renumbering, require_reachable
-from vtpbench.pruners.errors import BadOption
-from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, split
+from vtpbench.pruners.errors import BadOption, UserError
+from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, recycled, split
 from vtpbench.pruners.sparsevlm.merge import merge_clusters
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
 
@@ -38,8 +38,11 @@ class SparseVLM(Pruner):
     heads: int | None = None
     """Version 2: heads that are trusted; None = half."""
     clamp: float | None = 0.1
-    """Version 2: least decay, as a fraction of its value at distance 0; None = the authors' formula, unusable beyond 1700
-    tokens, where it turns negative."""
+    """Version 2: least decay, as a fraction of its value at distance 0; None = the authors' formula, which turns negative.
+
+    With a rotary base of 10,000 (LLaVA) the decay falls below 0.1 at distance 721 and below 0 at 1707 in heads of 128, but at
+    406 and 725 in heads of 64, at 90 and 91 in heads of 16: there the default acts, and scores are not the authors'. With a
+    base of a million (Qwen2.5-VL) and heads of 128 it never acts within 8192 tokens."""
 
     def __post_init__(self) -> None:
         one_of("version", self.version, ("1.5", "2"))
@@ -68,7 +71,7 @@ class SparseVLM(Pruner):
         return frozenset(wanted if self.merging else wanted | {Evidence("rotary")})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
-        """Cut behind layers 2, 6 and 15 of 32; `keep` counts merged rows too."""
+        """Cut behind layers 2, 6 and 15 of 32; each cut says how many of its rows are merged."""
         at = boundaries((3, 7, 16), shape)
         if self.schedule == "paper":
             chosen = published(LISTS[self.version], budget, n, shape, f"SparseVLM {self.version}")
@@ -98,10 +101,10 @@ class SparseVLM(Pruner):
 
     def reduce(self, view: TokenView) -> Selection:
         """Keep the best; in version 1.5 add the cluster means of the next best, the centre's index standing for a cluster."""
-        if not self.merging or view.cut.keep >= view.n:
+        if not view.cut.merged:
             return super().reduce(view)
-        kept, recycled, count = split(view.n, view.cut.keep)
+        kept = view.cut.keep - view.cut.merged
         order = rank(self.score(view))
-        stay, pool = order[:, :kept].sort(dim=-1).values, order[:, kept : kept + recycled]
-        merged, centres = merge_clusters(take(view.features, pool), count)
+        stay, pool = order[:, :kept].sort(dim=-1).values, order[:, kept : kept + recycled(view.n - kept)]
+        merged, centres = merge_clusters(take(view.features, pool), view.cut.merged)
         return Selection(torch.cat([stay, take(pool, centres)], dim=1), torch.cat([take(view.features, stay), merged], dim=1))

@@ -24,22 +24,14 @@ def clusters(pruned: int) -> int:
     return recycled(pruned) // 10 + 1 if pruned else 0
 
 
-def split(n: int, keep: int) -> Three:
-    """Invert `keep = kept + clusters(n - kept)`: the tokens kept, recycled, and the clusters.
-
-    Where two counts give the same sum, the one that prunes less; it is the one that the authors' lists use.
-    """
-    pruned = next(p for p in range(n - keep, n + 1) if p - clusters(p) == n - keep)
-    return n - pruned, recycled(pruned), clusters(pruned)
-
-
 def list_cuts(at: tuple[int, ...], kept: tuple[int, ...], n: int, merging: bool) -> tuple[Cut, ...]:
-    """Schedule in which `kept` tokens stay unmerged at each boundary; no more than arrive."""
+    """Schedule in which `kept` tokens stay unmerged at each boundary; all that arrive where merging would leave no fewer."""
     result = []
     for layer, count in zip(at, kept, strict=True):
-        count = min(count, n)
-        n = count + (clusters(n - count) if merging else 0)
-        result.append(Cut(layer, n))
+        merged = clusters(max(0, n - count)) if merging else 0
+        left = min(n, count + merged)
+        result.append(Cut(layer, left, merged if left < n else 0))
+        n = left
     return tuple(result)
 
 

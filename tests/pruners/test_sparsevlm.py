@@ -8,7 +8,7 @@ import torch
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, TextView, TokenView, average_in
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
 from vtpbench.pruners.sparsevlm import SparseVLM
-from vtpbench.pruners.sparsevlm.counts import clusters, recycled, split
+from vtpbench.pruners.sparsevlm.counts import clusters, fair_cuts, list_cuts, recycled
 from vtpbench.pruners.sparsevlm.merge import cluster, merge_clusters, peaks
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
 
@@ -52,7 +52,7 @@ def random_view(images: int = 2, n: int = 60, keep: int = 20, seed: int = 0, hea
     real[1:, 5:] = False
     turned = angles(torch.arange(5, 5 + n))
     return TokenView(
-        cut=Cut(3, keep),
+        cut=Cut(3, keep, 2 if keep < n else 0),
         stage=0,
         features=draw(images, n, 8),
         index=torch.arange(n).expand(images, n),
@@ -138,17 +138,33 @@ def test_equal_tokens_still_give_every_cluster_a_member() -> None:
 
 def test_golden_f_and_g_counts() -> None:
     assert 3 * 510 // 10 == int(0.3 * 510) == 153
-    assert (recycled(510), clusters(510), split(576, 82)) == (154, 16, (66, 154, 16))
+    assert (recycled(510), clusters(510), list_cuts((3,), (66,), 576, True)) == (154, 16, (Cut(3, 82, 16),))
 
 
-def test_split_inverts_every_count() -> None:
+def test_cuts_tell_what_is_kept_from_what_is_merged() -> None:
     for n in (2, 30, 300):
         for kept in range(1, n + 1):
-            total = kept + clusters(n - kept)
-            found, pool, count = split(n, total)
-            assert found + count == total
-            assert found >= kept
-            assert count <= pool <= n - found
+            (cut,) = list_cuts((3,), (kept,), n, True)
+            merged = cut.keep - kept if cut.keep < n else 0
+            assert (cut.keep, cut.merged) == (kept + clusters(n - kept), merged)
+            assert merged <= recycled(n - kept) <= n - kept
+    assert list_cuts((3,), (30,), 60, True) == (Cut(3, 32, 2),)
+    assert list_cuts((3,), (31,), 60, True) == (Cut(3, 32, 1),), "as many rows, other ones"
+
+
+def test_the_same_count_split_in_two_ways_keeps_other_rows() -> None:
+    for merged in (1, 2):
+        view = replace(random_view(n=60), cut=Cut(3, 32, merged))
+        keep, order = SparseVLM().reduce(view), SparseVLM().score(view).argsort(dim=-1, descending=True)
+        assert [row[: 32 - merged] for row in keep.index.tolist()] == order[:, : 32 - merged].sort(dim=-1).values.tolist()
+
+
+def test_the_shortest_schedule_keeps_one_and_merges_the_rest() -> None:
+    cuts = fair_cuts("1.5", (3, 6, 14), 45, 400, 28)
+    assert cuts == list_cuts((3, 6, 14), (1, 1, 1), 400, True) == (Cut(3, 14, 13), Cut(6, 2, 1), Cut(14, 2))
+    assert average_in(cuts, 400, 28) == pytest.approx(45.93, abs=0.01)
+    with pytest.raises(Infeasible, match="at least 46 on average, not 45"):
+        SparseVLM().cuts(45, 400, replace(SHAPE, decoder_layers=28))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +183,9 @@ def test_published_schedules_of_version_1_5(
     cuts = pruner.cuts(nominal, 576, SHAPE)
     assert [cut.at for cut in cuts] == [3, 7, 16]
     assert [cut.keep for cut in cuts] == remaining
-    assert [split(n, cut.keep) for n, cut in zip([576, *remaining], cuts, strict=False)] == stages
+    kept = [cut.keep - cut.merged for cut in cuts]
+    pools = [recycled(n - count) for n, count in zip([576, *remaining], kept, strict=False)]
+    assert list(zip(kept, pools, [cut.merged for cut in cuts], strict=True)) == stages
     assert average_in(tuple(Cut(cut.at - 1, cut.keep) for cut in cuts), 576, 32) == pytest.approx(avg_out, abs=0.005)
     assert pruner.expected_average(nominal, 576, SHAPE) == pytest.approx(avg_in, abs=0.01)
     assert SparseVLM().expected_average(nominal, 576, SHAPE) == nominal
@@ -187,7 +205,7 @@ def test_published_schedules_of_version_2(nominal: int, kept: list[int], avg_in:
     ("version", "budget", "kept"),
     [
         ("1.5", 192, [271, 180, 99]),
-        ("1.5", 128, [241, 89, 29]),
+        ("1.5", 128, [241, 88, 29]),
         ("1.5", 64, [19, 8, 5]),
         ("2", 192, [271, 181, 106]),
         ("2", 128, [196, 89, 49]),
@@ -197,10 +215,7 @@ def test_published_schedules_of_version_2(nominal: int, kept: list[int], avg_in:
 def test_fair_schedules_keep_the_shape_of_the_published_ones(version: str, budget: int, kept: list[int]) -> None:
     pruner = SparseVLM(version=version)  # type: ignore[arg-type]  # parametrised literal
     cuts = pruner.cuts(budget, 576, SHAPE)
-    remaining = [cut.keep for cut in cuts]
-    if version == "1.5":
-        remaining = [split(n, keep)[0] for n, keep in zip([576, *remaining], remaining, strict=False)]
-    assert remaining == kept
+    assert [cut.keep - cut.merged for cut in cuts] == kept
     assert average_in(cuts, 576, 32) == pytest.approx(budget, abs=0.5)
 
 
@@ -213,8 +228,9 @@ def test_budgets_out_of_reach_are_refused() -> None:
 
 def test_merged_rows_follow_the_kept_ones_and_are_means_of_recycled_tokens() -> None:
     view = random_view()
+    assert (view.cut,) == list_cuts((3,), (18,), 60, True)
     keep = SparseVLM().reduce(view)
-    kept, pool, count = split(60, 20)
+    kept, pool, count = 18, 13, 2
     order = SparseVLM().score(view).argsort(dim=-1, descending=True)
     assert keep.features is not None
     assert keep.features.shape == (2, 20, 8)
@@ -283,6 +299,25 @@ def test_decay_of_llama_turns_negative_at_distance_1707() -> None:
     assert int((decay <= 0).nonzero()[0]) == 1707
     assert int((decay <= 0).sum()) == 419
     assert decay[:700].min() > SparseVLM().clamp, "the default floor must leave the authors' case alone"  # type: ignore[operator]  # not None
+
+
+@pytest.mark.parametrize(("width", "clamped", "negative"), [(128, 721, 1707), (64, 406, 725), (16, 90, 91)])
+def test_where_the_default_floor_acts(width: int, clamped: int, negative: int) -> None:
+    rope = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    decay = rotary_decay(angles(torch.arange(2000)[None], rope), angles(torch.zeros(1, 1), rope))[0, :, 0]
+    assert [int((decay < floor).nonzero()[0]) for floor in (0.1, 0)] == [clamped, negative]
+
+
+@pytest.mark.parametrize(("width", "same"), [(128, True), (16, False)])
+def test_the_default_floor_changes_the_authors_scores_of_narrow_heads_only(width: int, same: bool) -> None:
+    rope = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    view = random_view(images=1)
+    assert view.text is not None
+    turned = {ROTARY: angles(torch.arange(60)[None], rope).float()}
+    text = text_of(view.text.real, view.text.get("embeddings"), angles(torch.arange(693, 700)[None], rope).float())
+    far = replace(view, evidence={**view.evidence, **turned}, text=text)
+    scores = [SparseVLM(version="2", clamp=clamp).score(far) for clamp in (0.1, None)]
+    assert torch.equal(*scores) == same
 
 
 def test_decay_with_a_base_of_a_million_stays_positive() -> None:

@@ -401,6 +401,14 @@ def test_where_the_count_varies_the_schedule_is_that_of_an_example(folder: Path)
     }
 
 
+def test_schedules_tell_what_stays_from_what_is_merged(folder: Path) -> None:
+    cells = cells_of(
+        folder, SUITE.replace("[random]", "[random, sparsevlm]").replace("[8, 25%]", "[16]").replace("[0, 1]", "[0]")
+    )
+    (schedule,) = {foresee(cell, SHAPE).schedule for cell in cells if cell.pruner.name == "sparsevlm"}
+    assert schedule.startswith("64 in layer 0, 28 (26 + 2 merged) in layer 1, 10 (9 + 1 merged) in layers 2-3, 4 (3 + 1 merged)")
+
+
 def test_schedules_show_what_happens_in_the_vision_tower(folder: Path) -> None:
     cells = cells_of(folder, SUITE.replace("[random]", "[random, tome]").replace("[8, 25%]", "[7, 20]").replace("[0, 1]", "[0]"))
     shape = replace(SHAPE, vision_layers=4, full_attention=(0, 1, 2, 3), tiles=1)
