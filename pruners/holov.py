@@ -89,7 +89,7 @@ class HoloV(Pruner):
         over, n = ((-1,), size) if self.scaling == "region" else ((-2, -1), size.sum())
         gamma = (given.sum(over) / n) / (variety.sum(over) / n + EPSILON)
         score = given + self.beta * gamma.reshape(len(given), -1, 1) * variety
-        weight = score.sum(dim=-1) / size
+        weight: Tensor = score.sum(dim=-1) / size
         return weight / (weight.sum(dim=1, keepdim=True) + EPSILON)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, take
+from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import BadOption, Infeasible, Unsupported, share
 
 
@@ -27,19 +28,21 @@ class VisionZip(Pruner):
     Towers without CLS (not in the paper): dominant are the tokens that receive most attention in the feature layer, and
     contextual tokens stand at the places of their targets, so that the order is that of the image.
 
-    `contextual` sets R for each tile; 0 merges nothing.
+    `contextual` sets R for each tile; 0 merges nothing. `order` puts the contextual tokens of LLaVA-NeXT's tiles into the order
+    of the joined grid, each at the place of its target (`raster`), or leaves them tile by tile, as the authors do (`reference`).
 
     Source: Yang, Chen, Tian, Wang, Li, Yu, Jia, "VisionZip: Longer is Better but Not Necessary in Vision Language Models",
     CVPR 2025, dominant token selection and contextual tokens merging. Departures: float32 scores, ties to the lower index;
-    R = 0 selects (the authors' code divides by zero); on LLaVA-NeXT the contextual tokens too come in the order of the
-    joined grid, not tile by tile.
+    R = 0 selects (the authors' code divides by zero); `order: raster`.
     """
 
     source: ClassVar[str] = "Yang et al., CVPR 2025"
     scope: ClassVar[Literal["image", "tile"]] = "tile"
     contextual: int | None = None
+    order: Literal["raster", "reference"] = "raster"
 
     def __post_init__(self) -> None:
+        one_of("order", self.order, ("raster", "reference"))
         if self.contextual is not None and self.contextual < 0:
             raise BadOption("contextual", f"option contextual={self.contextual}: use 0 or more")
 
@@ -88,7 +91,10 @@ class VisionZip(Pruner):
         row = torch.arange(joined.k, device=joined.index.device).reshape(view.grid.tiles, tiles.k)
         others = (row[1:, 1:dominant], row[1:, :1], row[1:, dominant:])
         order = torch.cat([row[0], *(part.flatten() for part in others)])
-        return Selection(joined.index[:, order], joined.features[:, order])
+        index = joined.index
+        if self.order == "reference":  # rows without a place are not put in order
+            index = torch.where(row.flatten() % tiles.k < dominant, index, -1)
+        return Selection(index[:, order], joined.features[:, order])
 
 
 def fold(features: Tensor, keys: Tensor, rest: Tensor, count: int) -> tuple[Tensor, Tensor]:

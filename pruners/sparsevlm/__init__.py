@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, average_in, rank, take
 from vtpbench.pruners.budget import boundaries, one_of, published, refuse_renumbering, require_reachable
-from vtpbench.pruners.errors import BadOption, UserError
-from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, recycled, split
+from vtpbench.pruners.errors import BadOption
+from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, recycled
 from vtpbench.pruners.sparsevlm.merge import merge_clusters
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
 

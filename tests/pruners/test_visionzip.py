@@ -116,6 +116,18 @@ def test_tiles_are_ordered_as_in_the_authors_code() -> None:
     assert torch.allclose(rows(keep)[0, -3:], rows(alone)[0, -3:])
 
 
+def test_in_the_authors_order_contextual_tokens_have_no_place() -> None:
+    view = random_view(60, Grid(3, 6, 6))
+    ours, theirs = VisionZip().apply(view), VisionZip(order="reference").apply(view)
+    assert torch.equal(rows(ours), rows(theirs)), "tile by tile; who joins the tiles orders those that have a place"
+    contextual = torch.tensor([17, 18, 19, *range(54, 60)])
+    assert (theirs.index[:, contextual] == -1).all()
+    others = [n for n in range(60) if n not in contextual]
+    assert torch.equal(theirs.index[:, others], ours.index[:, others])
+    one = random_view(20, Grid(1, 6, 6))
+    assert torch.equal(VisionZip(order="reference").apply(one).index, VisionZip().apply(one).index)
+
+
 def test_nothing_to_merge_is_plain_selection() -> None:
     view = golden_view(keep=3)
     keep = VisionZip(contextual=0).apply(view)

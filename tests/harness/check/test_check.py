@@ -64,6 +64,7 @@ VARIANTS = [
     ("holov", {"scaling": "image"}, "llava_next", {}),
     ("hired", {"regions": "bands"}, "llava_next", {}),
     *(("vscan", {**KEEP, "merge": False, "first": 1.0}, family, {}) for family in TINY),
+    ("visionzip", {"order": "reference"}, "llava_next", {**MERGES, "keep-all": "n/a"}),
 ]
 
 

@@ -70,6 +70,19 @@ def test_visionzip_puts_dominant_patches_by_rows_and_cls_before_contextual_token
     assert index[8:28].tolist() != sorted(index[8:28].tolist())
 
 
+def test_visionzip_leaves_contextual_tokens_tile_by_tile_where_asked(fixed, tools) -> None:
+    """Packed by hand: of each tile its CLS, its dominant and its contextual tokens, as the choice of one tile gives them."""
+    (ours,) = tools.prepare(fixed, build("visionzip", {"contextual": 3}), 0.5, tools.MIXED[:1]).images
+    (theirs,) = tools.prepare(fixed, build("visionzip", {"contextual": 3, "order": "reference"}), 0.5, tools.MIXED[:1]).images
+    assert torch.equal(theirs.features[:28], ours.features[:28]), "the base tile, then dominant tokens and CLS as they were"
+    assert (theirs.index[28:] == -1).all()
+    places = ours.grid.place[ours.index[28:]]
+    assert places.tolist() == sorted(places.tolist())
+    by_tile = ours.index[28:].argsort()  # tokens are numbered tile after tile
+    assert by_tile.tolist() != list(range(12))
+    assert torch.equal(theirs.features[28:], ours.features[28:][by_tile])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_native_is_the_stock_model_bit_by_bit(shape, native, tools) -> None:
     image = tools.picture(*shape)
