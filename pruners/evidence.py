@@ -8,6 +8,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.geometry import ModelShape
+
 Kind = Literal[
     "hidden", "received", "cls", "keys", "projected",
     "row", "rows_mean", "text", "layer_keys", "states", "normed", "embeddings", "rotary",
@@ -54,6 +57,16 @@ class Evidence:
 
     kind: Kind
     layer: int = 0
+
+
+def feature_attention(shape: ModelShape, name: str) -> Evidence:
+    """Name the attention on each token in the layer that makes the features: of CLS, or else of all tokens.
+
+    Raises `Unsupported`, naming the pruner, where tokens of that layer do not see each other.
+    """
+    if shape.feature_layer not in shape.full_attention:
+        raise Unsupported(f"{name} needs full attention in the feature layer {shape.feature_layer} of {shape.family}")
+    return Evidence("cls" if shape.has_cls else "received", shape.feature_layer)
 
 
 def look_up(evidence: Mapping[Evidence, Tensor], kind: Kind, layer: int | None) -> Tensor:

@@ -34,6 +34,8 @@ BUILT_IN = {
     "visionzip": "vtpbench.pruners.visionzip:VisionZip",
     "pyramiddrop": "vtpbench.pruners.pyramiddrop:PyramidDrop",
     "hiprune": "vtpbench.pruners.hiprune:HiPrune",
+    "fastervlm": "vtpbench.pruners.fastervlm:FasterVLM",
+    "vispruner": "vtpbench.pruners.vispruner:VisPruner",
     "divprune": "vtpbench.pruners.divprune:DivPrune",
     "tome": "vtpbench.pruners.tome:ToMe",
     "holov": "vtpbench.pruners.holov:HoloV",

@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, take
 from vtpbench.pruners.budget import one_of
-from vtpbench.pruners.errors import BadOption, Infeasible, Unsupported, share
+from vtpbench.pruners.errors import BadOption, Infeasible, share
+from vtpbench.pruners.evidence import feature_attention
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,7 @@ class VisionZip(Pruner):
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the attention and the keys of the layer that makes the features."""
-        layer = shape.feature_layer
-        if layer not in shape.full_attention:
-            raise Unsupported(f"VisionZip needs full attention in the feature layer {layer} of {shape.family}")
-        return frozenset({Evidence("cls" if shape.has_cls else "received", layer), Evidence("keys", layer)})
+        return frozenset({feature_attention(shape, "VisionZip"), Evidence("keys", shape.feature_layer)})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
         """Cut before the language model; raises `Infeasible` where a tile's share leaves no dominant token."""

@@ -31,6 +31,8 @@ CANNOT = {
     "visionzip": MERGES,
     "pyramiddrop": {},
     "hiprune": {},
+    "fastervlm": {},
+    "vispruner": {},
     "divprune": {},
     "tome": MERGES,
     "holov": {},

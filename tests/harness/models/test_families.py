@@ -23,6 +23,8 @@ PRUNERS = {
     "grid": 0.5,
     "pool": 0.5,
     "divprune": 0.5,
+    "fastervlm": 0.5,
+    "vispruner": 0.5,
     "tome": 0.5,
     "vscan": 0.5,
     "downsample": 0.5,
