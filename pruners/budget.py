@@ -38,6 +38,22 @@ def require_reachable(budget: int, lowest: tuple[Cut, ...], n: int, shape: Model
         )
 
 
+def require_inside(layer: int, shape: ModelShape, name: str) -> None:
+    """Raise `Infeasible` where no decoder layer is left behind a cut."""
+    if layer >= shape.decoder_layers:
+        left = f"cuts behind the last of {shape.decoder_layers} layers"
+        raise Infeasible(f"{name} with layer={layer} {left}; use a smaller layer")
+
+
+def single_cut(layer: int, budget: int, n: int, shape: ModelShape, name: str) -> tuple[Cut, ...]:
+    """Cut once: (layer * n + (layers - layer) * keep) / layers = budget, `keep` to the nearest; raises `Infeasible`."""
+    layers = shape.decoder_layers
+    require_inside(layer, shape, name)
+    require_reachable(budget, (Cut(layer, 1),), n, shape, f"{name} with layer={layer}")
+    keep = round((layers * budget - layer * n) / (layers - layer))
+    return (Cut(layer, min(n, max(1, keep))),)
+
+
 def published(lists: Mapping[int, T], budget: int, n: int, shape: ModelShape, name: str) -> T:
     """Look up the authors' schedule for a nominal budget; raises `Infeasible` where they give none."""
     if n == REFERENCE_TOKENS and shape.decoder_layers == REFERENCE_LAYERS and budget in lists:

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, TokenView, average_in
-from vtpbench.pruners.budget import one_of, published, require_reachable
-from vtpbench.pruners.errors import BadOption, Infeasible, UserError
+from vtpbench.pruners.budget import one_of, published, single_cut
+from vtpbench.pruners.errors import BadOption, UserError
 
 CITED = {192: 180, 128: 114, 64: 48}
 """Tokens kept in the all-row variant that the SparseVLM authors ran and later papers cite as FastV."""
@@ -52,15 +52,10 @@ class FastV(Pruner):
         return frozenset({Evidence(self._kind, layer=-1)})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
-        """Cut once: (layer * n + (layers - layer) * keep) / layers = budget, `keep` to the nearest."""
-        layers = shape.decoder_layers
-        if self.layer >= layers:
-            raise Infeasible(f"FastV with layer={self.layer} cuts behind the last of {layers} layers; use a smaller layer")
+        """Cut once, so that the average is the budget."""
         if self.schedule == "paper":
             return (Cut(self.layer, published(CITED, budget, n, shape, "FastV")),)
-        require_reachable(budget, (Cut(self.layer, 1),), n, shape, f"FastV with layer={self.layer}")
-        keep = round((layers * budget - self.layer * n) / (layers - self.layer))
-        return (Cut(self.layer, min(n, max(1, keep))),)
+        return single_cut(self.layer, budget, n, shape, "FastV")
 
     def expected_average(self, budget: int, n: int, shape: ModelShape) -> float:
         """Average that a run must show: the budget, but for the authors' lists, which exceed their nominal budget."""

@@ -34,6 +34,7 @@ BUILT_IN = {
     "visionzip": "vtpbench.pruners.visionzip:VisionZip",
     "pyramiddrop": "vtpbench.pruners.pyramiddrop:PyramidDrop",
     "hiprune": "vtpbench.pruners.hiprune:HiPrune",
+    "dart": "vtpbench.pruners.dart:DART",
     "fastervlm": "vtpbench.pruners.fastervlm:FasterVLM",
     "vispruner": "vtpbench.pruners.vispruner:VisPruner",
     "divprune": "vtpbench.pruners.divprune:DivPrune",

@@ -31,6 +31,7 @@ CANNOT = {
     "visionzip": MERGES,
     "pyramiddrop": {},
     "hiprune": {},
+    "dart": {},
     "fastervlm": {},
     "vispruner": {},
     "divprune": {},
@@ -59,6 +60,7 @@ DOCUMENTED = [(name, options, family, cannot) for name, options, cannot in ALSO 
 VARIANTS = [
     *DOCUMENTED,
     ("oc-vtp", {"pad": "none"}, "llava", {"keep-all": "n/a"}),
+    ("dart", {"text_pivots": 40, "layer": 1}, "llava", {}),
     ("fastv", {"rows": "all"}, "llava", {}),
     ("sparsevlm", {"version": "2"}, "llava", {}),
     ("sparsevlm", {"version": "2"}, "qwen2_5_vl", {}),

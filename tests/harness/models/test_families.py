@@ -23,6 +23,7 @@ PRUNERS = {
     "grid": 0.5,
     "pool": 0.5,
     "divprune": 0.5,
+    "dart": 0.5,
     "fastervlm": 0.5,
     "vispruner": 0.5,
     "tome": 0.5,
