@@ -12,10 +12,10 @@ from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.geometry import ModelShape
 
 Kind = Literal[
-    "hidden", "received", "cls", "keys", "projected",
+    "hidden", "received", "cls", "keys", "cls_one_head", "keys_all_heads", "projected",
     "row", "rows_mean", "text", "layer_keys", "states", "normed", "embeddings", "rotary",
 ]  # fmt: skip
-ATTENTION_KINDS: frozenset[Kind] = frozenset(("received", "cls", "keys"))
+ATTENTION_KINDS: frozenset[Kind] = frozenset(("received", "cls", "keys", "cls_one_head", "keys_all_heads"))
 """Evidence of the vision tower that takes what enters a layer's attention."""
 TEXT_KINDS: frozenset[Kind] = frozenset(("layer_keys", "states", "normed", "embeddings", "rotary"))
 """Evidence of the language model that the text after an image has, too; see `TextView`."""
@@ -34,10 +34,12 @@ class Evidence:
     - `received`: attention that each token receives, mean over heads and over all queries of its tile, `(images, n)`;
     - `cls`: attention of the CLS query, mean over heads, `(images, n)`;
     - `keys`: key projections before any scaling, mean over heads, `(images, n, head_dim)`;
+    - `cls_one_head`: attention of the CLS query as if the layer had one head as wide as all of them, `(images, n)`;
+    - `keys_all_heads`: as `keys`, but of all heads, one behind the other, `(images, n, width)`;
     - `projected`: tokens after the projector, in the language model's space, `(images, n, dim)`; `layer` unused.
 
-    Qwen2.5-VL: `hidden`, `received` and `keys` are means over the four patches of a token, in raster order; `keys` are taken
-    after the rotary embedding; `projected` are the features themselves.
+    Qwen2.5-VL: `hidden`, `received`, `keys` and `keys_all_heads` are means over the four patches of a token, in raster order;
+    keys are taken after the rotary embedding; `projected` are the features themselves.
 
     Of the language model (cuts at depth >= 1; `layer` is relative to the cut: -1 = the layer that has just run,
     0 = the layer about to run, with the tokens that are still there):

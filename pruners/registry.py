@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 GROUP = "vtpbench.pruners"
 SHARED = tuple(
-    f"{name}.py" for name in ("base", "budget", "cells", "evidence", "geometry", "quotas", "random", "ranking", "transfer")
+    f"{name}.py"
+    for name in ("base", "budget", "cells", "evidence", "geometry", "quotas", "random", "ranking", "tiles", "transfer")
 )
 """Modules whose change can change what a built-in pruner keeps."""
 BUILT_IN = {
@@ -37,6 +38,8 @@ BUILT_IN = {
     "dart": "vtpbench.pruners.dart:DART",
     "fastervlm": "vtpbench.pruners.fastervlm:FasterVLM",
     "vispruner": "vtpbench.pruners.vispruner:VisPruner",
+    "prumerge": "vtpbench.pruners.prumerge:PruMerge",
+    "prumerge-plus": "vtpbench.pruners.prumerge_plus:PruMergePlus",
     "divprune": "vtpbench.pruners.divprune:DivPrune",
     "tome": "vtpbench.pruners.tome:ToMe",
     "holov": "vtpbench.pruners.holov:HoloV",

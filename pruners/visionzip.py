@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -13,6 +13,7 @@ from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, 
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import BadOption, Infeasible, share
 from vtpbench.pruners.evidence import feature_attention
+from vtpbench.pruners.tiles import kind_by_kind
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,13 @@ class VisionZip(Pruner):
     def join(self, tiles: Selection, view: TokenView) -> Selection:
         """Put the base tile first, then of all other tiles the patches, the CLS tokens, the contextual tokens."""
         joined = super().join(tiles, view)
-        if view.cls is None or joined.features is None:
+        if view.cls is None:
             return joined
         dominant, _ = self.split(tiles.k)
-        row = torch.arange(joined.k, device=joined.index.device).reshape(view.grid.tiles, tiles.k)
-        others = (row[1:, 1:dominant], row[1:, :1], row[1:, dominant:])
-        order = torch.cat([row[0], *(part.flatten() for part in others)])
-        index = joined.index
         if self.order == "reference":  # rows without a place are not put in order
-            index = torch.where(row.flatten() % tiles.k < dominant, index, -1)
-        return Selection(index[:, order], joined.features[:, order])
+            is_dominant = torch.arange(joined.k, device=joined.index.device) % tiles.k < dominant
+            joined = replace(joined, index=torch.where(is_dominant, joined.index, -1))
+        return kind_by_kind(joined, view.grid.tiles, (slice(1, dominant), slice(1), slice(dominant, None)))
 
 
 def fold(features: Tensor, keys: Tensor, rest: Tensor, count: int) -> tuple[Tensor, Tensor]:

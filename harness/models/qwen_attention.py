@@ -30,7 +30,8 @@ def block_evidence(
 ) -> dict[Evidence, Tensor]:
     """Evidence per image over its vision tokens in raster order.
 
-    `hidden`, `received` and `keys` are means over the patches of a unit; keys are those after the rotary embedding.
+    `hidden`, `received`, `keys` and `keys_all_heads` are means over the patches of a unit; keys are those after the rotary
+    embedding.
 
     Parameters
     ----------
@@ -59,7 +60,9 @@ def block_evidence(
             patches = _received(blocks[number], seen, number, 4 * len(order))
         elif need.kind == "keys":
             patches = _rotated(blocks[number], seen, number)[1].mean(1).unflatten(0, (-1, 4 * len(order)))
-        elif need.kind == "cls":
+        elif need.kind == "keys_all_heads":
+            patches = _rotated(blocks[number], seen, number)[1].flatten(1).unflatten(0, (-1, 4 * len(order)))
+        elif need.kind in ("cls", "cls_one_head"):
             raise Unsupported("the vision tower of Qwen2.5-VL has no CLS token")
         else:
             continue

@@ -84,13 +84,21 @@ def encoder_evidence(layers: Sequence[nn.Module], seen: RecordedActivations, nee
         if need.kind == "hidden":
             found[need] = seen.outputs[number][:, 1:].float()
         elif need.kind in ATTENTION_KINDS:
-            attention: Any = layers[number].self_attn
-            query, key = (_heads(seen.projected[number, name], attention) for name in ("q_proj", "k_proj"))
-            if need.kind == "keys":
-                found[need] = key.float().mean(1)[:, 1:]
-            else:
-                found[need] = _attention(query, key, seen.masks[number], attention.scale, need.kind)
+            found[need] = _of_attention(layers[number].self_attn, number, seen, need.kind)
     return found
+
+
+def _of_attention(attention: Any, number: int, seen: RecordedActivations, kind: str) -> Tensor:
+    """Evidence of an attention module, of the layer `number`."""
+    whole = seen.projected[number, "q_proj"], seen.projected[number, "k_proj"]
+    if kind == "keys_all_heads":
+        return whole[1][:, 1:].float()
+    if kind == "cls_one_head":
+        return _attention(whole[0][:, None], whole[1][:, None], seen.masks[number], whole[0].shape[-1] ** -0.5, "cls")
+    query, key = (_heads(x, attention) for x in whole)
+    if kind == "keys":
+        return key.float().mean(1)[:, 1:]
+    return _attention(query, key, seen.masks[number], attention.scale, kind)
 
 
 def _heads(x: Tensor, attention: Any) -> Tensor:

@@ -24,6 +24,8 @@ PRUNERS = {
     "pool": 0.5,
     "divprune": 0.5,
     "dart": 0.5,
+    "prumerge": 0.5,
+    "prumerge-plus": 0.5,
     "fastervlm": 0.5,
     "vispruner": 0.5,
     "tome": 0.5,

@@ -12,7 +12,8 @@ from vtpbench.pruners.base import Evidence, Pruner
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build
 
-ALL = frozenset(Evidence(kind, layer) for kind in ("hidden", "received", "cls", "keys") for layer in (0, 2))
+KINDS = ("hidden", "received", "cls", "keys", "cls_one_head", "keys_all_heads")
+ALL = frozenset(Evidence(kind, layer) for kind in KINDS for layer in (0, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,14 @@ def test_evidence_is_what_an_eager_tower_shows(family, tiny, tools) -> None:
             expected = attention[:, 0, 1:]
         else:
             layer = eager.model.model.vision_tower.encoder.layers[need.layer]
-            keys = layer.self_attn.k_proj(layer.layer_norm1(seen.hidden_states[need.layer]))
-            expected = keys.unflatten(-1, (4, 8)).mean(2)[:, 1:]
+            normed = layer.layer_norm1(seen.hidden_states[need.layer])
+            keys, query = layer.self_attn.k_proj(normed), layer.self_attn.q_proj(normed)[:, :1]
+            if need.kind == "keys":
+                expected = keys.unflatten(-1, (4, 8)).mean(2)[:, 1:]
+            elif need.kind == "keys_all_heads":
+                expected = keys[:, 1:]
+            else:
+                expected = (query @ keys.mT / 32**0.5).softmax(-1)[:, 0, 1:]
         torch.testing.assert_close(found.evidence[need], expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.features, seen.hidden_states[-2][:, 1:], rtol=0, atol=1e-5)
 

@@ -74,14 +74,14 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as source
 
     images, seen = [tools.picture(40, 30), tools.picture(40, 30, 3)], {}
-    needs = Evidence("received", -1), Evidence("received", 1), Evidence("keys", -1)
+    needs = Evidence("received", -1), Evidence("received", 1), Evidence("keys", -1), Evidence("keys_all_heads", -1)
     (found,) = Pipeline(family, collecting(*needs)).encode(images)
     eager = source.eager_attention_forward
 
     def spy(module, query, key, *rest, **kwargs):
         output, weights = eager(module, query, key, *rest, **kwargs)
         if module in spied:
-            seen.setdefault(spied[module], []).append((weights[0].mean((0, 1)), key[0].mean(0)))
+            seen.setdefault(spied[module], []).append((weights[0].mean((0, 1)), key[0]))
         return output, weights
 
     visual = family.model.model.visual
@@ -96,15 +96,18 @@ def test_evidence_is_what_the_blocks_compute(family, tools, monkeypatch) -> None
             expected = seen[layer][n][0].unflatten(0, (20, 4)).mean(1)[raster]
             need = Evidence("received", 1 if layer == 1 else -1)
             torch.testing.assert_close(found.evidence[need][n], expected, rtol=0, atol=1e-6)
-        expected = seen[3][n][1].unflatten(0, (20, 4)).mean(1)[raster]
-        torch.testing.assert_close(found.evidence[Evidence("keys", -1)][n], expected, rtol=0, atol=1e-5)
+        keys = seen[3][n][1].unflatten(1, (20, 4)).mean(2)[:, raster]
+        torch.testing.assert_close(found.evidence[Evidence("keys", -1)][n], keys.mean(0), rtol=0, atol=1e-5)
+        whole = keys.transpose(0, 1).flatten(1)
+        torch.testing.assert_close(found.evidence[Evidence("keys_all_heads", -1)][n], whole, rtol=0, atol=1e-5)
 
 
 def test_attention_within_windows_is_refused(family, tools) -> None:
     with pytest.raises(Unsupported, match="windows; full attention: 1, 3"):
         Pipeline(family, collecting(Evidence("received", 2))).encode([tools.picture(40, 30)])
-    with pytest.raises(Unsupported, match="no CLS"):
-        Pipeline(family, collecting(Evidence("cls", 3))).encode([tools.picture(40, 30)])
+    for kind in ("cls", "cls_one_head"):
+        with pytest.raises(Unsupported, match="no CLS"):
+            Pipeline(family, collecting(Evidence(kind, 3))).encode([tools.picture(40, 30)])
 
 
 def test_positions_are_those_of_the_full_prompt_gathered(family, tools) -> None:
