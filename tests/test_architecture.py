@@ -55,9 +55,9 @@ def test_the_harness_knows_no_single_pruner() -> None:
         assert not any(m.startswith("vtpbench.suites.") for m in modules), file
 
 
-def test_one_module_uses_lmms_eval_one_registers_with_it_and_one_asks_its_scorers() -> None:
+def test_lmms_eval_is_used_where_it_evaluates_loads_tasks_registers_models_and_scores() -> None:
     users = {file.name for file in SOURCES if any(name == "lmms_eval" for name in foreign(file))}
-    assert users == {"engine.py", "lmms_plugin.py", "sample_scores.py"}
+    assert users == {"engine.py", "task_loading.py", "lmms_plugin.py", "sample_scores.py"}
 
 
 ENVIRONMENT = r"os\.environ"

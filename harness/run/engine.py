@@ -1,6 +1,6 @@
-"""The one module that imports lmms-eval: its tasks ask and score, the three steps of a `Family` answer.
+"""Where lmms-eval evaluates: its tasks ask and score, the steps of a `Pipeline` answer.
 
-One engine holds one model. Model and tasks are loaded once; every cell is one `simple_evaluate` call with a task object.
+One engine holds one model, which is loaded once; every cell is one `simple_evaluate` call with a task object of its own.
 lmms-eval's response cache, baseline test, result files and process groups are not used.
 """
 
@@ -20,13 +20,12 @@ from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, Cell, Journal, tokens_for
 from vtpbench.harness.records.outcome import Outcome
-from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, DrawInfo
+from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.run.answering import Answerer, Question
 from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.harness.run.scoring import Evaluated, outcome
-from vtpbench.harness.run.subset import keep_drawn
-from vtpbench.harness.suite.benchmarks import task_config
+from vtpbench.harness.run.task_loading import TaskLoader, restored_draws
 from vtpbench.harness.suite.generation import greedy
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
@@ -34,7 +33,6 @@ from vtpbench.pruners.registry import build
 with importing_lmms_eval():
     from lmms_eval.api.model import lmms
     from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.tasks import TaskManager, get_task_dict
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
@@ -55,7 +53,7 @@ class Engine:
 
     def __init__(self, family: Family, batch_size: int) -> None:
         self.family, self.batch_size = family, batch_size
-        self._tasks: dict[tuple[str, int | None, DrawInfo | None], tuple[str, Any, TaskManager]] = {}
+        self._tasks = TaskLoader()
 
     def run(
         self,
@@ -73,39 +71,30 @@ class Engine:
             schedule_of(cell, pruner, cell.model.vision_tokens, shape)  # what is impossible says so before anything is asked
         answerer = Answerer(self.pipeline(pruner, partial(_budget_of, cell)), self.batch_size, picture_folder)
         adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
-        with without_progress_bars(), TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
-            name, task, manager = self._task(benchmark, cell.benchmark)
+        with (
+            without_progress_bars(),
+            TemporaryDirectory() as scratch,  # MMBench's scorer writes files that nobody asked for
+            self._tasks.load(benchmark, cell.benchmark) as loaded,
+        ):
             results = simple_evaluate(
                 adapter,
-                tasks=[task],
-                task_manager=manager,  # without one, lmms-eval indexes its 2,000 tasks anew
+                tasks=[loaded.task],
+                task_manager=loaded.manager,
                 limit=None if cell.benchmark.draw else cell.benchmark.limit,
                 bootstrap_iters=0,
                 process_docs_parallel=1,
                 random_seed=0,
                 cli_args=SimpleNamespace(process_with_media=False, output_path=scratch),
             )
-        samples = _behind_filter(task, results["samples"][name], cell.benchmark.filter)
-        evaluated = Evaluated(results["results"][name], samples, answerer, adapter.answers, benchmark.category)
+        samples = _behind_filter(loaded.task, results["samples"][loaded.name], cell.benchmark.filter)
+        evaluated = Evaluated(
+            results["results"][loaded.name], samples, answerer, adapter.answers, benchmark.category, loaded.is_mean
+        )
         return outcome(cell, pruner, shape, evaluated)
 
     def pipeline(self, pruner: Pruner, budget: BudgetRule) -> Pipeline:
         """Put the model and a cell's pruner together."""
         return Pipeline(self.family, pruner, budget)
-
-    def _task(self, benchmark: Benchmark, info: BenchmarkInfo) -> tuple[str, Any, TaskManager]:
-        """Load a task, with all questions or those that are drawn, once; the object can be evaluated many times."""
-        key = (info.label, info.limit if info.draw else None, info.draw)
-        if key not in self._tasks:
-            manager = TaskManager(include_defaults=False, include_path=str(benchmark.file.parent))
-            found = get_task_dict([task_config(benchmark)], manager)
-            task = next(iter(found.values()))
-            for metric in benchmark.drop:  # what has no aggregation is not computed
-                task.aggregation().pop(metric, None)
-            if info.draw and info.limit:
-                keep_drawn(task, info.limit, info.draw)
-            self._tasks[key] = (next(iter(found)), task, manager)
-        return self._tasks[key]
 
 
 class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
@@ -135,6 +124,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
     def clean(self) -> None:
         """Keep the model; the base class would delete it."""
 
+    @restored_draws()  # scorers may draw, too: what they do must not depend on how the answers came
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Answer all questions; those that the journal knows are not asked again."""
         picture_folder = self.answerer.picture_folder

@@ -11,7 +11,7 @@ from typing import Any
 
 from vtpbench.harness.records.cell import Answer, Cell, Sample, tokens_for
 from vtpbench.harness.records.outcome import Outcome
-from vtpbench.harness.records.record import NO_FILTER, BatchInfo, Observed
+from vtpbench.harness.records.record import NO_FILTER, BatchInfo, Observed, agree
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.sample_scores import is_number, sample_score
 from vtpbench.pruners.base import ModelShape, Pruner
@@ -33,6 +33,8 @@ class Evaluated:
     answers: Mapping[str, Answer]
     category: str = "category"
     """Column of a question that names its ability; dots lead to a field within it."""
+    is_mean: bool = False
+    """Whether the task declares its score to be the mean of the samples' scores."""
 
 
 def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated) -> Outcome:
@@ -56,7 +58,7 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
     total = sum(float(evaluated.results[key]) for key in counted.values())
     answers = list(evaluated.answers.values())
     rows = [_sample(sample, terms, evaluated.answers[str(sample["doc_id"])], evaluated.category) for sample in evaluated.samples]
-    problem = _audit(cell, pruner, shape, answers)
+    problem = _audit(cell, pruner, shape, answers) or (_contradiction(rows, total) if evaluated.is_mean else None)
     return Outcome(
         status="failed" if problem else "ok",
         reason=problem,
@@ -121,6 +123,14 @@ def _audit(cell: Cell, pruner: Pruner, shape: ModelShape, answers: list[Answer])
                 seen = f"{_mean(counts):.2f} vision tokens entered a layer on average, {expected:.2f} were due"
                 return f"sample {answer.sample}: {seen} (image of {original} tokens, per layer {list(counts)})"
     return None
+
+
+def _contradiction(rows: list[Sample], total: float) -> str | None:
+    """Compare the score of a task with the scores of its samples, of which it declares it to be the mean."""
+    scores = [row.score for row in rows if row.score is not None]
+    if len(scores) < len(rows) or agree(_mean(scores), total):
+        return None
+    return f"the task gives {total:.6g} as the mean of its samples, whose scores have the mean {_mean(scores):.6g}; mend the task"
 
 
 def _stderr(cell: Cell, scores: list[float | None], mean: float) -> float | None:

@@ -53,14 +53,22 @@ def groups_of(questions: Dataset, together: str) -> list[str]:
     return [f"alone {i}" if value in (None, "") else str(value) for i, value in enumerate(values)]
 
 
-def keep_drawn(task: Any, limit: int, draw: DrawInfo) -> None:
-    """Leave a task of lmms-eval no questions but those that are drawn; it numbers them anew."""
-    split = task.config.test_split or task.config.validation_split
-    positions = drawn(groups_of(task.dataset[split], draw.together), limit, draw.seed)
+def draw_questions(task: Any, limit: int, draw: DrawInfo) -> list[int]:
+    """Draw among the questions of a task of lmms-eval; positions, ascending."""
+    return drawn(groups_of(task.dataset[_split(task)], draw.together), limit, draw.seed)
+
+
+def keep_questions(task: Any, positions: Sequence[int]) -> None:
+    """Leave a task of lmms-eval no questions but those at some positions; it numbers them anew."""
+    split = _split(task)
     tables = [task.dataset] if task.dataset_no_image is task.dataset else [task.dataset, task.dataset_no_image]
     for table in tables:
         table[split] = table[split].select(positions)
     task.task_docs = task.dataset[split]
+
+
+def _split(task: Any) -> str:
+    return str(task.config.test_split or task.config.validation_split)
 
 
 def _pictures(questions: Dataset) -> Iterator[str | None]:

@@ -11,6 +11,8 @@ from vtpbench.pruners.errors import UserError, did_you_mean
 
 DEFAULT_METRIC = "exact_match"
 """What lmms-eval computes for a task that names no metric and is answered by text."""
+FUNCTION = "!function "
+"""Before the name of a function in a task that was read without running its code."""
 LOWER_BY_DEFAULT = frozenset({"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score"})
 """lmms-eval's own metrics of which less is better; a task need not say so."""
 
@@ -27,8 +29,26 @@ class ScoreChoice:
 def metric_entries(definition: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Entries of a task's `metric_list` by name."""
     entries = definition.get("metric_list")
-    listed = [{"metric": DEFAULT_METRIC}] if entries is None else entries
-    return {str(entry["metric"]).rpartition("!function ")[2].rpartition(".")[2]: entry for entry in listed}
+    return {_name(entry["metric"]): entry for entry in ([{"metric": DEFAULT_METRIC}] if entries is None else entries)}
+
+
+def own_aggregations(definition: Mapping[str, Any]) -> frozenset[str]:
+    """Metrics whose numbers the task's own code computes from the samples'; the rest lmms-eval does, most as a mean."""
+    entries = {} if "class" in definition else metric_entries(definition)
+    return frozenset(name for name, entry in entries.items() if str(entry.get("aggregation")).startswith(FUNCTION))
+
+
+def is_mean(definition: Mapping[str, Any], metric: str) -> bool:
+    """Whether a task declares a metric to be the mean of what it gives for the samples."""
+    return bool(metric_entries(definition)[metric].get("aggregation", "") == "mean")
+
+
+def _name(metric: Any) -> str:
+    """Name a metric; one that is a function is called like it."""
+    if callable(metric):
+        return str(getattr(metric, "__name__", metric))
+    text = str(metric)
+    return text.rpartition(".")[2] if text.startswith(FUNCTION) else text
 
 
 def choose_score(definition: Mapping[str, Any], metric: str, name: str) -> ScoreChoice:

@@ -33,11 +33,12 @@ def test_mmbench_loses_whole_questions(wrong, score, play) -> None:
     assert [i for i, row in enumerate(played.scores) if not row] == list(wrong)
 
 
-def test_mmbench_stops_at_the_next_speaker(play) -> None:
+def test_mmbench_sees_what_comes_behind_a_stop_text_as_llavas_adapters_show_it(play) -> None:
     right = [*ALL_RIGHT, *ALL_RIGHT, "A", "B", "A", "B"]
-    played = play("mmbench", [f"{letter} ASSISTANT: C, D" for letter in right])
-    assert [sample.answer for sample in played.outcome.samples] == right
-    assert played.outcome.score == 100
+    says = [f"{letter} ASSISTANT: C, D" for letter in right]
+    played = play("mmbench", says)
+    assert [sample.answer for sample in played.outcome.samples] == says
+    assert played.outcome.score < 100
 
 
 def test_scienceqa_reads_a_letter_or_a_letter_with_a_point(play) -> None:

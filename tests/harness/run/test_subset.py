@@ -15,7 +15,7 @@ import torch
 from vtpbench.harness.records.record import DrawInfo
 from vtpbench.harness.run.engine import open_engine
 from vtpbench.harness.run.job import RunOptions, make_job
-from vtpbench.harness.run.subset import drawn, groups_of, keep_drawn
+from vtpbench.harness.run.subset import draw_questions, drawn, groups_of, keep_questions
 from vtpbench.harness.suite.benchmarks import Benchmark, describe, registry
 from vtpbench.pruners.errors import UserError
 
@@ -93,13 +93,13 @@ def test_a_task_keeps_what_is_drawn_with_and_without_its_pictures(official: Simp
         dataset={"test": questions, "train": questions},
         dataset_no_image={"test": questions.remove_columns("image"), "train": questions},
     )
-    keep_drawn(task, 3, DrawInfo(seed=0, together="image_source"))
+    keep_questions(task, draw_questions(task, 3, DrawInfo(seed=0, together="image_source")))
     assert len(set(task.dataset["test"]["image_source"])) == 1
     assert list(task.dataset_no_image["test"]["id"]) == list(task.dataset["test"]["id"]) == list(task.task_docs["id"])
     assert len(task.dataset["train"]) == 8
     whole = SimpleNamespace(config=task.config, dataset={"test": questions})
     whole.dataset_no_image = whole.dataset
-    keep_drawn(whole, 3, DrawInfo(seed=0, together="image_source"))
+    keep_questions(whole, draw_questions(whole, 3, DrawInfo(seed=0, together="image_source")))
     assert len(whole.dataset["test"]) == 4
 
 

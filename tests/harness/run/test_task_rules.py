@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from PIL import Image
 
 from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.records.cell import Cell
+from vtpbench.harness.records.cell import Answer, Cell
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BudgetInfo, ModelInfo, PrunerInfo
+from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.engine import Engine
+from vtpbench.harness.run.scoring import Evaluated, outcome
 from vtpbench.harness.suite.benchmarks import Benchmark, describe
 from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import build
 
 MODEL = tiny_llava()
 QUESTIONS = {"one?": "(A)", "two?": "the answer is B", "three?": " C"}
@@ -141,13 +145,13 @@ def play(benchmark: Benchmark, says: Mapping[str, str] = QUESTIONS, engine: Scri
     [("letter", 2 / 3, ["A", "B", "C"]), ("ends in a letter", 1 / 3, ["[invalid]", "B", "C"])],
 )
 def test_of_several_filters_the_named_ones_number_is_the_score_and_its_samples_the_table(make, named, score, seen) -> None:
-    outcome = play(make(f"right,{named}", TASK + FILTERS))
-    assert outcome.status == "ok", outcome.reason
-    assert outcome.score == pytest.approx(score)
-    assert [sample.answer for sample in outcome.samples] == list(QUESTIONS.values()), "what the model said, unfiltered"
-    assert [sample.score for sample in outcome.samples] == [float(s == t) for s, t in zip(seen, TRUTHS.values(), strict=True)]
-    assert outcome.metrics["right,letter"] == pytest.approx(2 / 3)
-    assert outcome.metrics["right,ends in a letter"] == pytest.approx(1 / 3)
+    found = play(make(f"right,{named}", TASK + FILTERS))
+    assert found.status == "ok", found.reason
+    assert found.score == pytest.approx(score)
+    assert [sample.answer for sample in found.samples] == list(QUESTIONS.values()), "what the model said, unfiltered"
+    assert [sample.score for sample in found.samples] == [float(s == t) for s, t in zip(seen, TRUTHS.values(), strict=True)]
+    assert found.metrics["right,letter"] == pytest.approx(2 / 3)
+    assert found.metrics["right,ends in a letter"] == pytest.approx(1 / 3)
 
 
 def test_the_only_filter_of_a_task_need_not_be_named(make) -> None:
@@ -203,3 +207,96 @@ def test_records_carry_the_direction_where_less_is_better(make) -> None:
     assert (better.higher_is_better, worse.higher_is_better) == (True, False)
     assert "higher_is_better" not in json.loads(better.model_dump_json()), "all else keeps its identity"
     assert json.loads(worse.model_dump_json())["higher_is_better"] is False
+
+
+KEEPS = {
+    "a list in its module": (
+        "SEEN = []\ndef total(items):\n    SEEN.extend(items)\n    return sum(SEEN) / len(SEEN)\n",
+        "",
+    ),
+    "a default argument": ("def total(items, seen=[]):\n    seen.extend(items)\n    return sum(seen) / len(seen)\n", ""),
+    "what it has computed": (
+        "from functools import cache\ndef total(items): return first(len(items), tuple(items))\n"
+        "class First:\n    def __eq__(self, other): return True\n    def __hash__(self): return 0\n"
+        "def first(n, items): return kept(Once(items))\n"
+        "class Once(First):\n    def __init__(self, items): self.items = items\n"
+        "@cache\ndef kept(once): return sum(once.items) / len(once.items)\n",
+        "",
+    ),
+    "a module beside it": (
+        "import os, sys\nsys.path.insert(0, os.path.dirname(__file__))\nimport tally\n"
+        "def total(items):\n    tally.SEEN.extend(items)\n    return sum(tally.SEEN) / len(tally.SEEN)\n",
+        "SEEN = []\n",
+    ),
+    "a module of lmms-eval's tasks": (
+        "from lmms_eval.tasks._task_utils import mcq_extract as kept\n"
+        "def total(items):\n    kept.__dict__.setdefault('SEEN', []).extend(items)\n    return sum(kept.SEEN) / len(kept.SEEN)\n",
+        "",
+    ),
+    "what a sample was worth": (
+        "SEEN = []\ndef total(items): return sum(items) / len(items)\n"
+        "plain = score\ndef score(doc, results):\n    SEEN.append(doc)\n"
+        "    return {**plain(doc, results), 'kept': float(len(SEEN))}\n",
+        "",
+    ),
+}
+KEPT = TASK + "- {metric: kept, aggregation: !function utils.total, higher_is_better: true}\n"
+ANSWERS: list[dict[str, str]] = [dict.fromkeys(TRUTHS, letter) for letter in "ABXD"]
+
+
+@pytest.mark.parametrize(("utils", "beside"), KEEPS.values(), ids=KEEPS)
+def test_a_score_is_the_same_measured_first_last_or_alone(make, tmp_path, utils, beside) -> None:
+    (tmp_path / "tally.py").write_text(beside)
+    whole = UTILS.replace('"odd": 1.0', '"odd": 1.0, "kept": float(right)') + utils
+    benchmark, engine, path = make("kept", KEPT, whole), ScriptedEngine({}), list(sys.path)
+    scores = [play(benchmark, says, engine).score for says in [*ANSWERS, *reversed(ANSWERS)]]
+    alone = [play(benchmark, says).score for says in ANSWERS]
+    assert scores == [*alone, *reversed(alone)]
+    assert len(set(alone)) > 1 or "doc" in utils
+    assert sys.path == path
+    assert "tally" not in sys.modules
+
+
+def test_a_score_that_depends_on_what_was_scored_before_all_the_same_fails_its_cell(make) -> None:
+    utils = """
+import os
+def total(items):
+    with open(__file__ + ".seen", "a") as file: file.writelines(f"{item}\\n" for item in items)
+    seen = list(map(float, open(__file__ + ".seen")))
+    return sum(seen) / len(seen)
+"""
+    whole = UTILS.replace('"odd": 1.0', '"odd": 1.0, "kept": float(right)') + utils
+    benchmark, engine = make("kept", KEPT, whole), ScriptedEngine({})
+    assert play(benchmark, ANSWERS[0], engine).score == pytest.approx(1 / 3)
+    assert play(benchmark, ANSWERS[1], engine).score == pytest.approx(1 / 3), "the same, by chance"
+    with pytest.raises(UserError, match=r"task mine gives kept = 0\.2.*, and 0\.2.* for the same samples when its code is loa"):
+        play(benchmark, ANSWERS[2], engine)
+
+
+def test_what_an_aggregation_draws_or_changes_is_no_contradiction(make) -> None:
+    utils = """
+import random
+import numpy as np
+def total(items):
+    drawn = random.random() + np.random.rand()
+    items.sort()
+    return drawn + items.pop()
+"""
+    whole = UTILS.replace('"odd": 1.0', '"odd": 1.0, "kept": float(right)') + utils
+    benchmark = make("kept", KEPT, whole)
+    assert play(benchmark, ANSWERS[0]).score == play(benchmark, ANSWERS[0]).score
+
+
+def test_a_mean_that_the_samples_do_not_have_fails_its_cell(make) -> None:
+    cell = cell_of(make("right"))
+    samples = [{"doc_id": n, "doc": {}, "arguments": ["?"], "target": "A", "right": float(n)} for n in range(2)]
+    answers = {str(n): Answer(str(n), "A", (), (), ()) for n in range(2)}
+    answerer = Answerer(Pipeline(MODEL, build("vanilla", {})), 1)
+
+    def scored(value: float) -> Outcome:
+        evaluated = Evaluated({"right,none": value}, samples, answerer, answers, is_mean=True)
+        return outcome(cell, build("vanilla", {}), MODEL.shape, evaluated)
+
+    assert scored(0.5).status == "ok"
+    assert (scored(0.75).status, scored(0.75).score) == ("failed", None)
+    assert scored(0.75).reason == "the task gives 0.75 as the mean of its samples, whose scores have the mean 0.5; mend the task"
