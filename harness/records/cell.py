@@ -25,6 +25,8 @@ class Cell:
     batch_size: int
     versions: Mapping[str, str]
     """Of lmms-eval, transformers, torch, pillow, tokenizers, and the harness's own code."""
+    seeds: tuple[int, ...] = ()
+    """All that the suite asks for of this row and benchmark: a report can tell which are missing. No part of the identity."""
 
     @cached_property
     def id(self) -> str:

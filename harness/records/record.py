@@ -219,6 +219,8 @@ class Record(Frozen):
     budget: BudgetInfo
     benchmark: BenchmarkInfo
     seed: Count
+    seeds: list[Count] = Field(default_factory=list)
+    """All that the suite asked for of this row and benchmark; empty where that is not known."""
     score: Score | None = None
     """The reported number, scale applied; None unless the status is ok."""
     stderr: Amount | None = None

@@ -223,7 +223,7 @@ def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | O
         refuse_lost(e, at, "name the other cells with --only")
         first, *rest = traceback.format_exception_only(e)[0].strip().splitlines()
         reason = "\n".join([f"{first}{failing_line(e)}", *rest, "", traceback.format_exc()])
-        return Outcome("failed", reason.encode(errors="replace").decode())  # file names may hold what UTF-8 cannot
+        return Outcome("failed", reason)
 
 
 def _record(cell: Cell, outcome: Outcome, setting: RunContext, wall_s: float) -> Record:
@@ -231,12 +231,13 @@ def _record(cell: Cell, outcome: Outcome, setting: RunContext, wall_s: float) ->
         cell_id=cell.id,
         suite=setting.suite,
         status=outcome.status,
-        reason=outcome.reason,
+        reason=outcome.reason and outcome.reason.encode(errors="replace").decode(),  # file names may hold what UTF-8 cannot
         model=cell.model,
         pruner=cell.pruner,
         budget=cell.budget,
         benchmark=cell.benchmark,
         seed=cell.seed,
+        seeds=list(cell.seeds),
         score=outcome.score,
         stderr=outcome.stderr,
         metrics=outcome.metrics,

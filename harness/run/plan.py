@@ -69,7 +69,17 @@ def plan(
                     if pruner.name == "random" and not _names_random(matrix) and (budget, label) in floored:
                         continue  # another matrix says with which seeds
                     _add(cells, Cell(model, pruner, budget, asked[label], seed, suite.batch_size, versions))
-    return tuple(cells.values())
+    return _with_seeds(cells.values())
+
+
+def _with_seeds(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Tell each cell with which seeds its row is asked for on its benchmark."""
+    listed = list(cells)
+    seeds: dict[tuple[str, ...], set[int]] = {}
+    keys = [(cell.model.label, cell.pruner.label, cell.budget.label, cell.benchmark.label) for cell in listed]
+    for key, cell in zip(keys, listed, strict=True):
+        seeds.setdefault(key, set()).add(cell.seed)
+    return tuple(dataclasses.replace(cell, seeds=tuple(sorted(seeds[key]))) for key, cell in zip(keys, listed, strict=True))
 
 
 def _answered_by(model: ModelInfo, info: BenchmarkInfo, benchmark: Benchmark, generation: Mapping[str, Any]) -> BenchmarkInfo:

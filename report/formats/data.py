@@ -10,7 +10,7 @@ from typing import Any
 
 from vtpbench.harness.records.record import Record
 from vtpbench.report.tables.rounding import relative
-from vtpbench.report.tables.table import CellIntervals, Table, TableEntry
+from vtpbench.report.tables.table import CellIntervals, Table, TableEntry, seeds_asked
 
 FIELDS = (
     "model",
@@ -31,6 +31,8 @@ FIELDS = (
     "score_high",
     "relative_low",
     "relative_high",
+    "seeds",
+    "seeds_asked",
 )
 
 
@@ -83,4 +85,6 @@ def cell_facts(record: Record, entry: TableEntry) -> dict[str, Any]:
         "score_high": score[1],
         "relative_low": ratio[0],
         "relative_high": ratio[1],
+        "seeds": len({r.seed for r in entry.records}),
+        "seeds_asked": len(seeds_asked(entry.records)),
     }

@@ -145,7 +145,8 @@ def _block(records: Sequence[Record], original: float | None, draft: _TableDraft
 
 def _row(records: Sequence[Record], draft: _TableDraft) -> TableRow:
     by_column = groups(records, lambda r: r.benchmark.label)
-    entries = tuple(_entry(by_column.get(column, []), draft.vanilla.get(column), draft.notes) for column in draft.columns)
+    seen = {r.seed for r in records}
+    entries = tuple(_entry(by_column.get(column, []), draft.vanilla.get(column), draft.notes, seen) for column in draft.columns)
     mean, n = average([entry.relative for entry in entries])
     return TableRow(
         label=draft.labels[identity(records[0].pruner)],
@@ -157,12 +158,22 @@ def _row(records: Sequence[Record], draft: _TableDraft) -> TableRow:
     )
 
 
-def _entry(records: Sequence[Record], vanilla: float | None, notes: _Notes) -> TableEntry:
+def seeds_asked(records: Iterable[Record], seen: Iterable[int] = ()) -> set[int]:
+    """Seeds that there should be of a row on one benchmark; `seen` are those of the row on any, where records do not say."""
+    own = list(records)
+    return {r.seed for r in own} | ({seed for r in own for seed in r.seeds} or set(seen))
+
+
+def _entry(records: Sequence[Record], vanilla: float | None, notes: _Notes, seen: Iterable[int]) -> TableEntry:
     scores = [r.score for r in records if r.score is not None]
     failures = [r for r in records if r.score is None]
     numbers = [notes.number(_reason(r)) for r in failures]
     if not records:
         return TableEntry("missing", notes=(notes.number("missing: no record yet"),))
+    asked = seeds_asked(records, seen)
+    if absent := asked - {r.seed for r in records}:
+        which = f"{'seed' if len(absent) == 1 else 'seeds'} {', '.join(map(str, sorted(absent)))}"
+        numbers.append(notes.number(f"{len(asked) - len(absent)} of {len(asked)} seeds: no record of {which}"))
     if not scores:
         worst = next(status for status in ("failed", "infeasible", "unsupported", "ok") if status in {r.status for r in records})
         return TableEntry(worst, vanilla=vanilla, notes=tuple(sorted(set(numbers))), records=tuple(records))
