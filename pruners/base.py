@@ -148,12 +148,17 @@ class Pruner:
 
     Class attributes
     ----------------
-    source : authors, venue, where to read it
+    source : authors, where to read it
+    venue, year : where and when it was published; empty and None for what was not
+    reads_question : whether `TokenView.questions` decides; what attention of the language model decides need not say so
     scope : `image` = all tiles of an image together, `tile` = each tile alone with its share of the budget
 
     """
 
     source: ClassVar[str] = ""
+    venue: ClassVar[str] = ""
+    year: ClassVar[int | None] = None
+    reads_question: ClassVar[bool] = False
     scope: ClassVar[Literal["image", "tile"]] = "image"
 
     @property

@@ -34,7 +34,9 @@ class DART(Pruner):
     text; scores are float32, ties to the lower index.
     """
 
-    source: ClassVar[str] = "Wen et al., EMNLP 2025, github.com/ZichenWen1/DART"
+    source: ClassVar[str] = "Wen et al., github.com/ZichenWen1/DART"
+    venue: ClassVar[str] = "EMNLP"
+    year: ClassVar[int | None] = 2025
     layer: int = 2
     """Layers that see all tokens."""
     image_pivots: int = 4

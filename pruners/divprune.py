@@ -25,7 +25,9 @@ class DivPrune(Pruner):
     float32, ties to the lower index.
     """
 
-    source: ClassVar[str] = "Alvar et al., CVPR 2025"
+    source: ClassVar[str] = "Alvar et al."
+    venue: ClassVar[str] = "CVPR"
+    year: ClassVar[int | None] = 2025
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the tokens as the language model gets them."""

@@ -22,7 +22,9 @@ class Downsample(Pruner):
     ACL 2026 (arXiv:2510.07143). Departures: any size, not integer factors; no JPEG compression in between.
     """
 
-    source: ClassVar[str] = "Liao et al., ACL 2026"
+    source: ClassVar[str] = "Liao et al."
+    venue: ClassVar[str] = "ACL"
+    year: ClassVar[int | None] = 2026
 
     @property
     def adaptive(self) -> bool:

@@ -23,6 +23,8 @@ class FasterVLM(Pruner):
     """
 
     source: ClassVar[str] = "Zhang et al., arXiv:2412.01818, github.com/Theia-4869/FasterVLM"
+    venue: ClassVar[str] = "arXiv"
+    year: ClassVar[int | None] = 2024
     scope: ClassVar[Literal["image", "tile"]] = "tile"
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:

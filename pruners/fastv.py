@@ -28,7 +28,9 @@ class FastV(Pruner):
     the count is solved for the average over layers; tokens are chosen once, in the prefill; scores are float32.
     """
 
-    source: ClassVar[str] = "Chen et al., ECCV 2024, github.com/pkunlp-icler/FastV"
+    source: ClassVar[str] = "Chen et al., github.com/pkunlp-icler/FastV"
+    venue: ClassVar[str] = "ECCV"
+    year: ClassVar[int | None] = 2024
     layer: int = 2
     """Layers that see all tokens."""
     rows: Literal["last", "all"] = "last"

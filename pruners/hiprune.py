@@ -37,6 +37,8 @@ class HiPrune(Pruner):
     """
 
     source: ClassVar[str] = "Liu et al., arXiv:2508.00553"
+    venue: ClassVar[str] = "arXiv"
+    year: ClassVar[int | None] = 2025
     scope: ClassVar[Literal["image", "tile"]] = "tile"
     alpha: float = 0.1
     object_layer: int | None = None

@@ -37,6 +37,8 @@ class HiRED(Pruner):
     """
 
     source: ClassVar[str] = "Arif et al., arXiv:2408.10945"
+    venue: ClassVar[str] = "AAAI"
+    year: ClassVar[int | None] = 2025
     alpha: float = 0.5
     regions: Literal["rectangles", "bands"] = "rectangles"
 

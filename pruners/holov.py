@@ -43,7 +43,9 @@ class HoloV(Pruner):
     zeros; attention and features of Qwen2.5-VL in the same order; ties to the lower index; float32.
     """
 
-    source: ClassVar[str] = "Zou et al., NeurIPS 2025"
+    source: ClassVar[str] = "Zou et al., arXiv:2510.02912"
+    venue: ClassVar[str] = "NeurIPS"
+    year: ClassVar[int | None] = 2025
     regions: int | None = None
     scaling: Literal["region", "image"] = "region"
     beta: float = 0.09

@@ -35,7 +35,9 @@ class PruMerge(Pruner):
     float32, ties to the lower index.
     """
 
-    source: ClassVar[str] = "Shang et al., ICCV 2025, github.com/42Shawn/LLaVA-PruMerge"
+    source: ClassVar[str] = "Shang et al., github.com/42Shawn/LLaVA-PruMerge"
+    venue: ClassVar[str] = "ICCV"
+    year: ClassVar[int | None] = 2025
     scope: ClassVar[Literal["image", "tile"]] = "tile"
     neighbours: int = 32
     count: Literal["budget", "outliers"] = "budget"

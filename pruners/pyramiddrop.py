@@ -27,7 +27,9 @@ class PyramidDrop(Pruner):
     repeated, where the original fails; scores are float32.
     """
 
-    source: ClassVar[str] = "Xing et al., CVPR 2025, github.com/Cooperx521/PyramidDrop"
+    source: ClassVar[str] = "Xing et al., github.com/Cooperx521/PyramidDrop"
+    venue: ClassVar[str] = "CVPR"
+    year: ClassVar[int | None] = 2025
     schedule: Literal["fair", "paper"] = "fair"
     positions: Literal["reference", "keep"] = "reference"
     """`reference` renumbers after each cut, as the authors do."""

@@ -38,7 +38,9 @@ class VisionZip(Pruner):
     R = 0 selects (the authors' code divides by zero); `order: raster`.
     """
 
-    source: ClassVar[str] = "Yang et al., CVPR 2025"
+    source: ClassVar[str] = "Yang et al."
+    venue: ClassVar[str] = "CVPR"
+    year: ClassVar[int | None] = 2025
     scope: ClassVar[Literal["image", "tile"]] = "tile"
     contextual: int | None = None
     order: Literal["raster", "reference"] = "raster"

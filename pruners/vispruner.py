@@ -32,7 +32,9 @@ class VisPruner(Pruner):
     or the earlier in the list.
     """
 
-    source: ClassVar[str] = "Zhang et al., ICCV 2025, github.com/Theia-4869/VisPruner"
+    source: ClassVar[str] = "Zhang et al., github.com/Theia-4869/VisPruner"
+    venue: ClassVar[str] = "ICCV"
+    year: ClassVar[int | None] = 2025
     scope: ClassVar[Literal["image", "tile"]] = "tile"
     important_ratio: float = 0.5
     """Share of the budget that goes by attention alone, 0-1; 1 is FasterVLM."""

@@ -11,12 +11,15 @@ from vtpbench.harness.suite import benchmarks as known
 from vtpbench.pruners.registry import find
 
 Rows = list[dict[str, Any]]
-BRIEF = {"benchmarks": ("label", "task", "split", "questions", "metric", "about")}
+BRIEF = {
+    "benchmarks": ("label", "task", "split", "questions", "metric", "about"),
+    "pruners": ("name", "year", "venue", "acts_at", "needs", "question", "options", "distribution"),
+}
 """Columns that fit on a terminal, where a list has more; scripts get all of them."""
 
 
 def pruners() -> Rows:
-    """List registered pruners: where they act, what they need, their options with defaults, source and distribution.
+    """List registered pruners: year and venue, where they act, what they need and whether that is the question, options, source.
 
     Raises `UserError` for one that cannot be imported.
     """

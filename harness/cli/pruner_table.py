@@ -21,8 +21,12 @@ class PrunerSummary:
     """A pruner with its default options, as it acts on LLaVA-1.5-7B at 192 of 576 tokens."""
 
     name: str
+    year: int | None
+    venue: str
     acts_at: str
     needs: str
+    question: str
+    """Whether what is kept depends on what is asked, `yes` or `no`; empty where that is not known."""
     source: str
     distribution: str
 
@@ -34,20 +38,21 @@ def list_pruners() -> list[PrunerSummary]:
 
 def _row(entry: PrunerEntry) -> PrunerSummary:
     cls = entry.load()
+    question = ""
     try:
-        acts_at, needs = _described(build(entry.name, {}))
+        acts_at, needs, question = _described(build(entry.name, {}))
     except UserError:  # options without a default, or without a usable one
         acts_at, needs = "depends on its options", "options"
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a stranger's pruner may fail in any way, or exit, and the others are to be listed
         acts_at, needs = "broken", describe_failure(entry.name, e)
-    return PrunerSummary(entry.name, acts_at, needs, cls.source, entry.distribution)
+    return PrunerSummary(entry.name, cls.year, cls.venue, acts_at, needs, question, cls.source, entry.distribution)
 
 
-def _described(pruner: Pruner) -> tuple[str, str]:
-    """Say where a pruner acts, and what it needs."""
-    from vtpbench.pruners.base import Grid, ModelShape
+def _described(pruner: Pruner) -> tuple[str, str, str]:
+    """Say where a pruner acts, what it needs, and whether it looks at the question."""
+    from vtpbench.pruners.base import DECODER_KINDS, Grid, ModelShape
 
     shape = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)))
     cuts = pruner.cuts(BUDGET, TOKENS, shape)
@@ -55,9 +60,11 @@ def _described(pruner: Pruner) -> tuple[str, str]:
     shrinks = pruner.target_grid(BUDGET, Grid(1, 24, 24), shape) is not None
     acts_at = "the image" if shrinks else _inside(tower) if tower else _places([cut.at for cut in cuts])
     try:
-        return acts_at, ", ".join(sorted({evidence.kind for evidence in pruner.needs(shape)}))
+        kinds = {evidence.kind for evidence in pruner.needs(shape)}
+        needs = ", ".join(sorted(kinds))
     except UserError as e:
-        return acts_at, str(e).partition(";")[0]
+        kinds, needs = set(), str(e).partition(";")[0]
+    return acts_at, needs, "yes" if pruner.reads_question or kinds & DECODER_KINDS else "no"
 
 
 def _inside(layers: list[int]) -> str:

@@ -52,7 +52,9 @@ class OCVTP(Pruner):
 
     """
 
-    source: ClassVar[str] = "Li et al., Object-Centric Vision Token Pruning for Vision Language Models, arXiv 2511.20439"
+    source: ClassVar[str] = "Li et al., arXiv:2511.20439"
+    venue: ClassVar[str] = "arXiv"
+    year: ClassVar[int | None] = 2025
 
     checkpoint: str | None = None
     layer: int | None = None

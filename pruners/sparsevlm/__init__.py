@@ -30,7 +30,9 @@ class SparseVLM(Pruner):
     model's heads instead of 14; a budget of all tokens prunes none; scores and merging are float32.
     """
 
-    source: ClassVar[str] = "Zhang et al., ICML 2025, github.com/Gumpest/SparseVLMs"
+    source: ClassVar[str] = "Zhang et al., github.com/Gumpest/SparseVLMs"
+    venue: ClassVar[str] = "ICML"
+    year: ClassVar[int | None] = 2025
     version: Literal["1.5", "2"] = "1.5"
     schedule: Literal["fair", "paper"] = "fair"
     positions: Literal["reference", "keep"] = "reference"

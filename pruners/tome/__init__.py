@@ -30,7 +30,9 @@ class ToMe(Pruner):
     float32; ties to the lower index.
     """
 
-    source: ClassVar[str] = "Bolya et al., ICLR 2023"
+    source: ClassVar[str] = "Bolya et al."
+    venue: ClassVar[str] = "ICLR"
+    year: ClassVar[int | None] = 2023
     scope: ClassVar[Literal["image", "tile"]] = "tile"
 
     stage: Literal["encoder", "post"] = "encoder"

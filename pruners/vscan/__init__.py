@@ -41,7 +41,9 @@ class VScan(Pruner):
     float32.
     """
 
-    source: ClassVar[str] = "Zhang et al., TMLR 2026"
+    source: ClassVar[str] = "Zhang et al., arXiv:2505.22654"
+    venue: ClassVar[str] = "TMLR"
+    year: ClassVar[int | None] = 2026
     scope: ClassVar[Literal["image", "tile"]] = "tile"
     first: float = 1.5
     boundary: float = 0.5

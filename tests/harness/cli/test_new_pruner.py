@@ -82,7 +82,7 @@ def test_list_says_where_each_acts_and_what_it_needs():
     rows = {row.name: row for row in list_pruners()}
     assert BUILT_IN.keys() <= rows.keys()
     assert rows["fastv"] == PrunerSummary(
-        "fastv", "layer 2", "row", "Chen et al., ECCV 2024, github.com/pkunlp-icler/FastV", "vtpbench"
+        "fastv", 2024, "ECCV", "layer 2", "row", "yes", "Chen et al., github.com/pkunlp-icler/FastV", "vtpbench"
     )
     assert (rows["visionzip"].acts_at, rows["visionzip"].needs) == ("before the LLM", "cls, keys")
     assert rows["pyramiddrop"].acts_at == "layer 2, 8, 16"
@@ -90,6 +90,31 @@ def test_list_says_where_each_acts_and_what_it_needs():
     assert rows["vanilla"].acts_at == "nowhere"
     assert "no trained checkpoint" in rows["oc-vtp"].needs
     assert all(row.source for row in rows.values())
+    published = {row.name for row in rows.values() if row.distribution == "vtpbench" and "et al." in row.source}
+    assert {row.name for row in rows.values() if row.year and row.venue} == published
+
+
+def test_list_says_who_looks_at_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = {row.name: row.question for row in list_pruners()}
+    assert {name for name in BUILT_IN if rows[name] == "yes"} == {"dart", "fastv", "pyramiddrop", "sparsevlm"}
+    assert {rows[name] for name in BUILT_IN} == {"yes", "no"}
+    code = """
+from dataclasses import dataclass
+from typing import ClassVar
+from vtpbench.pruners.base import Pruner
+
+
+@dataclass(frozen=True)
+class Asked(Pruner):
+    reads_question: ClassVar[bool] = True
+
+    def score(self, view):
+        return view.features.sum(dim=-1) * len(view.questions)
+"""
+    (tmp_path / "asked.py").write_text(code)
+    name = f"{tmp_path}/asked.py:Asked"
+    monkeypatch.setattr(pruner_table, "entries", lambda: {name: PrunerEntry(name, name, "a file")})
+    assert [row.question for row in list_pruners()] == ["yes"]
 
 
 BROKEN = """\
