@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
 from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import ModelShape, Selection, TokenView
 
@@ -120,8 +122,11 @@ class VisionLanguageModel(ABC):
         return (layout.valid(self.device).long().cumsum(-1) - 1).clamp(min=0)
 
     def render(self, question: str, n_images: int) -> str:
-        """Put a question and its images into the model's prompt template; images come first, wherever the question marks them."""
-        text = question.replace(IMAGE_MARKER, "")
+        """Put a question and its images into the model's prompt template; images come first, wherever the question marks them.
+
+        Special tokens that the question quotes are marked as text, see `QuotedTokens`.
+        """
+        text = self.quoted.mark(question.replace(IMAGE_MARKER, ""))
         content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": text}]
         message = [{"role": "user", "content": content}]
         template = self.chat_template
@@ -133,4 +138,14 @@ class VisionLanguageModel(ABC):
         """Tokenize a rendered prompt, one `image_id` for each image."""
         begin = self.tokenizer.bos_token
         begun = begin is not None and prompt.startswith(begin)  # templates may write it themselves
+        if MARK in prompt:
+            return self.quoted.token_ids(prompt, begin=not begun)
         return list(self.tokenizer(prompt, add_special_tokens=not begun)["input_ids"])
+
+    @cached_property
+    def quoted(self) -> QuotedTokens:
+        """What is special to the tokenizer: questions that quote it mean its text."""
+        in_vocabulary = self.image_id >= 0  # the original LLaVA splits prompts at the marker instead
+        return QuotedTokens(
+            self.tokenizer, self.tokenizer.convert_ids_to_tokens(self.image_id) if in_vocabulary else IMAGE_MARKER
+        )
