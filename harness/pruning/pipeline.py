@@ -16,6 +16,7 @@ from torch import Tensor
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
 from vtpbench.harness.pruning.layout import PromptLayout, Span
+from vtpbench.harness.pruning.logits import FiniteLogits, answer_lengths
 from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.harness.pruning.schedule import (
     BudgetRule,
@@ -210,9 +211,9 @@ class Pipeline:
 
         Raises `UserError` for a wrong selection, also for one that was made before.
         """
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, LogitsProcessorList
 
-        tokenizer, model = self.model.tokenizer, self.model.model
+        tokenizer, model, finite = self.model.tokenizer, self.model.model, FiniteLogits()
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=tokenizer.pad_token_id
         )
@@ -222,5 +223,8 @@ class Pipeline:
                 attention_mask=batch.layout.valid(self.model.device).long(),
                 position_ids=batch.positions,
                 generation_config=settings,
+                logits_processor=LogitsProcessorList([finite]),
             )
+        lengths, trace.ended = answer_lengths(tokens.tolist(), model.generation_config.eos_token_id)
+        trace.finite = finite.all_finite(lengths)
         return tokenizer.batch_decode(tokens, skip_special_tokens=True), trace

@@ -108,6 +108,10 @@ class Answer:
     """For each image, the vision tokens that entered each decoder layer, counted in the forward pass."""
     kept: tuple[KeptTokens, ...] = ()
     """For each image of a question that is pictured; see `vtpbench.harness.run.pictures`."""
+    finite: bool = True
+    """Whether the logits of all its tokens were finite; an answer of others means nothing."""
+    ended: bool = True
+    """Whether it came to an end, by itself or at a stop string, before it had as many tokens as it may."""
 
 
 class Journal(Protocol):

@@ -96,6 +96,8 @@ def _parse(body: dict[str, Any]) -> Answer:
         original=tuple(map(as_count, body["original"])),
         per_layer=tuple(tuple(map(as_count, counts)) for counts in body["per_layer"]),
         kept=tuple(map(kept_tokens, body["kept"])),
+        finite=body["finite"],
+        ended=body["ended"],
     )
     texts = all(isinstance(text, str) for text in (answer.text, *answer.images))
     if not texts or not is_sample_name(answer.sample) or len(answer.original) != len(answer.per_layer):

@@ -116,12 +116,14 @@ class Answerer:
         nothing = [0] * self.pipeline.model.shape.decoder_layers
         numbers = {id(image): n for n, image in enumerate(prepared.images)}
         answers = []
-        for q, text, own in zip(questions, texts, pruned, strict=True):
+        for row, (q, text, own) in enumerate(zip(questions, texts, pruned, strict=True)):
             counts = tuple(tuple(trace.per_layer[numbers[id(i)]] if id(i) in numbers else nothing) for i in own.tokens)
             originals = tuple(i.original for i in own.tokens)
             later = [trace.kept.get(numbers.get(id(i), -1), {}) for i in own.tokens]
             kept = tuple(map(_kept, own.places, own.tokens, later))  # none where no picture is asked for
-            answers.append(Answer(q.sample, _until(text, q.until), own.names, originals, counts, kept))
+            ended = trace.ended[row] or any(stop in text for stop in q.until)
+            cut = _until(text, q.until)
+            answers.append(Answer(q.sample, cut, own.names, originals, counts, kept, trace.finite[row], ended))
         return answers
 
     def _prune(self, questions: Sequence[Question]) -> dict[str, PrunedImages]:

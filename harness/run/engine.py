@@ -21,6 +21,7 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, Cell, Journal, tokens_for
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BudgetInfo
+from vtpbench.harness.run.answer_faults import refuse_not_finite
 from vtpbench.harness.run.answering import Answerer, Question
 from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.plan import build_pruner
@@ -130,7 +131,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
         picture_folder = self.answerer.picture_folder
         pictured = picture_folder.chosen(len(requests)) if picture_folder else frozenset()
         questions = [self._question(request, number in pictured) for number, request in enumerate(requests)]
-        known = self._journal.known() if self._journal else {}
+        known = {sample: answer for sample, answer in self._journal.known().items() if answer.finite} if self._journal else {}
         self.answers = {q.sample: known[q.sample] for q in questions if q.sample in known}
         self._progress(len(self.answers), len(questions))
         for answers in self.answerer.answer(questions, known):
@@ -138,6 +139,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
                 self._journal.add(answers)
             self.answers.update((a.sample, a) for a in answers)
             self._progress(len(self.answers), len(questions))
+        refuse_not_finite([self.answers[q.sample] for q in questions], str(self.answerer.pipeline.model.model.dtype))
         return [self.answers[q.sample].text for q in questions]
 
     def _question(self, request: Any, pictured: bool) -> Question:

@@ -228,6 +228,21 @@ def test_a_cell_that_misses_its_budget_is_failed_in_the_table(tiny_checkpoint, t
     assert "² failed: sample 1: 3.00 vision tokens" in text
 
 
+def test_a_cell_of_a_model_that_overflows_fails_and_its_answers_are_asked_again(job, tiny_checkpoint) -> None:
+    broken = open_engine(job.models["tiny"], torch.device("cpu"), 4)
+    norm = broken.family.decoder.norm.weight
+    whole = norm.detach().clone()
+    journal = Memory()
+    with torch.no_grad():
+        norm.fill_(torch.inf)
+    with pytest.raises(UserError, match=f"{LIMIT} of {LIMIT} answers .*not finite: the model runs in float32"):
+        run(broken, job, cell_of(job, "random"), journal)
+    with torch.no_grad():
+        norm.copy_(whole)
+    healed, seen = run(broken, job, cell_of(job, "random"), journal)
+    assert (healed.status, seen[0]) == ("ok", (0, LIMIT))
+
+
 @pytest.mark.parametrize("value", [float("nan"), None])
 def test_a_metric_without_a_number_is_named(job, engine, value) -> None:
     cell = cell_of(job, "vanilla", "demo-open")
