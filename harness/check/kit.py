@@ -12,6 +12,7 @@ import torch
 
 from vtpbench.harness.check.properties import PROPERTIES, Property, Status, Verdict
 from vtpbench.harness.check.subject import ModelBuilder, PrunerOnModel
+from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.pruners.errors import Impossible, UserError, did_you_mean
 from vtpbench.pruners.registry import build, find
@@ -60,7 +61,8 @@ def check(
         if family not in builders:
             raise UserError(f"unknown model family '{family}'; {did_you_mean(family, builders)}")
     entry, chosen = find(name), options or {}
-    pruner = build(name, chosen)
+    with plugin_errors(name):
+        pruner = build(name, chosen)
     results = []
     with _one_thread():
         for family, builder in builders.items():

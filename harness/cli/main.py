@@ -16,6 +16,7 @@ from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.cli.train import train_app
 from vtpbench.harness.host.console import console, echo, print_grid, say, warn
+from vtpbench.harness.host.plugin_errors import failing_line
 from vtpbench.harness.host.printable import one_line
 from vtpbench.pruners.errors import UserError
 
@@ -56,6 +57,9 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(USER_ERROR) from e
         except OSError as e:  # a file or folder that is no such thing, or may not be read
             say("error", f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e), "red")
+            raise typer.Exit(USER_ERROR) from e
+        except SystemExit as e:  # no command of ours ends so
+            say("error", f"somebody else's code ended the program with {e.code!r}{failing_line(e)}", "red")
             raise typer.Exit(USER_ERROR) from e
         except KeyboardInterrupt as e:
             say("stopped", KEPT_BY.get(ctx.invoked_subcommand or "", KEPT), "yellow")

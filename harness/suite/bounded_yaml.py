@@ -81,7 +81,7 @@ def read_value(text: str, name: str, kind: type[BoundedConstructor] = BoundedCon
 def not_yaml(error: yaml.YAMLError, name: str) -> UserError:
     """Say in one line what PyYAML says of a text, with its place."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    place = name if mark is None else f"{name}:{mark.line + 1}"
+    place = name if mark is None else f"{mark.name}:{mark.line + 1}"
     return UserError(f"{place}: not valid YAML: {problem or str(error).splitlines()[0]}")
 
 

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from vtpbench.harness.cli.main import app
 from vtpbench.harness.gather.sources import gather
 from vtpbench.harness.gather.suite_records import named
 from vtpbench.harness.records.record import BudgetInfo, PrunerInfo, Record
@@ -133,6 +135,26 @@ def test_rows_of_a_plugin_that_breaks_or_has_gone_are_known_by_their_label(break
     (tmp_path / "toy.yaml").write_text(SUITE.replace("[random,", f"[random, '{name}',"))
     records = [record(), record(name, "Norm"), record(name, "Norm 2")]
     assert named(load(tmp_path / "toy.yaml"), records) == records[:2]
+
+
+def test_a_report_on_a_folder_runs_nobody_s_code_and_one_on_a_suite_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records name a pruner file and a task folder that are there, and would leave a mark."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "norm.py").write_text(f"open('ran', 'w').close()\n{PLUGIN}")
+    (tmp_path / "utils.py").write_text("open('ran', 'w').close()\n")
+    (tmp_path / "toy.yaml").write_text(
+        "models: [org/m]\n"
+        "matrix: {pruners: ['norm.py:Norm'], budgets: [4], benchmarks: [{label: e, task: e, folder: ., metric: m}]}\n"
+    )
+    store = Store(tmp_path / "results" / "toy", pytest.fail)
+    mine = PrunerInfo(name="norm.py:Norm", label="Norm", options={}, code="0", distribution="file norm.py")
+    for number, each in enumerate((record("vanilla"), record().model_copy(update={"pruner": mine}))):
+        store.add(each.model_copy(update={"cell_id": f"{number:016x}"}))
+    for command in (["report", "results"], ["report", "results", "--format", "html"], ["merge", "results", "--out", "all"]):
+        assert CliRunner().invoke(app, command).exit_code == 0
+    assert not (tmp_path / "ran").exists()
+    CliRunner().invoke(app, ["report", "toy.yaml"])
+    assert (tmp_path / "ran").exists()
 
 
 def test_a_report_says_what_it_leaves_out_and_a_folder_has_everything(
