@@ -20,12 +20,11 @@ from vtpbench.harness.models.dummy import describe_dummy, filler, open_dummy
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.records.efficiency import PLACE, SUFFIX, EfficiencyRecord
-from vtpbench.harness.records.record import DUMMY, BudgetInfo, PrunerInfo
-from vtpbench.harness.suite.options import NEUTRAL, default_dtype, model_path, read_option, validate_option
+from vtpbench.harness.records.record import DUMMY, BudgetInfo, Dtype, PrunerInfo
+from vtpbench.harness.suite.options import NEUTRAL, model_path, read_option, validate_option
 from vtpbench.harness.suite.specs import (
     DUMMY_PREFIX,
     Budget,
-    Dtype,
     ModelSpec,
     PrunerSpec,
     automatic,
@@ -76,14 +75,17 @@ def profile_models(order: ProfileOptions, progress: Progress) -> list[Path]:
     start_timer(device)  # refuses what has no clock
     if order.protocol.batch is None:
         require_searchable(device)
-    tasks = list(_of_suite(order) if order.suite is not None else _of_options(order, device))
+    tasks = list(_of_suite(order) if order.suite is not None else _of_options(order))
     for task in tasks:
         prepare(_folder(task, order))
     return [_measure(task, order, device, progress) for task in tasks]
 
 
-def describe(spec: ModelSpec, dtype: str, attention: str) -> Described:
-    """Say what a model is: a checkpoint, or behind `dummy:` a configuration that random weights are drawn for."""
+def describe(spec: ModelSpec, dtype: str | None, attention: str) -> Described:
+    """Say what a model is: a checkpoint, or behind `dummy:` a configuration that random weights are drawn for.
+
+    Without a dtype it is run in the one that its configuration names.
+    """
     options: dict[str, Any] = {"dtype": dtype, "attention": attention, "preprocessing": spec.preprocessing}
     if spec.dummy is not None:
         described = describe_dummy(spec.dummy, **options)
@@ -113,17 +115,17 @@ def _of_suite(order: ProfileOptions) -> Iterator[ProfileTask]:
     for model in suite.models:
         matrices = [matrix for matrix in suite.matrix if matrix.models is None or model.label in matrix.models]
         asked = [(spec, budget) for matrix in matrices for spec in matrix.pruners for budget in budgets or matrix.budgets]
-        described = describe(model, order.dtype or str(model.dtype), str(model.attention))
+        described = describe(model, order.dtype or model.dtype, str(model.attention))
         yield _task(suite.name, described, asked)
 
 
-def _of_options(order: ProfileOptions, device: torch.device) -> Iterator[ProfileTask]:
+def _of_options(order: ProfileOptions) -> Iterator[ProfileTask]:
     if order.model is None or not order.pruners or not order.budgets:
         raise UserError("name what to profile: a suite, or --model, --pruner and --budget, e.g. --pruner fastv --budget 64")
     label = _label(order.model)
     model: ModelSpec = validate_option("--model", order.model, {"path": model_path(order.model), "label": label}, ModelSpec)
     named = model.model_copy(update={"path": order.model})  # where it lies is no part of a record
-    described = describe(named, order.dtype or default_dtype(device), "sdpa")
+    described = describe(named, order.dtype, "sdpa")
     specs = [read_option("--pruner", text, PrunerSpec) for text in order.pruners]
     yield _task(label, described, [(spec, budget) for spec in specs for budget in _budgets(order)])
 

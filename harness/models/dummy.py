@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.host.json_text import BadJson, load_json
-from vtpbench.harness.models.load import Described, families
+from vtpbench.harness.models.load import Described, families, own_dtype
 from vtpbench.harness.records.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -36,8 +36,10 @@ def dummy_names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in _shipped().glob("*.json")))
 
 
-def describe_dummy(name: str, *, dtype: str = "float16", attention: str = "sdpa", preprocessing: str | None = None) -> Described:
-    """Say what a dummy will be.
+def describe_dummy(
+    name: str, *, dtype: str | None = None, attention: str = "sdpa", preprocessing: str | None = None
+) -> Described:
+    """Say what a dummy will be; without a dtype that of its configuration, as for a checkpoint.
 
     `name` is one of `dummy_names()`, or the path of a `config.json` in transformers' form. Raises `UserError` for another
     name, an unsupported architecture or an unknown preprocessing.
@@ -55,7 +57,7 @@ def describe_dummy(name: str, *, dtype: str = "float16", attention: str = "sdpa"
         id=name,
         family=shape.family,
         weights=DUMMY,
-        dtype=dtype,
+        dtype=dtype or own_dtype(config.to_dict(), name),
         attention=attention,
         preprocessing=chosen,
         prompt=DUMMY,

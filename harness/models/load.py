@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vtpbench.harness.host.json_text import BadJson, load_json
-from vtpbench.harness.records.record import ModelInfo
+from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,18 +98,19 @@ def describe_model(
     path: str,
     *,
     revision: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     attention: str = "sdpa",
     preprocessing: str | None = None,
     prompt: str | None = None,
 ) -> Described:
     """Say what a checkpoint is, from its configuration and the hash of its files.
 
-    `prompt` is `vicuna_v1` or a Jinja file; None takes the checkpoint's template. Raises `UserError` for a missing checkpoint
-    or template, or an unsupported architecture.
+    `dtype` None is the one that the checkpoint names. `prompt` is `vicuna_v1` or a Jinja file; None takes the checkpoint's
+    template. Raises `UserError` for a missing checkpoint or template, or an unsupported architecture.
     """
     folder = find_checkpoint(path, revision, label)
-    family = families()[_model_type(folder, label)]
+    config = _read_config(folder, label)
+    family = families()[_model_type(config, label)]
     chosen = preprocessing or family.preprocessings[0]
     if chosen not in family.preprocessings:
         known = ", ".join(family.preprocessings)
@@ -126,7 +127,7 @@ def describe_model(
         family=shape.family,
         weights=_weights(folder, label),
         tower=None if tower is None else _weights(tower, label),
-        dtype=dtype,
+        dtype=dtype or own_dtype(config, label),
         attention=attention,
         preprocessing=chosen,
         prompt=_prompt_name(used_template),
@@ -140,7 +141,7 @@ def open_model(described: Described, device: torch.device) -> Family:
     import torch
 
     info = described.info
-    family = families()[_model_type(described.folder, info.label)]
+    family = families()[_model_type(_read_config(described.folder, info.label), info.label)]
     dtype = getattr(torch, info.dtype)
     template = described.template or family.template(described.folder)
     loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing, template)
@@ -150,9 +151,21 @@ def open_model(described: Described, device: torch.device) -> Family:
     return loaded
 
 
-def _model_type(folder: Path, label: str) -> str:
-    from vtpbench.harness.models import original
+def own_dtype(config: Mapping[str, Any], label: str) -> str:
+    """Read the number format that a configuration names, `dtype` or as it was once called `torch_dtype`; else float32.
 
+    It holds on every device, a CPU too: a plan must name the same cells wherever it is made. Raises `UserError` for a format that
+    no model is run in.
+    """
+    places = [place for place in (config, config.get("text_config")) if isinstance(place, Mapping)]
+    named = [place[key] for place in places for key in ("dtype", "torch_dtype") if place.get(key)]
+    found = str(named[0]).removeprefix("torch.") if named else "float32"
+    if found not in get_args(Dtype):
+        raise UserError(f"model '{label}': its config.json names the dtype {found:.100}; say in which to run it: dtype: float16")
+    return found
+
+
+def _read_config(folder: Path, label: str) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise UserError(f"model '{label}': {folder} has no config.json; give the folder of a Hugging Face checkpoint")
@@ -160,14 +173,19 @@ def _model_type(folder: Path, label: str) -> str:
         config = load_json(file, finite=False)
     except BadJson as e:
         raise UserError(f"model '{label}': {file} is not valid JSON: {e}") from e
-    architectures = config.get("architectures") if isinstance(config, dict) else None
-    if not isinstance(config, dict) or not isinstance(architectures or [], list):
+    if not isinstance(config, dict) or not isinstance(config.get("architectures") or [], list):
         raise UserError(f"model '{label}': {file} is not a configuration; fetch it anew")
     _refuse_depth(config, f"model '{label}': {file}")
+    return config
+
+
+def _model_type(config: dict[str, Any], label: str) -> str:
+    from vtpbench.harness.models import original
+
     known = families()
     found = original.model_type(config) if original.is_original(config) else config.get("model_type")
     if not isinstance(found, str) or found not in known:
-        architecture = ", ".join(map(str, architectures or [found]))[:200]
+        architecture = ", ".join(map(str, config.get("architectures") or [found]))[:200]
         raise UserError(f"model '{label}': architecture {architecture} is not supported; supported: {', '.join(sorted(known))}")
     return found
 

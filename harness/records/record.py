@@ -28,6 +28,8 @@ TOLERANCE = 1e-9
 """Relative, and absolute; the last bits of a mean depend on the machine that adds up."""
 
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Number formats that models are run in."""
 DUMMY = "dummy"
 """Weights that were drawn, of a model or of a pruner's network: they stand for any others, as far as speed is meant."""
 

@@ -176,7 +176,7 @@ class Plugin(Adapter):
         pretrained: str,
         pruner: str = "vanilla",
         budget: str | int | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
         attention: str = "sdpa",
         preprocessing: str | None = None,
         batch_size: int | str = 8,

@@ -12,13 +12,13 @@ from vtpbench.harness.host.device import open_device
 from vtpbench.harness.host.launcher import refuse_launcher
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.environment import environment, versions
-from vtpbench.harness.records.record import ModelInfo
+from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.forecast import Forecast, foresee
 from vtpbench.harness.run.loop import CellEngine, RunContext, Summary, run
 from vtpbench.harness.run.plan import estimator, narrow, plan, render_plan
 from vtpbench.harness.run.progress import Progress
-from vtpbench.harness.suite.specs import Dtype, ModelSpec
+from vtpbench.harness.suite.specs import ModelSpec
 from vtpbench.harness.suite.suite import Suite, load
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -113,8 +113,7 @@ def _describe(spec: ModelSpec) -> Described:
 
     if spec.dummy is not None:
         refuse_dummy(describe_dummy(spec.dummy).info)
-    assert spec.dtype is not None  # filled in by `load`, as is the next
-    assert spec.attention is not None
+    assert spec.attention is not None  # filled in by `load`
     described = describe_model(
         spec.label,
         spec.location,

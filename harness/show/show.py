@@ -20,7 +20,7 @@ from vtpbench.harness.models.token_boxes import token_boxes
 from vtpbench.harness.records.cell import tokens_for
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.show.trace import CutTrace, PruningTrace, trace_pruning
-from vtpbench.harness.suite.options import NEUTRAL, default_dtype, model_path, read_option
+from vtpbench.harness.suite.options import NEUTRAL, model_path, read_option
 from vtpbench.harness.suite.specs import Budget, PrunerSpec, build_seeded, refuse_large_budget
 from vtpbench.pruners.base import Grid, Pruner
 from vtpbench.pruners.errors import Impossible, UserError
@@ -76,7 +76,7 @@ def show(order: ShowOptions) -> Path:
         raise UserError("no pruner to show; name at least one with --pruner, e.g. --pruner random")
     images = [(path.name, read_image(path)) for path in order.images]
     device = open_device(order.device)
-    described = describe_model(order.model, model_path(order.model), dtype=default_dtype(device))
+    described = describe_model(order.model, model_path(order.model))
     refuse_large_budget(budget, described.info.vision_tokens, described.info.label)
     transformers.logging.disable_progress_bar()
     gallery = PanelMaker(open_model(described, device), pruner_rows, budget, order.question)

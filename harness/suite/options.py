@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 import vtpbench.suites
 from vtpbench.harness.suite.bounded_yaml import read_value
 from vtpbench.pruners.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 DEMO = "demo"
 """Name of the embedded model."""
@@ -24,11 +21,6 @@ NEUTRAL = "Describe the image."
 def model_path(name: str) -> str:
     """Find a model's hub id or folder: the embedded one's folder for `demo`, else what is given."""
     return str(Path(vtpbench.suites.__path__[0], "demo", "model")) if name == DEMO else name
-
-
-def default_dtype(device: torch.device) -> str:
-    """Choose the number format of the weights where none is asked for."""
-    return "float32" if device.type == "cpu" else "bfloat16"
 
 
 def read_option(option: str, text: str, kind: Any) -> Any:

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_
 from vtpbench.harness.host.files import locate
 from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.records.environment import release_revision
-from vtpbench.harness.records.record import DUMMY, BudgetInfo, PrunerInfo
+from vtpbench.harness.records.record import DUMMY, BudgetInfo, Dtype, PrunerInfo
 from vtpbench.harness.suite.bounded_yaml import shortened
 from vtpbench.harness.suite.options import DEMO, model_path
 from vtpbench.harness.suite.strict_yaml import LARGEST, Strict, reject
@@ -25,7 +25,6 @@ from vtpbench.pruners.registry import build, find
 if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
 
-Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 DUMMY_PREFIX = f"{DUMMY}:"
 """Before the name of a configuration: a model of that shape with random weights."""
@@ -43,7 +42,7 @@ class ModelSpec(Strict):
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Dtype | None = None
-    """None = the suite's."""
+    """None = the suite's, else the checkpoint's own."""
     attention: Attention | None = None
     """Kernel of the language model; None = the suite's."""
     preprocessing: str | None = None

@@ -11,9 +11,9 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 
 from vtpbench.harness.host.files import read_text
 from vtpbench.harness.records.names import SuiteName
-from vtpbench.harness.records.record import BudgetInfo
+from vtpbench.harness.records.record import BudgetInfo, Dtype
 from vtpbench.harness.suite.benchmarks import Benchmark, Profile
-from vtpbench.harness.suite.specs import RANDOM, VANILLA, Attention, Budget, Dtype, ModelSpec, PrunerSpec
+from vtpbench.harness.suite.specs import RANDOM, VANILLA, Attention, Budget, ModelSpec, PrunerSpec
 from vtpbench.harness.suite.strict_yaml import LARGEST, Document, Key, Strict, filled_list, reject
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -77,7 +77,8 @@ class Suite(Strict):
 
     name: SuiteName
     """Folder of the results; the file's name unless given."""
-    dtype: Dtype = "float16"
+    dtype: Dtype | None = None
+    """Of the models that name none themselves; None = of each the one that its checkpoint names."""
     attention: Attention = "sdpa"
     limit: int | None = Field(default=None, ge=1, le=LARGEST)
     """Questions of each benchmark that has no limit of its own: the first ones; None = all."""

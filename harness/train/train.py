@@ -154,8 +154,7 @@ def train_oc_vtp(order: TrainOptions, display: Phases) -> Trained | None:
     place = ProcessRank(device, state.process_index, state.num_processes)
     if place.rank > 0:
         display = Phases(Console(quiet=True))
-    dtype = "float32" if place.device.type == "cpu" else "float16"
-    described = describe_model(order.model, order.model, dtype=dtype)
+    described = describe_model(order.model, order.model)
     out = _destination(order.out, described.folder)
     work = order.work or out.with_name(f"{out.name}.work")
     pictures = ImageFiles.find(order.images)

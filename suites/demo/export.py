@@ -22,7 +22,10 @@ PER_SCENE = 4
 
 
 def export_model(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save weights (half precision: half the size), configuration, processor, tokenizer and chat template."""
+    """Save weights, configuration, processor, tokenizer and chat template.
+
+    The weights are stored in half precision, which is half the size, and are to be run in float32, as the configuration says.
+    """
     side = {"height": SIZE, "width": SIZE}
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size=side),
@@ -38,6 +41,8 @@ def export_model(model: LlavaForConditionalGeneration, tokenizer: PreTrainedToke
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.half().save_pretrained(folder)
     model.float()
+    model.config.dtype = "float32"
+    model.config.save_pretrained(folder)
 
 
 def benchmark_questions(task: str, seed: int, split: str, n: int) -> list[tuple[tuple[int, ...], SceneQuestion]]:

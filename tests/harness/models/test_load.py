@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vtpbench.harness.models.dummy import describe_dummy
 from vtpbench.harness.models.llava import VICUNA_V1
-from vtpbench.harness.models.load import describe_model, find_checkpoint, open_model
+from vtpbench.harness.models.load import describe_model, find_checkpoint, open_model, own_dtype
 from vtpbench.harness.models.template import PLACES, chat_template
 from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.run.job import RunOptions, make_job
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
@@ -51,6 +53,51 @@ def test_preprocessing_is_the_familys_first_unless_another_is_asked_for(checkpoi
     assert describe_model("tiny", str(checkpoints["llava_next"]), preprocessing="native").info.vision_tokens is None
     with pytest.raises(UserError, match=r"'pad' is not one of this model's \(fixed672, native\)"):
         describe_model("tiny", str(checkpoints["llava_next"]), preprocessing="pad")
+
+
+@pytest.mark.parametrize(
+    ("named", "dtype"),
+    [
+        ({"dtype": "bfloat16"}, "bfloat16"),
+        ({"torch_dtype": "float16"}, "float16"),
+        ({"torch_dtype": "torch.float16"}, "float16"),
+        ({"text_config": {"torch_dtype": "bfloat16"}}, "bfloat16"),
+        ({"dtype": "float16", "text_config": {"dtype": "float32"}}, "float16"),
+        ({}, "float32"),
+        ({"dtype": None, "text_config": None}, "float32"),
+    ],
+)
+def test_the_default_dtype_is_what_the_checkpoint_names(named: dict[str, object], dtype: str) -> None:
+    assert own_dtype(named, "m") == dtype
+
+
+def test_a_dtype_that_no_model_is_run_in_says_what_to_write() -> None:
+    with pytest.raises(UserError, match=r"model 'm': its config\.json names the dtype float64; .* dtype: float16"):
+        own_dtype({"dtype": "float64"}, "m")
+
+
+def test_suites_commands_and_models_with_random_weights_share_the_default(checkpoints, tmp_path) -> None:
+    folder = Path(shutil.copytree(checkpoints["llava"], tmp_path / "half"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    models = f"models: [{folder}, {{path: {folder}, label: said, dtype: float32}}]"
+    (tmp_path / "s.yaml").write_text(f"{models}\nmatrix: {{pruners: [vanilla], benchmarks: [demo-open]}}")
+
+    def dtypes(**chosen) -> dict[str, str]:
+        job = make_job(str(tmp_path / "s.yaml"), RunOptions(tmp_path / "out", **chosen), print)
+        return {label: model.info.dtype for label, model in job.models.items()}
+
+    assert dtypes() == {"half": "bfloat16", "said": "float32"}
+    assert dtypes(settings=["dtype=float16"]) == {"half": "float16", "said": "float32"}
+    assert describe_model("m", str(folder)).info.dtype == "bfloat16"
+    assert describe_dummy(str(folder / "config.json")).info.dtype == "bfloat16"
+    loaded = open_model(describe_model("m", str(folder)), torch.device("cpu"))
+    assert {weight.dtype for weight in loaded.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("llava-1.5-7b", "float16"), ("qwen2.5-vl-7b", "bfloat16")])
+def test_shipped_configurations_name_the_dtype_that_was_published(name: str, dtype: str) -> None:
+    assert describe_dummy(name).info.dtype == dtype
 
 
 def test_a_qwen_without_a_chat_template_says_so(checkpoints, tmp_path) -> None:

@@ -37,7 +37,7 @@ def test_short_forms_mean_the_long_ones(tmp_path: Path) -> None:
     short = load(write(tmp_path, GOOD))
     text = """\
         name: a
-        models: [{path: org/model, label: model, dtype: float16, attention: sdpa}]
+        models: [{path: org/model, label: model, dtype: null, attention: sdpa}]
         matrix:
         - models: [model]
           pruners: [{name: random, label: random, options: {}}]
