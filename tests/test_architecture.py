@@ -46,6 +46,13 @@ def test_reports_read_records_only() -> None:
         assert all(m.startswith(allowed) for m in modules), file
 
 
+def test_the_python_api_and_the_command_line_are_imported_by_nobody() -> None:
+    for top in ("harness/api", "harness/cli"):
+        own = f"vtpbench.{top.replace('/', '.')}"
+        users = {file for file in SOURCES if any(module.startswith(own) for module in imported(file))}
+        assert all(file.is_relative_to(ROOT / top) for file in users), users
+
+
 def test_the_harness_knows_no_single_pruner() -> None:
     shared = {"base", "registry", "errors", "budget", "vanilla", "transfer"}  # vanilla is every comparison's denominator
     named_on_purpose = {"train.py"}  # the command that trains OC-VTP
