@@ -4,8 +4,8 @@
 
 A case mutates one suite, task, model configuration, record, per-sample table or journal, and runs `plan`, `report`, `merge` or a
 resumed run (with an engine that answers at once) on it, in this process, for at most 10 seconds of the processor. Counted are the
-cases that end as they should, and those that end in a traceback, hang, are silent about what they lost, print a terminal's escapes,
-or exit otherwise. Equal arguments give equal cases.
+cases that end as they should, and those that end in a traceback, hang, are silent about what they lost, print a terminal's
+escapes, or exit otherwise. Equal arguments give equal cases.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""The errors that users can cause; everything else is a defect of ours."""
+"""The errors that users can cause; everything else is a defect of ours, or of a pruner: where that lies is found here, too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import traceback
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from sysconfig import get_paths
 from typing import ClassVar, Literal
 
 
@@ -49,3 +52,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
+
+
+def one_line(error: BaseException) -> str:
+    """Say what an error is, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def failing_line(error: BaseException, files: Collection[Path] = ()) -> str:
+    """Say where an error comes from, to be added to what it is: `, at file.py:12`; nothing where that is not known.
+
+    It is the innermost line of `files` or, where none are given, of what is no library.
+    """
+    frames, wanted = traceback.extract_tb(error.__traceback__), {file.resolve() for file in files}
+    libraries = (get_paths()["stdlib"], "<")
+    own = [
+        frame
+        for frame in frames
+        if Path(frame.filename).resolve() in wanted
+        or not (wanted or "site-packages" in frame.filename or frame.filename.startswith(libraries))
+    ]
+    return f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from vtpbench.pruners.errors import BadOption, UserError, did_you_mean
+from vtpbench.pruners.errors import BadOption, UserError, did_you_mean, failing_line, one_line
 
 if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
@@ -71,7 +71,8 @@ class PrunerEntry:
         except KeyboardInterrupt:
             raise
         except BaseException as e:  # a stranger's module may fail in any way, or exit; the message must say whose it is
-            raise UserError(f"pruner '{self.name}' of {self.distribution} cannot be imported: {type(e).__name__}: {e}") from e
+            where = failing_line(e, [Path(module)]) if module.endswith(".py") else ""
+            raise UserError(f"pruner '{self.name}' of {self.distribution} cannot be imported: {one_line(e)}{where}") from e
         if reason := self._unfit(found, attribute, imported):
             raise UserError(f"pruner '{self.name}' of {self.distribution}: {reason}")
         assert isinstance(found, type)
@@ -100,9 +101,7 @@ class PrunerEntry:
         That is the folder of the class's module where it is part of a package, else its file; the same for the pruners that
         it is derived from; and for built-ins, whose package holds all of them, the module or sub-package and what they share.
         """
-        from vtpbench.pruners.base import Pruner
-
-        own = [file for cls in self.load().__mro__ if issubclass(cls, Pruner) and cls is not Pruner for file in _sources(cls)]
+        own = source_files(self.load())
         shared = [Path(__file__).with_name(name) for name in SHARED] if self.distribution == "vtpbench" else []
         return sha256(b"\0".join(file.read_bytes() for file in dict.fromkeys([*own, *shared]))).hexdigest()[:16]
 
@@ -142,6 +141,10 @@ def build(name: str, options: Mapping[str, Any]) -> Pruner:
         return cls(**_typed(name, cls, options))
     except (TypeError, ValueError) as e:
         raise UserError(f"pruner '{name}': {e}") from e
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as e:  # a stranger's may fail in any way, or exit
+        raise UserError(f"pruner '{name}' cannot be made: {one_line(e)}{failing_line(e, source_files(cls))}") from e
 
 
 def _typed(name: str, cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +167,13 @@ def _typed(name: str, cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
             wanted = e.errors()[0]["msg"].lower() if isinstance(e, ValidationError) else "give a plain value"
             raise BadOption(option, f"pruner '{name}': option '{option}': {wanted}, not {value!r}") from e
     return typed
+
+
+def source_files(cls: type[Pruner]) -> list[Path]:
+    """List the files of a pruner and of those that it is derived from; a package's are all of its files."""
+    from vtpbench.pruners.base import Pruner
+
+    return [file for part in cls.__mro__ if issubclass(part, Pruner) and part is not Pruner for file in _sources(part)]
 
 
 def _sources(cls: type) -> list[Path]:

@@ -20,7 +20,7 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model, read_template
 from vtpbench.harness.models.stock import wrapped_family
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.suite.options import default_dtype, model_path
+from vtpbench.harness.suite.options import model_path
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import UserError
 
@@ -146,7 +146,7 @@ def load(
     Parameters
     ----------
     model : hub id, folder of a checkpoint (Hugging Face form or the original LLaVA's), or `"demo"`, the embedded model
-    dtype : float32, bfloat16 or float16; by default float32 on a CPU, else bfloat16
+    dtype : float32, bfloat16 or float16; by default the one that the checkpoint names
     device : as torch names it; by default the first GPU, else the CPU
     preprocessing : how images reach the tower, one of the model's ways (`pad`, `crop`; `fixed672`, `native`; `dynamic`)
     attention : kernel of the language model: sdpa, eager, flash_attention_2
@@ -159,8 +159,8 @@ def load(
 
     """
     place = open_device(None if device is None else str(device))
-    form = default_dtype(place) if dtype is None else str(dtype).removeprefix("torch.")
-    if form not in ("float32", "bfloat16", "float16"):
+    form = None if dtype is None else str(dtype).removeprefix("torch.")
+    if form not in (None, "float32", "bfloat16", "float16"):
         raise UserError(f"dtype {dtype}: give float32, bfloat16 or float16")
     name = str(model)
     described = describe_model(

@@ -14,18 +14,19 @@ from vtpbench.harness.check.properties import PROPERTIES, Property, Status, Verd
 from vtpbench.harness.check.subject import ModelBuilder, PrunerOnModel
 from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.pruners.errors import Impossible, UserError, did_you_mean
-from vtpbench.pruners.registry import build, find
+from vtpbench.pruners.errors import Impossible, UserError, did_you_mean, failing_line, one_line
+from vtpbench.pruners.registry import build, find, source_files
 
 
 @dataclass(frozen=True)
 class PropertyResult:
-    """A property of the pruner on one family; anything but a pass has a reason."""
+    """A property of the pruner on one family; anything but a pass has a reason, an exception in the pruner's code its line."""
 
     family: str
     property: str
     status: Status
     reason: str = ""
+    line: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,11 @@ def _judge(prop: Property, family: str, subject: PrunerOnModel) -> PropertyResul
         verdict = prop.test(subject)
     except Impossible as e:
         verdict = Verdict(e.status, str(e))
+    except UserError as e:
+        verdict = Verdict("fail", str(e))
     except KeyboardInterrupt:
         raise
     except BaseException as e:  # a stranger's pruner may fail in any way, or exit; each failure is a line of the report
-        verdict = Verdict("fail", f"{type(e).__name__}: {e}")
+        line = failing_line(e, source_files(type(subject.pruner))).removeprefix(", at ")
+        return PropertyResult(family, prop.name, "fail", one_line(e), line)
     return PropertyResult(family, prop.name, verdict.status, verdict.reason)

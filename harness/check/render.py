@@ -56,13 +56,17 @@ def _word(result: PropertyResult) -> str:
 
 
 def _notes(report: CheckReport, families: Sequence[str]) -> list[str]:
-    """Reasons, each once, failures first."""
+    """Reasons, each once, failures first; exceptions of one line are one, though their numbers may differ."""
     where: dict[tuple[str, str], dict[str, list[str]]] = {}
+    reasons: dict[tuple[str, str], str] = {}
     for result in sorted(report.results, key=lambda result: result.status != "fail"):
         if result.reason:
-            where.setdefault((_word(result), result.reason), {}).setdefault(result.property, []).append(result.family)
+            key = (_word(result), result.line or result.reason)
+            reasons.setdefault(key, f"{result.reason}, at {result.line}" if result.line else result.reason)
+            where.setdefault(key, {}).setdefault(result.property, []).append(result.family)
     notes = []
-    for (word, reason), places in where.items():
+    for (word, cause), places in where.items():
+        reason = reasons[word, cause]
         named = "all properties" if len(places) == len(PROPERTIES) else ", ".join(places)
         on = sorted({family for found in places.values() for family in found}, key=list(families).index)
         notes.append(f"{word}: {named} on {', '.join(on)}: {reason}")

@@ -16,9 +16,8 @@ from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.cli.train import train_app
 from vtpbench.harness.host.console import console, echo, print_grid, say, warn
-from vtpbench.harness.host.plugin_errors import failing_line
 from vtpbench.harness.host.printable import one_line
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.errors import UserError, failing_line
 
 USER_ERROR, INTERRUPTED = 2, 130
 KEPT = "what is finished is kept; run the same command again to go on"

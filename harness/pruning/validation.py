@@ -38,6 +38,8 @@ def check_shapes(keep: Selection, view: TokenView, name: str) -> None:
     images = len(view.features)
     if keep.index.dim() != 2 or keep.index.shape[0] != images:
         raise UserError(f"{name} chose indices of shape {tuple(keep.index.shape)} for {images} images; give (images, k)")
+    if keep.index.dtype not in (torch.int32, torch.int64):
+        raise UserError(f"{name} chose indices in {str(keep.index.dtype).removeprefix('torch.')}; give int64")
     if keep.valid is None and keep.k != view.cut.keep:
         raise UserError(f"{name} kept {keep.k} tokens at layer {view.cut.at}, {view.cut.keep} were due")
     for part, value in (("features", keep.features), ("valid", keep.valid), ("size", keep.size)):

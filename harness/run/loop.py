@@ -18,14 +18,13 @@ from pydantic import ValidationError
 from vtpbench.harness.host.device import refuse_lost
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.host.libraries import output_to
-from vtpbench.harness.host.plugin_errors import failing_line
 from vtpbench.harness.records.cell import Cell, Journal
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import Environment, ModelInfo, Record, Timing
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.progress import Progress, duration, headline
-from vtpbench.pruners.errors import Impossible, UserError
+from vtpbench.pruners.errors import Impossible, UserError, failing_line
 
 if TYPE_CHECKING:
     from vtpbench.harness.suite.benchmarks import Benchmark

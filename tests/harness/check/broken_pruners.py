@@ -186,6 +186,28 @@ class Crashing(Pruner):
 
 
 @dataclass(frozen=True)
+class Misfitting(Sound):
+    """Breaks in a line of its own, each time with other numbers."""
+
+    def score(self, view):
+        return super().score(view) + torch.ones(view.n + view.cut.keep)
+
+
+@dataclass(frozen=True)
+class Fractions(Sound):
+    """Gives numbers that are no indices, over which the harness would stumble."""
+
+    def select(self, view):
+        return super().select(view).float()
+
+
+@dataclass(frozen=True)
+class Unmakeable(Sound):
+    def __post_init__(self):
+        raise ZeroDivisionError("no tokens")
+
+
+@dataclass(frozen=True)
 class Unreachable(Sound):
     def cuts(self, budget, n, shape):
         raise Infeasible("no budget suits it")

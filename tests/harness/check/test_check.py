@@ -166,6 +166,38 @@ def test_a_broken_rule_is_named(broken: str, rules: set[str]):
         assert not failed
 
 
+def notes_of(report: CheckReport) -> list[str]:
+    return [line for line in render(report).splitlines() if line.startswith("FAIL: ")]
+
+
+def line_of(text: str) -> int:
+    return next(number for number, line in enumerate(BROKEN.read_text().splitlines(), start=1) if text in line)
+
+
+def test_an_exception_in_a_plugin_is_told_once_with_its_line():
+    report = check(f"{BROKEN}:Misfitting", {}, ["llava", "llava_next"], BUILDERS)
+    line = f"broken_pruners.py:{line_of('torch.ones(view.n + view.cut.keep)')}"
+    (note,) = notes_of(report)
+    assert re.fullmatch(rf"FAIL: all properties on llava, llava_next: RuntimeError: The size of tensor .*, at {line}", note)
+    assert {result.line for result in report.results} == {line}
+    assert len({result.reason for result in report.results}) > 2  # with other numbers each time
+
+
+def test_what_a_plugin_gave_wrong_is_told_without_a_line_of_the_harness():
+    (note,) = notes_of(check(f"{BROKEN}:Fractions", {}, ["llava", "llava_next"], BUILDERS))
+    assert note == "FAIL: all properties on llava, llava_next: Fractions chose indices in float32; give int64"
+
+
+def test_a_plugin_that_cannot_be_made_or_imported_is_told_with_its_line(tmp_path: Path):
+    line = line_of("def __post_init__") + 1
+    message = rf"cannot be made: ZeroDivisionError: no tokens, at broken_pruners\.py:{line}$"
+    with pytest.raises(UserError, match=message):
+        check(f"{BROKEN}:Unmakeable", {}, ["llava"], BUILDERS)
+    (tmp_path / "halfway.py").write_text("import math\n\nHALF = math.no_such\n")
+    with pytest.raises(UserError, match=r"cannot be imported: AttributeError: .* 'no_such', at halfway\.py:3$"):
+        check(f"{tmp_path}/halfway.py:Half", {}, ["llava"], BUILDERS)
+
+
 def test_an_unreachable_budget_is_no_failure_but_no_success_either():
     report = check(f"{BROKEN}:Unreachable", {}, ["llava"], BUILDERS)
     assert {(result.status, result.reason) for result in report.results} == {("infeasible", "no budget suits it")}
@@ -303,7 +335,7 @@ def test_markdown_table():
 def test_json_holds_everything():
     data = json.loads(render(made_report("seed"), "json"))
     assert (data["ok"], data["pruner"], data["options"], data["distribution"]) == (False, "mine", {"layer": 2}, "theirs")
-    assert data["results"][3] == {"family": "a", "property": "seed", "status": "fail", "reason": "why"}
+    assert data["results"][3] == {"family": "a", "property": "seed", "status": "fail", "reason": "why", "line": ""}
     assert len(data["results"]) == 2 * len(PROPERTIES)
 
 
