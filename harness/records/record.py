@@ -9,7 +9,7 @@ from math import isclose
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
+from pydantic import Field, ValidationInfo, field_validator
 
 from vtpbench.harness.host.checksummed import Frozen, dump_checksummed, load_checksummed
 from vtpbench.harness.records.names import CellId, SuiteName
@@ -143,13 +143,6 @@ class BenchmarkInfo(Frozen):
     higher_is_better: bool = True
     """Direction of the metric as the task declares it."""
 
-    @model_serializer(mode="wrap")
-    def _leave_out_what_is_usual(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write the last three only where they say something: all else keeps the identity that it had before they existed."""
-        facts: dict[str, Any] = write(self)
-        usual = {"profile": None, "draw": None, "higher_is_better": True}
-        return {name: value for name, value in facts.items() if name not in usual or value != usual[name]}
-
     @property
     def terms(self) -> tuple[str, ...]:
         """Metrics whose sum is the score, without their filter."""
@@ -243,8 +236,10 @@ class Record(Frozen):
     @field_validator("score", "stderr")
     @classmethod
     def _only_where_ok(cls, value: float | None, info: ValidationInfo) -> float | None:
-        """Drop the score of a cell that missed its budget, which records once kept: readers need to ask for the score alone."""
-        return value if info.data.get("status") == "ok" else None
+        """Refuse a score of a cell that failed: readers need to ask for the score alone."""
+        if value is not None and info.data.get("status") != "ok":
+            raise ValueError("only a cell whose status is ok has a score")
+        return value
 
     def dump(self) -> str:
         """Serialise with the checksum; the same record gives the same text."""

@@ -76,11 +76,11 @@ def _vanilla(lines: Sequence[Line], column: int, read: Samples) -> pd.DataFrame 
 
 
 def _joined(frame: pd.DataFrame, vanilla: pd.DataFrame | None) -> pd.DataFrame:
-    """Put vanilla's `answer` and `score` beside a cell's; a sample that vanilla lacks has neither, an old table no `kept`."""
+    """Put vanilla's `answer` and `score` beside a cell's; a sample that vanilla lacks has neither."""
     source = frame.iloc[:0] if vanilla is None else vanilla
     columns = source[["sample", "answer", "score"]].drop_duplicates("sample")
     joined: pd.DataFrame = frame.merge(columns, on="sample", how="left", suffixes=("", "_vanilla"))
-    joined["kept"] = joined["kept"].fillna("") if "kept" in joined else ""
+    joined["kept"] = joined["kept"].fillna("")
     joined[["score", "score_vanilla"]] = joined[["score", "score_vanilla"]].astype(float)
     return joined
 

@@ -107,7 +107,7 @@ def test_the_draw_is_part_of_the_identity_and_absent_without_a_seed() -> None:
     folder = {"demo-exist": {}}
     plain = describe(Benchmark.model_validate(folder), 20, {})
     seeded = describe(Benchmark.model_validate(folder), 20, {}, 0)
-    assert "draw" not in plain.model_dump()
+    assert plain.model_dump()["draw"] is None
     assert seeded.model_dump()["draw"] == {"seed": 0, "together": "image_id"}
     assert seeded != describe(Benchmark.model_validate(folder), 20, {}, 1)
     assert describe(Benchmark.model_validate(folder), None, {}, 0).draw is None, "all questions are not drawn"

@@ -35,7 +35,7 @@ from vtpbench.pruners.pool import Pool
 from vtpbench.pruners.random import Random, private_generator
 from vtpbench.pruners.registry import build
 from vtpbench.pruners.sparsevlm import SparseVLM
-from vtpbench.pruners.sparsevlm.counts import split
+from vtpbench.pruners.sparsevlm.counts import recycled
 from vtpbench.pruners.text_only import TextOnly
 from vtpbench.pruners.vanilla import Vanilla
 from vtpbench.pruners.visionzip import VisionZip
@@ -160,9 +160,8 @@ def test_merged_tokens_are_those_that_were_recycled() -> None:
     found = seen(SparseVLM(), family, budget=40)
     n = 64
     for stop, cut in zip(found.stops, SparseVLM().cuts(40, n, family.shape), strict=True):
-        _, recycled, clusters = split(n, cut.keep)
-        in_clusters_of_one = clusters - len(stop.places)
-        assert len(stop.members) == recycled - in_clusters_of_one
+        in_clusters_of_one = cut.merged - len(stop.places)
+        assert len(stop.members) == recycled(n - (cut.keep - cut.merged)) - in_clusters_of_one
         n = cut.keep
 
 

@@ -7,6 +7,7 @@ import json
 import pandas as pd
 import pytest
 
+from vtpbench.harness.host.checksummed import BadRecord
 from vtpbench.harness.records.record import load_record
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.analyses.columns import by_category, hard, part_tables
@@ -106,11 +107,14 @@ def test_without_downsample_the_mend_is_named(cells) -> None:
         hard([r for r in cells.records if r.pruner.name != "downsample"], cells.samples)
 
 
-def test_a_cell_that_failed_takes_no_part_whatever_score_its_file_has(cells, tmp_path) -> None:
+def test_a_cell_that_failed_takes_no_part_and_can_have_no_score(cells, tmp_path) -> None:
     made = cells.add("fastv", "A", RANDOM)
     file = tmp_path / "record.json"
-    file.write_text(made.model_copy(update={"status": "failed", "reason": "5 tokens, 6 were due"}).dump())
-    assert json.loads(file.read_text())["score"] == 50.0
+    failed = made.model_copy(update={"status": "failed", "reason": "5 tokens, 6 were due"})
+    file.write_text(failed.dump())
+    with pytest.raises(BadRecord, match="only a cell whose status is ok has a score"):
+        load_record(file)
+    file.write_text(failed.model_copy(update={"score": None, "stderr": None}).dump())
     cells.records[-1] = load_record(file)
     (whole,) = build(cells.records, samples=cells.samples)
     for table in (whole, *part_tables(by_category(cells.records, cells.samples), [], [])):
@@ -124,9 +128,9 @@ def test_a_cell_that_failed_takes_no_part_whatever_score_its_file_has(cells, tmp
     assert (shown["score"], shown["stderr"], shown["relative"]) == (None, None, None)
 
 
-def test_vanilla_that_failed_is_no_denominator_whatever_score_its_file_has(cells, tmp_path) -> None:
-    (tmp_path / "record.json").write_text(cells.records[0].model_copy(update={"status": "failed", "reason": "why"}).dump())
-    cells.records[0] = load_record(tmp_path / "record.json")
+def test_vanilla_that_failed_is_no_denominator(cells) -> None:
+    failed = {"status": "failed", "reason": "why", "score": None, "stderr": None}
+    cells.records[0] = cells.records[0].model_copy(update=failed)
     (table,) = build(cells.records)
     assert {row.average for block in table.blocks for row in block.rows} == {None}
     assert flips(cells.records, cells.samples)[0].left_out == ("A (no vanilla cell with samples)",)
