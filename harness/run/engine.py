@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vtpbench.harness.host.launcher import refuse_launcher
-from vtpbench.harness.host.libraries import importing_lmms_eval, without_progress_bars
+from vtpbench.harness.host.libraries import without_progress_bars
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, Cell, Journal, tokens_for
@@ -24,16 +24,13 @@ from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.run.answer_faults import refuse_not_finite
 from vtpbench.harness.run.answering import Answerer, Question
 from vtpbench.harness.run.forecast import schedule_of
+from vtpbench.harness.run.lmms_library import lmms, simple_evaluate
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.harness.run.scoring import Evaluated, outcome
 from vtpbench.harness.run.task_loading import TaskLoader, restored_draws
 from vtpbench.harness.suite.generation import greedy
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
-
-with importing_lmms_eval():
-    from lmms_eval.api.model import lmms
-    from lmms_eval.evaluator import simple_evaluate
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtpbench.harness.host.libraries import importing_lmms_eval
 from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, agree
+from vtpbench.harness.run.lmms_library import TaskManager, get_task_dict, load_yaml_config
 from vtpbench.harness.run.sample_scores import is_number
 from vtpbench.harness.run.subset import draw_questions, keep_questions
 from vtpbench.harness.run.task_modules import fresh_modules
 from vtpbench.harness.suite.benchmarks import task_config
 from vtpbench.harness.suite.task_metrics import is_mean, metric_entries, own_aggregations
 from vtpbench.pruners.errors import UserError
-
-with importing_lmms_eval():
-    from lmms_eval.tasks import TaskManager, get_task_dict
-    from lmms_eval.utils import load_yaml_config
 
 if TYPE_CHECKING:
     from vtpbench.harness.suite.benchmarks import Benchmark
