@@ -14,7 +14,7 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from vtpbench.harness.records.record import Record, agree
+from vtpbench.harness.records.record import BenchmarkInfo, Record, agree
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.stats.build import build
 from vtpbench.report.tables.conventions import REFERENCE
@@ -27,11 +27,16 @@ if TYPE_CHECKING:
     from vtpbench.report.stats.resampled import Samples
 
 RIGHT = 0.5
-"""Score from which an answer counts as right; only soft scores lie between 0 and 1."""
+"""Score from which an answer counts as right, and where less is better, up to which; only soft scores lie between 0 and 1."""
 PLAIN = "downsample"
 """Pruner that tells easy questions from hard ones."""
 CATEGORY = {"mmmu_acc": "subdomain"}
 """Field of the task's own result that names a question's category, where the question itself has none; by metric."""
+
+
+def is_right(score: Any, info: BenchmarkInfo) -> Any:
+    """Whether a score, or each of a column of scores, is that of a right answer."""
+    return score >= RIGHT if info.higher_is_better else score <= RIGHT
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,8 @@ def _wrong(judge: Record, table: pd.DataFrame) -> frozenset[str]:
     from vtpbench.report.stats.sums import together
 
     names = together(judge.benchmark, table)
-    return frozenset(table.loc[names.isin(names[table["score"] < RIGHT]), "sample"])
+    wrong = table["score"].notna() & ~is_right(table["score"], judge.benchmark)
+    return frozenset(table.loc[names.isin(names[wrong]), "sample"])
 
 
 def _why_not(column: _Column, known: pd.DataFrame | None, wrong: frozenset[str]) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vtpbench.harness.records.record import Record
-from vtpbench.report.analyses.columns import RIGHT
+from vtpbench.report.analyses.columns import RIGHT, is_right
 from vtpbench.report.formats.sheet import Sheet, SheetTable, Value
 from vtpbench.report.tables.layout import NONE
 from vtpbench.report.tables.names import row_labels
@@ -76,7 +76,7 @@ class SettingFlips:
 
 
 def flips(records: Iterable[Record], samples: Samples) -> tuple[SettingFlips, ...]:
-    """Compare every pruned cell with vanilla of the same setting, question by question; a score of 0.5 or more is right."""
+    """Compare every pruned cell with vanilla of the same setting, question by question; see `is_right` for which is right."""
     found = []
     for setting in split(records):
         labels = row_labels(setting.records)
@@ -106,7 +106,7 @@ def _compare(record: Record, vanilla: Record, label: str, before: dict[str, Any]
     shared = [sample for sample in before if sample in after]
     found = []
     for sample in shared:
-        was, now = before[sample]["score"] >= RIGHT, after[sample]["score"] >= RIGHT
+        was, now = (is_right(rows[sample]["score"], record.benchmark) for rows in (before, after))
         if was != now:
             found.append(Flip("broken" if was else "mended", before[sample], after[sample]))
     return CellFlips(record, vanilla, label, len(shared), tuple(found))
@@ -133,7 +133,7 @@ def _grid(setting: SettingFlips) -> SheetTable:
             lines.append((name, *(_text(rows[own, label, seed].get(column)) for column in columns)))
     facts = [
         ("Cells", "questions that vanilla has right and the pruner wrong (-), the other way round (+), of those both answered"),
-        ("Right", f"a score of at least {RIGHT:g}"),
+        ("Right", f"a score of at least {RIGHT:g}; of what is better the less it is, of at most {RIGHT:g}"),
         *([("Left out", "; ".join(setting.left_out))] if setting.left_out else []),
     ]
     return SheetTable(f"{setting.title} · flips", ("Pruner", *columns), tuple(lines), tuple(facts))

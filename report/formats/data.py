@@ -33,6 +33,7 @@ FIELDS = (
     "relative_high",
     "seeds",
     "seeds_asked",
+    "higher_is_better",
 )
 
 
@@ -76,7 +77,7 @@ def cell_facts(record: Record, entry: TableEntry) -> dict[str, Any]:
         "metric": record.benchmark.metric,
         "score": record.score,
         "stderr": record.stderr,
-        "relative": relative(record.score, entry.vanilla),
+        "relative": relative(record.score, entry.vanilla, record.benchmark.higher_is_better),
         "n": record.n,
         "seed": record.seed,
         "status": record.status,
@@ -87,4 +88,5 @@ def cell_facts(record: Record, entry: TableEntry) -> dict[str, Any]:
         "relative_high": ratio[1],
         "seeds": len({r.seed for r in entry.records}),
         "seeds_asked": len(seeds_asked(entry.records)),
+        "higher_is_better": record.benchmark.higher_is_better,
     }

@@ -26,6 +26,7 @@ _SPECIAL = str.maketrans(
         "±": r"$\pm$",
         "\N{MULTIPLICATION SIGN}": r"$\times$",
         "·": r"$\cdot$",
+        "↓": r"$\downarrow$",
         "†": r"$^\dagger$",
         "‡": r"$^\ddagger$",
     }

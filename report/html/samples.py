@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vtpbench.harness.records.record import Record
-from vtpbench.report.analyses.columns import RIGHT
+from vtpbench.harness.records.record import BenchmarkInfo, Record
+from vtpbench.report.analyses.columns import is_right
 from vtpbench.report.html.kept import EmbeddedPictures
 from vtpbench.report.html.view import Line, Section
 from vtpbench.report.tables.table import Table
@@ -57,7 +57,8 @@ def _benchmark(section: Section, column: int, read: Samples, limit: int, gallery
     for line, record in _pruned(lines, column):
         frame = read(record)
         if frame is not None:
-            cells.append({"row": line.id, "seed": record.seed, **_cell(_joined(frame, vanilla), limit, questions, gallery)})
+            cell = _cell(_joined(frame, vanilla), record.benchmark, limit, questions, gallery)
+            cells.append({"row": line.id, "seed": record.seed, **cell})
     label = visible(section.table.columns[column])
     return {"label": label, "cells": cells, "questions": [question for _, question in questions.values()]}
 
@@ -86,10 +87,14 @@ def _joined(frame: pd.DataFrame, vanilla: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _cell(
-    joined: pd.DataFrame, limit: int, questions: dict[str, tuple[int, list[Any]]], gallery: EmbeddedPictures
+    joined: pd.DataFrame,
+    info: BenchmarkInfo,
+    limit: int,
+    questions: dict[str, tuple[int, list[Any]]],
+    gallery: EmbeddedPictures,
 ) -> dict[str, Any]:
     both = joined[["score", "score_vanilla"]].notna().all(axis=1)
-    was, now = joined.score_vanilla >= RIGHT, joined.score >= RIGHT
+    was, now = is_right(joined.score_vanilla, info), is_right(joined.score, info)
     broken, mended = both & was & ~now, both & now & ~was
     rank = 2 * (joined.kept == "") - 1 * (broken | mended)  # the few with pictures first, then what broke or was mended
     order = rank.sort_values(kind="stable").index[:limit].sort_values()

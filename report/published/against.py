@@ -154,7 +154,7 @@ def _cell(
         published=printed,
         bounds=entry.score_interval or stderr_bounds(entry),
         measured_relative=entry.relative,
-        published_relative=relative(printed, vanilla),
+        published_relative=relative(printed, vanilla, record.benchmark.higher_is_better),
         reasons=reasons(figures, place, record),
     )
 

@@ -36,9 +36,10 @@ def pooled(seeds: Sequence[Draws]) -> Draws:
     return replace(_fewest(seeds), values=np.mean([d.values for d in seeds], axis=0))
 
 
-def relative(score: Draws, vanilla: Draws) -> Draws:
-    """Per cent of vanilla, both resampled together."""
-    return replace(_fewest([score, vanilla]), values=100 * (score.values / vanilla.values))
+def relative(score: Draws, vanilla: Draws, higher_is_better: bool = True) -> Draws:
+    """Per cent of vanilla, both resampled together, as `vtpbench.report.tables.rounding.relative` has it."""
+    ratios = 100 * (score.values / vanilla.values)
+    return replace(_fewest([score, vanilla]), values=ratios if higher_is_better else 200 - ratios)
 
 
 def difference(one: Draws, other: Draws) -> Draws:

@@ -47,7 +47,7 @@ class ResampledScores:
             raise NoInterval("its samples are not vanilla's")
         if (vanilla.draws.values <= 0).any():
             raise NoInterval("vanilla scores 0 in some resamples")
-        return relative(own.draws, vanilla.draws)
+        return relative(own.draws, vanilla.draws, records[0].benchmark.higher_is_better)
 
     def _pool(self, records: Sequence[Record]) -> _Found:
         seeds: list[_Found] = []

@@ -60,7 +60,8 @@ def _benchmark(records: Sequence[Record]) -> str:
     limit = "" if info.limit is None else f" (limit {info.limit}{drawn})"
     n = _listed(sorted({r.n for r in records if r.score is not None})) or "no"
     profile = "" if info.profile is None else f", profile {info.profile}"
-    return f"{scale}{info.metric} of {info.task}, split {info.split}, {n} samples{limit}, data {info.dataset[:12]}{profile}"
+    less = "" if info.higher_is_better else ", lower is better: relative accuracy is 200 - 100 x score / vanilla score, in %"
+    return f"{scale}{info.metric} of {info.task}, split {info.split}, {n} samples{limit}, data {info.dataset[:12]}{profile}{less}"
 
 
 def _seeds(records: Sequence[Record]) -> str:

@@ -11,6 +11,7 @@ from vtpbench.report.tables.rounding import half_up, paper, paper_spread
 from vtpbench.report.tables.table import Table, TableEntry, TableRow
 
 NONE = "-"
+LESS = "↓"
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -25,8 +26,10 @@ class CellText:
 
 
 def header(table: Table) -> tuple[str, ...]:
-    """Column names; the first column is text, the others are numbers."""
-    return ("Pruner", "Tokens", *map(clean, table.columns), "Avg", "n")
+    """Column names; the first column is text, the others are numbers. An arrow marks what is better the less it is."""
+    falling = table.falling
+    columns = (f"{clean(name)} {LESS}" if name in falling else clean(name) for name in table.columns)
+    return ("Pruner", "Tokens", *columns, "Avg", "n")
 
 
 def cell_texts(row: TableRow) -> tuple[CellText, ...]:

@@ -37,9 +37,14 @@ def paper_spread(value: float, spread: float) -> str:
     return f"{paper(value)} ± {half_up(spread, 0 if half_up(value, 1) >= 100 else 1)}"
 
 
-def relative(score: float | None, vanilla: float | None) -> float | None:
-    """Score in per cent of the vanilla score, not rounded; None where either is missing or vanilla is 0, or next to it."""
-    return 100 * score / vanilla if score is not None and vanilla is not None and abs(vanilla) >= NOTHING else None
+def relative(score: float | None, vanilla: float | None, higher_is_better: bool = True) -> float | None:
+    """Score in per cent of the vanilla score, not rounded; None where either is missing or vanilla is 0, or next to it.
+
+    Where less is better, what is more counts against 100 as it would count for it: 200 - 100 x score / vanilla.
+    """
+    if score is None or vanilla is None or abs(vanilla) < NOTHING:
+        return None
+    return 100 * score / vanilla if higher_is_better else 200 - 100 * score / vanilla
 
 
 def average(ratios: Sequence[float | None]) -> tuple[float | None, int]:

@@ -91,6 +91,13 @@ class Table:
     footer: tuple[tuple[str, str], ...] = ()
     """Names and texts of what a reader must know to trust the numbers."""
 
+    @property
+    def falling(self) -> frozenset[str]:
+        """Columns of which less is better."""
+        rows = [row for block in self.blocks for row in block.rows]
+        places = [(name, entry) for row in rows for name, entry in zip(self.columns, row.entries, strict=True)]
+        return frozenset(name for name, entry in places if any(not r.benchmark.higher_is_better for r in entry.records))
+
 
 def build_tables(records: Iterable[Record], benchmarks: Sequence[str] = (), pruners: Sequence[str] = ()) -> tuple[Table, ...]:
     """Make the tables, without intervals; the order of the records does not matter.
@@ -178,17 +185,21 @@ def _entry(records: Sequence[Record], vanilla: float | None, notes: _Notes, seen
         worst = next(status for status in ("failed", "infeasible", "unsupported", "ok") if status in {r.status for r in records})
         return TableEntry(worst, vanilla=vanilla, notes=tuple(sorted(set(numbers))), records=tuple(records))
     score = fmean(scores)
-    if relative(score, vanilla) is None:
+    ratio = relative(score, vanilla, records[0].benchmark.higher_is_better)
+    if ratio is None:
         why = "vanilla scores 0" if vanilla is not None else "no vanilla score of this benchmark in the same setting"
         numbers.append(notes.number(f"no relative accuracy: {why}"))
     spread = stdev(scores) if len(scores) > 1 else None
-    return TableEntry("ok", score, spread, vanilla, relative(score, vanilla), tuple(sorted(set(numbers))), tuple(records))
+    return TableEntry("ok", score, spread, vanilla, ratio, tuple(sorted(set(numbers))), tuple(records))
 
 
 def _average_spread(entries: Sequence[TableEntry]) -> float | None:
     """Spread of the average over those seeds that all of its benchmarks have."""
     present = [entry for entry in entries if entry.relative is not None]
-    ratios = [{r.seed: relative(r.score, e.vanilla) for r in e.records if r.score is not None} for e in present]
+    ratios = [
+        {r.seed: relative(r.score, e.vanilla, r.benchmark.higher_is_better) for r in e.records if r.score is not None}
+        for e in present
+    ]
     shared = set[int].intersection(*map(set, ratios)) if ratios else set()
     means = [average([by_seed[seed] for by_seed in ratios])[0] for seed in sorted(shared)]
     return stdev([mean for mean in means if mean is not None]) if len(means) > 1 else None

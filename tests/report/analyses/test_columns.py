@@ -102,6 +102,24 @@ def test_an_f1_that_happens_to_equal_the_mean_of_one_cell_is_not_recomputed(cell
     assert entry(table, "vanilla", "F1").status == "unsupported"
 
 
+def test_where_less_is_better_the_same_questions_are_hard_and_the_same_answers_flip(cells) -> None:
+    wrong = Cells(cells.record)
+    for made in cells.records:
+        table = cells.tables[made.cell_id].assign(score=lambda rows: 1 - rows["score"])
+        info = made.benchmark.model_copy(update={"metric": "error", "higher_is_better": False})
+        wrong.records.append(made.model_copy(update={"benchmark": info, "score": 100 - made.score}))
+        wrong.tables[made.cell_id] = table
+    parts = [hard(each.records, each.samples) for each in (cells, wrong)]
+    assert parts[0][0].facts == parts[1][0].facts
+    (table,) = part_tables(parts[1], [], [])
+    assert entry(table, "random", "A").score == pytest.approx(100 - 40)
+    assert entry(table, "random", "A").relative == pytest.approx(200 - 100 * 60 / 40)
+    right, less = (flips(each.records, each.samples)[0].cells for each in (cells, wrong))
+    assert [(c.label, c.count("broken"), c.count("mended")) for c in right] == [
+        (c.label, c.count("broken"), c.count("mended")) for c in less
+    ]
+
+
 def test_without_downsample_the_mend_is_named(cells) -> None:
     with pytest.raises(UserError, match="add `downsample` to the suite's pruners"):
         hard([r for r in cells.records if r.pruner.name != "downsample"], cells.samples)

@@ -122,6 +122,7 @@ def test_json_has_one_object_per_cell_with_the_documented_fields(matrix) -> None
         **dict.fromkeys(("score_low", "score_high", "relative_low", "relative_high")),
         "seeds": 3,
         "seeds_asked": 3,
+        "higher_is_better": True,
     }
     infeasible = next(cell for cell in cells if cell["status"] == "infeasible")
     assert [infeasible[name] for name in ("score", "stderr", "relative", "observed_tokens")] == [None] * 4

@@ -88,6 +88,38 @@ def test_rows_like_the_best_are_tied_and_rows_like_random_are_named(measured) ->
     assert rows["bad"].p_value > 0.05
 
 
+def errors(measured: Measured) -> Measured:
+    """Score the same answers by the share that is wrong."""
+    found = Measured(measured.record)
+    for record in measured.records:
+        frame = measured.frames[record.cell_id]
+        info = record.benchmark.model_copy(update={"metric": "error", "higher_is_better": False})
+        made = record.model_copy(update={"benchmark": info, "score": 100 - record.score})
+        found.records.append(made)
+        found.frames[made.cell_id] = data.scored(list(1 - frame["score"]), list(frame["image"]), "error")
+    return found
+
+
+def test_where_less_is_better_the_best_ties_and_tests_are_those_of_fewer_errors(measured) -> None:
+    table = errors(measured).table()
+    rows, right = by_label(table), by_label(measured.table())
+    assert rows["good"].average == rows["fine"].average > rows["bad"].average
+    assert rows["vanilla"].average == 100
+    for label, row in rows.items():
+        for entry, vanilla in zip(row.entries, rows["vanilla"].entries, strict=True):
+            assert entry.relative == pytest.approx(200 - 100 * entry.score / vanilla.score)
+            assert entry.interval is None or entry.interval[0] < entry.relative < entry.interval[1]
+        assert row.tied == right[label].tied
+        p, same = row.p_value, right[label].p_value
+        assert (p is None, (p or 0) < 0.05) == (same is None, (same or 0) < 0.05)
+    text = render((table,), "markdown")
+    assert " A ↓ |" in text
+    assert "lower is better: relative accuracy is 200 - 100 x score / vanilla score, in %" in text
+    assert r"A $\downarrow$" in render((table,), "latex")
+    assert {cell["higher_is_better"] for cell in json.loads(render((table,), "json"))} == {False}
+    assert "↓" not in render((measured.table(),), "markdown")
+
+
 def test_any_row_or_the_best_can_be_the_reference(measured) -> None:
     rows = by_label(measured.table(reference="best"))
     assert rows["good"].p_value == 1

@@ -87,6 +87,15 @@ def test_relative_needs_a_denominator() -> None:
     assert relative(0, 80) == 0
 
 
+def test_where_less_is_better_what_is_more_counts_against_100_as_much_as_it_would_count_for_it():
+    for score, vanilla in ((5, 10), (20, 10), (40, 10), (10, 10), (0, 10)):
+        more, less = relative(score, vanilla), relative(score, vanilla, higher_is_better=False)
+        assert more + less == 200
+    assert relative(40, 10, higher_is_better=False) == -200
+    assert relative(0, 10, higher_is_better=False) == 200, "no error at all is no division by 0"
+    assert relative(5, 0, higher_is_better=False) is None
+
+
 def test_average_skips_what_is_missing() -> None:
     assert average([90.0, None, 80.0]) == (85.0, 2)
     assert average([None]) == (None, 0)
