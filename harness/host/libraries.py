@@ -147,16 +147,13 @@ def without_progress_bars() -> Iterator[None]:
 
 @contextmanager
 def importing_lmms_eval() -> Iterator[None]:
-    """Keep what lmms-eval does to the process, first imported inside, from the host.
+    """Keep what lmms-eval does to the process, whose modules are first imported inside, from the host.
 
-    It switches all warnings off, and removes every sink of the loguru that it finds. So it gets a loguru of its own, whose
-    warnings go to stderr as it then is.
+    Some of them switch all warnings off, and remove every sink of the loguru that they find. So they get a loguru of their own,
+    whose warnings go to stderr as it then is; those of a later import get another.
     """
     import loguru  # noqa: F401 - the host's, which must be there afterwards
 
-    if LMMS_EVAL in sys.modules:
-        yield
-        return
     hosts = _forget_loguru()
     try:
         with warnings.catch_warnings():
