@@ -48,7 +48,7 @@ def wrapped_family(model: Any, processor: Any, preprocessing: str | None = None,
     _require_usable(model)
     name = type(model).__name__
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
-        raise UserError(f"{type(processor).__name__} is no processor of {name}; give AutoProcessor.from_pretrained(...)")
+        raise UserError(f"{type(processor).__name__} is no processor of {name}; give its AutoProcessor")
     if preprocessing not in (None, *family.preprocessings):
         raise UserError(f"preprocessing '{preprocessing}' is not one of {name}'s ({', '.join(family.preprocessings)})")
     text = template or _own_template(processor, family)
