@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, TokenView, rank, top
 from vtpbench.pruners.budget import one_of
-from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.evidence import feature_attention
 from vtpbench.pruners.geometry import sequence_on
 from vtpbench.pruners.quotas import best_of_each, share_out
 from vtpbench.pruners.transfer import copy_to_device
@@ -57,16 +58,14 @@ class HoloV(Pruner):
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the attention of the layer that makes the features, and for the tokens as the language model gets them."""
-        if shape.feature_layer not in shape.full_attention:
-            raise Unsupported(f"HoloV needs full attention in the feature layer {shape.feature_layer} of {shape.family}")
-        return frozenset({Evidence("cls" if shape.has_cls else "received", shape.feature_layer), Evidence("projected")})
+        return frozenset({feature_attention(shape, "HoloV"), Evidence("projected")})
 
     def select(self, view: TokenView) -> Tensor:
         """Share the budget out and keep the best of each run; padding only where nothing else is left."""
         shown = sequence_on(view.grid, view.features.device)
         keep = min(view.cut.keep, len(shown))
         ids, real = runs(len(shown), self.count(len(shown), keep), view.features.device)
-        attention = view.get("cls" if view.shape.has_cls else "received")[:, shown[ids]]
+        attention = view.evidence[feature_attention(view.shape, "HoloV")][:, shown[ids]]
         weight = self.weights(attention, view.get("projected")[:, shown[ids]], real)
         quota = share_out((weight * keep).floor().long(), real.sum(dim=1), rank(weight), keep)
         stays = best_of_each(attention.masked_fill(~real, -1), quota) & real

@@ -30,4 +30,4 @@ def kind_by_kind(joined: Selection, tiles: int, kinds: Sequence[slice]) -> Selec
     def ordered(x: Tensor | None) -> Tensor | None:
         return None if x is None else x[:, order]
 
-    return Selection(joined.index[:, order], ordered(joined.features), ordered(joined.valid))
+    return Selection(joined.index[:, order], ordered(joined.features), ordered(joined.valid), projected=joined.projected)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank
 from vtpbench.pruners.budget import one_of, refuse_renumbering
-from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
+from vtpbench.pruners.errors import Infeasible, UserError
+from vtpbench.pruners.evidence import feature_attention
 from vtpbench.pruners.vscan.tower import choose_local, merge_into
 
 
@@ -66,9 +67,7 @@ class VScan(Pruner):
         """Ask for the attention of both layers, the projected tokens, and the last prompt token's attention."""
         if self.position_rule == "renumber":
             refuse_renumbering(shape, "VScan")
-        if shape.feature_layer not in shape.full_attention:
-            raise Unsupported(f"VScan needs full attention in the feature layer {shape.feature_layer} of {shape.family}")
-        tower = (attention(shape, layer) for layer in (shallow(shape), shape.feature_layer))
+        tower = shallow_attention(shape), feature_attention(shape, "VScan")
         return frozenset({*tower, Evidence("projected"), Evidence("row", layer=0)})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:
@@ -101,17 +100,14 @@ class VScan(Pruner):
     def scan(self, view: TokenView) -> Tensor:
         """Choose the local and the global tokens of one tile, ascending."""
         shape, keep = view.shape, view.cut.keep
-        near, deep = (view.evidence[attention(shape, layer)] for layer in (shallow(shape), shape.feature_layer))
+        near, deep = view.evidence[shallow_attention(shape)], view.evidence[feature_attention(shape, "VScan")]
         local = choose_local(near, view.grid.height, view.grid.width, keep // 2, equally=shape.has_cls)
         score = deep.scatter(1, local, -torch.inf)
         return torch.cat([local, rank(score)[:, : keep - local.shape[1]]], dim=1).sort(dim=1).values
 
 
-def shallow(shape: ModelShape) -> int:
-    """Find the layer whose attention picks local tokens."""
-    return shape.vision_layer(6 / 24) if shape.has_cls else shape.full_attention[0]
-
-
-def attention(shape: ModelShape, layer: int) -> Evidence:
-    """Name the attention that counts in a layer of the tower."""
-    return Evidence("cls" if shape.has_cls else "received", layer)
+def shallow_attention(shape: ModelShape) -> Evidence:
+    """Name the attention that picks local tokens."""
+    if shape.has_cls:
+        return Evidence("cls", shape.vision_layer(6 / 24))
+    return Evidence("received", shape.full_attention[0])
