@@ -59,13 +59,13 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def failing_line(error: BaseException, files: Collection[Path] = ()) -> str:
+def failing_line(error: BaseException, files: Collection[Path] = (), without: Path | None = None) -> str:
     """Say where an error comes from, to be added to what it is: `, at file.py:12`; nothing where that is not known.
 
-    It is the innermost line of `files` or, where none are given, of what is no library.
+    It is the innermost line of `files` or, where none are given, of what is no library, nor in the folder `without`.
     """
     frames, wanted = traceback.extract_tb(error.__traceback__), {file.resolve() for file in files}
-    libraries = (get_paths()["stdlib"], "<")
+    libraries = (get_paths()["stdlib"], "<", *([] if without is None else [str(without)]))
     own = [
         frame
         for frame in frames

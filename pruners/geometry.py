@@ -75,6 +75,8 @@ class ModelShape:
     """Folder of the checkpoint, where pruners that were trained for this model are looked for."""
     tiles: int | None = None
     """Tiles of an image, where every image has equally many."""
+    positions: int | None = None
+    """Tokens of prompt and answer that the language model was made for, where that is limited."""
 
     def vision_layer(self, fraction: float) -> int:
         """Find the module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""

@@ -95,6 +95,7 @@ def _label(measured: str, known: Mapping[str, T], fits: Callable[[T], bool]) -> 
 
 
 def _limited(suite: Suite, benchmark: Benchmark, record: Record) -> bool:
-    """Whether a record asked as many questions of a benchmark, drawn in the same way."""
+    """Whether a record asked as many questions of a benchmark, drawn in the same way, and did the same about bad ones."""
     drawn = None if record.benchmark.draw is None else record.benchmark.draw.seed
-    return (record.benchmark.limit, drawn) == benchmark.asked(suite.limit, suite.limit_seed)
+    limited = (record.benchmark.limit, drawn) == benchmark.asked(suite.limit, suite.limit_seed)
+    return limited and record.benchmark.on_bad_question == (benchmark.on_bad_question or suite.on_bad_question)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +22,23 @@ def image_name(image: Image) -> str:
     return sha256(f"{colours.mode}{colours.size}".encode() + colours.tobytes()).hexdigest()[:16]
 
 
+@contextmanager
+def pillow_settings(truncated: bool | None = None) -> Iterator[None]:
+    """Give back what Pillow does about pictures that are cut off as it was, whoever changes it inside.
+
+    `truncated` says what it does inside: False refuses them, True shows what is missing in grey; None leaves it.
+    """
+    from PIL import ImageFile
+
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    if truncated is not None:
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 @dataclass(frozen=True)
 class StoredImage:
     """One picture as it is stored: `where` is what errors call it."""
@@ -32,7 +51,8 @@ class StoredImage:
         from PIL import Image, ImageOps, UnidentifiedImageError
 
         try:
-            return ImageOps.exif_transpose(Image.open(io.BytesIO(self.data))).convert("RGB")
+            with pillow_settings(truncated=False):
+                return ImageOps.exif_transpose(Image.open(io.BytesIO(self.data))).convert("RGB")
         except UnidentifiedImageError as e:
             raise UserError(f"cannot read the image {self.where}: no known format; replace or remove it") from e
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # as formats and Pillow have it

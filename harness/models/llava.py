@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.positions import position_limit
 from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
@@ -114,6 +115,7 @@ class Llava(Family):
             has_cls=True,
             full_attention=tuple(range(vision.num_hidden_layers)),
             tiles=1,
+            positions=position_limit(text),
         )
         return shape, tile_side(config) ** 2
 

@@ -12,6 +12,7 @@ from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.positions import position_limit
 from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.qwen_attention import block_evidence, window_order
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
@@ -81,6 +82,7 @@ class Qwen25VL(Family):
             full_attention=tuple(vision.fullatt_block_indexes),
             tiles=1,
             multi_axis_positions=True,
+            positions=position_limit(text),
         )
         return shape, None
 

@@ -125,6 +125,10 @@ class Journal(Protocol):
         """Write a finished batch to disk before returning."""
         ...
 
+    def remove(self) -> None:
+        """Forget the answers."""
+        ...
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vtpbench.harness.records.answer_shares import AnswerShares
 from vtpbench.harness.records.cell import Sample
 from vtpbench.harness.records.record import BatchInfo, Observed, Status
 
@@ -25,3 +26,5 @@ class Outcome:
     samples: list[Sample] = field(default_factory=list)
     samples_sha256: str | None = None
     """Hash of the file that holds them, once they are written."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    answers: AnswerShares | None = None

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from vtpbench.harness.host.checksummed import Frozen, dump_checksummed, load_checksummed
+from vtpbench.harness.records.answer_shares import AnswerShares
 from vtpbench.harness.records.names import CellId, SuiteName
 
 SCHEMA_VERSION = 2
@@ -24,6 +25,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 VTPBENCH, PYTHON = "vtpbench", "python"
 """Names among an environment's versions that say for people what it was, and are no part of a cell's identity."""
 Status = Literal["ok", "failed", "infeasible", "unsupported"]
+OnBadQuestion = Literal["fail", "skip"]
+"""What becomes of a cell with a question that cannot be asked: it fails, or the question is left out and counted."""
 TOLERANCE = 1e-9
 """Relative, and absolute; the last bits of a mean depend on the machine that adds up."""
 
@@ -142,6 +145,8 @@ class BenchmarkInfo(Frozen):
     """None = the first `limit` questions."""
     higher_is_better: bool = True
     """Direction of the metric as the task declares it."""
+    on_bad_question: OnBadQuestion = "fail"
+    """What becomes of a cell with a question that cannot be asked."""
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -226,6 +231,10 @@ class Record(Frozen):
     """Samples."""
     samples_sha256: Digest | None = None
     """Hash of the per-sample table's file; None where it has none."""
+    skipped: dict[str, str] = Field(default_factory=dict)
+    """Questions that were left out of the score, by sample, each with what was wrong with it."""
+    answers: AnswerShares | None = None
+    """What the answers look like; None where there are none."""
     observed: Observed | None = None
     timing: Timing | None = None
     batch: BatchInfo | None = None

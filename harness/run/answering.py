@@ -7,10 +7,10 @@ whole batches again, so that its answers are those of an undisturbed run also wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -18,40 +18,18 @@ from PIL.Image import Image
 from torch import Tensor
 
 from vtpbench.harness.host.device import is_out_of_memory
-from vtpbench.harness.host.images import image_name
-from vtpbench.harness.pruning.batch import ImageTokens
+from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, KeptTokens
+from vtpbench.harness.records.record import OnBadQuestion
+from vtpbench.harness.run.bad_questions import BadQuestions, is_of_question
 from vtpbench.harness.run.pictures import PictureFolder, TokenPlaces
+from vtpbench.harness.run.questions import ChangedPicture, DecodedImages, PrunedImages, Question
 
 T = TypeVar("T")
 R = TypeVar("R")
 WINDOW = 4
 """Batches whose images are encoded together."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question: `images` decodes its pictures, and is called once, when its turn comes."""
-
-    sample: str
-    name: str
-    """Name over all benchmarks; seeds of stochastic pruners derive from it."""
-    text: str
-    images: Callable[[], Sequence[Image]]
-    max_new_tokens: int
-    until: tuple[str, ...] = ()
-    pictured: bool = False
-    """Whether to note which tokens of its images stay."""
-
-
-@dataclass(frozen=True)
-class PrunedImages:
-    """The images of one question: content hashes, the tokens that are left of them and, if asked for, their pictures."""
-
-    names: tuple[str, ...]
-    tokens: list[ImageTokens]
-    places: list[TokenPlaces]
 
 
 class Answerer:
@@ -62,32 +40,50 @@ class Answerer:
     pipeline : the model with the pruner at its budget
     batch_size : questions that are answered together
     picture_folder : where pictures go of the questions that are pictured
+    bad : what becomes of questions that cannot be asked
     seconds : time spent answering so far
     smallest : the smallest batch that was needed
 
     """
 
-    def __init__(self, pipeline: Pipeline, batch_size: int, picture_folder: PictureFolder | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        batch_size: int,
+        picture_folder: PictureFolder | None = None,
+        on_bad: OnBadQuestion = "fail",
+    ) -> None:
         self.pipeline, self.batch_size, self.picture_folder = pipeline, batch_size, picture_folder
+        self.bad = BadQuestions(pipeline.model, on_bad)
         self.seconds = 0.0
         self.smallest = batch_size
 
-    def answer(self, questions: Sequence[Question], known: Container[str] = ()) -> Iterator[list[Answer]]:
+    def answer(self, questions: Sequence[Question], known: Mapping[str, Answer] = MappingProxyType({})) -> Iterator[list[Answer]]:
         """Yield the answers batch by batch, but for samples that are `known`; no answer depends on its batch.
 
         Questions come in windows of a few batches in their own order, in which benchmarks keep the questions on an image
         together: a window encodes each of its images once, then asks the longest questions first.
+
+        Raises `BadQuestion` for one that cannot be asked, unless such are left out, and `ChangedPicture` where a known answer
+        was given to other pictures.
         """
         for window in _cut(questions, WINDOW * self.batch_size):
-            batches = [batch for batch in _batches(window, self.batch_size) if _missing(batch, known)]
-            if not batches:
+            if not _missing(window, known):
+                continue
+            decoded = self.bad.decode(window)
+            for sample, shown in decoded.items():
+                if sample in known and known[sample].images != shown.names:
+                    raise ChangedPicture(sample)
+            usable = [question for question in window if question.sample in decoded]
+            if not _missing(usable, known):
                 continue
             images: dict[str, PrunedImages] = {}
-            for found in self._in_parts(self._prune, window, WINDOW):
+            for found in self._in_parts(partial(self._prune, decoded), usable, WINDOW):
                 images.update(found)
-            for batch in batches:
-                for answers in self._in_parts(partial(self._batch, images), batch, 1):
-                    yield [answer for answer in answers if answer.sample not in known]
+            for batch in _batches([question for question in usable if question.sample in images], self.batch_size):
+                if _missing(batch, known):
+                    for answers in self._in_parts(partial(self._batch, images), batch, 1):
+                        yield [answer for answer in answers if answer.sample not in known]
 
     def _in_parts(self, work: Callable[[Sequence[T]], R], items: Sequence[T], batches: int) -> Iterator[R]:
         """Do work on so many batches of items; on half as many from then on where the device has too little memory."""
@@ -109,9 +105,12 @@ class Answerer:
             self.seconds += time.perf_counter() - start
             torch.cuda.empty_cache()
 
-    def _batch(self, images: Mapping[str, PrunedImages], questions: Sequence[Question]) -> list[Answer]:
+    def _batch(self, images: Mapping[str, PrunedImages], asked: Sequence[Question]) -> list[Answer]:
+        questions = self.bad.fitting(images, asked)
+        if not questions:
+            return []
         pruned = [images[q.sample] for q in questions]
-        prepared = self.pipeline.assemble([q.text for q in questions], [own.tokens for own in pruned])
+        prepared = self._assemble(questions, pruned)
         texts, trace = self.pipeline.generate(prepared, questions[0].max_new_tokens)
         nothing = [0] * self.pipeline.model.shape.decoder_layers
         numbers = {id(image): n for n, image in enumerate(prepared.images)}
@@ -126,10 +125,32 @@ class Answerer:
             answers.append(Answer(q.sample, cut, own.names, originals, counts, kept, trace.finite[row], ended))
         return answers
 
-    def _prune(self, questions: Sequence[Question]) -> dict[str, PrunedImages]:
+    def _assemble(self, questions: Sequence[Question], pruned: Sequence[PrunedImages]) -> PromptBatch:
+        """Make the prompts of a batch; raises `BadQuestion` for one that cannot be made or does not fit into the model."""
+        try:
+            batch = self.pipeline.assemble([q.text for q in questions], [own.tokens for own in pruned])
+        except Exception:
+            for q, own in zip(questions, pruned, strict=True):
+                self.bad.text_tokens(q, own)  # names the one that is to blame
+            raise
+        for q, own, tokens in zip(questions, pruned, batch.layout.lengths, strict=True):
+            self.bad.require_room(q, own, tokens, sum(len(image.index) for image in own.tokens))
+        return batch
+
+    def _prune(self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question]) -> dict[str, PrunedImages]:
+        """Encode and prune the pictures of questions; those that the model's processor cannot take are left out."""
+        try:
+            return self._select(decoded, questions)
+        except Exception as e:
+            rest = self.bad.without_unreadable(decoded, questions) if is_of_question(e) else questions
+            if len(rest) == len(questions):
+                raise
+        return self._prune(decoded, rest)
+
+    def _select(self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question]) -> dict[str, PrunedImages]:
         """Encode every distinct picture once, then prune it for each question that shows it; by sample."""
-        pictures = [list(q.images()) for q in questions]
-        names = [tuple(image_name(p) for p in own) for own in pictures]
+        pictures = [decoded[q.sample].images for q in questions]
+        names = [decoded[q.sample].names for q in questions]
         distinct = {n: p for own in zip(names, pictures, strict=True) for n, p in zip(*own, strict=True)}
         order = {name: n for n, name in enumerate(distinct)}
         entries = [order[name] for own in names for name in own]
@@ -140,7 +161,7 @@ class Answerer:
         rest = iter(selected[n] for n in range(len(entries)))
         tokens = [[next(rest) for _ in own] for own in names]
         return {
-            q.sample: PrunedImages(own, left, self._places(own, images, left) if q.pictured else [])
+            q.sample: PrunedImages(own, images, left, self._places(own, images, left) if q.pictured else [])
             for q, own, images, left in zip(questions, names, pictures, tokens, strict=True)
         }
 
@@ -164,7 +185,7 @@ def _batches(window: Sequence[Question], size: int) -> Iterator[Sequence[Questio
         yield from _cut(list(alike), size)
 
 
-def _missing(batch: Sequence[Question], known: Container[str]) -> bool:
+def _missing(batch: Sequence[Question], known: Collection[str]) -> bool:
     return any(question.sample not in known for question in batch)
 
 

@@ -6,7 +6,8 @@ lmms-eval's response cache, baseline test, result files and process groups are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vtpbench.harness.host.images import pillow_settings
 from vtpbench.harness.host.launcher import refuse_launcher
 from vtpbench.harness.host.libraries import without_progress_bars
 from vtpbench.harness.models.load import Described, describe_model, open_model
@@ -22,12 +24,14 @@ from vtpbench.harness.records.cell import Answer, Cell, Journal, tokens_for
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.run.answer_faults import refuse_not_finite
-from vtpbench.harness.run.answering import Answerer, Question
+from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.lmms_library import lmms, simple_evaluate
 from vtpbench.harness.run.plan import build_pruner
+from vtpbench.harness.run.questions import ChangedPicture, Question
 from vtpbench.harness.run.scoring import Evaluated, outcome
-from vtpbench.harness.run.task_loading import TaskLoader, restored_draws
+from vtpbench.harness.run.task_loading import LoadedTask, TaskLoader, restored_draws
+from vtpbench.harness.run.task_questions import NumberedQuestions, drop_requests, keep_askable, naming_questions
 from vtpbench.harness.suite.generation import greedy
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
@@ -67,38 +71,50 @@ class Engine:
             pruner.needs(shape)
         else:
             schedule_of(cell, pruner, cell.model.vision_tokens, shape)  # what is impossible says so before anything is asked
-        answerer = Answerer(self.pipeline(pruner, partial(_budget_of, cell)), self.batch_size, picture_folder)
-        adapter = Adapter(answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress)
-        with (
-            without_progress_bars(),
-            TemporaryDirectory() as scratch,  # MMBench's scorer writes files that nobody asked for
-            self._tasks.load(benchmark, cell.benchmark) as loaded,
-        ):
-            results = simple_evaluate(
-                adapter,
-                tasks=[loaded.task],
-                task_manager=loaded.manager,
-                limit=None if cell.benchmark.draw else cell.benchmark.limit,
-                bootstrap_iters=0,
-                process_docs_parallel=1,
-                random_seed=0,
-                cli_args=SimpleNamespace(process_with_media=False, output_path=scratch),
+        on_bad, limit = cell.benchmark.on_bad_question, None if cell.benchmark.draw else cell.benchmark.limit
+        answerer = Answerer(self.pipeline(pruner, partial(_budget_of, cell)), self.batch_size, picture_folder, on_bad)
+        with without_progress_bars(), pillow_settings(truncated=False), self._tasks.load(benchmark, cell.benchmark) as loaded:
+            questions = keep_askable(loaded.task, limit) if on_bad == "skip" else NumberedQuestions()
+            adapter = Adapter(
+                answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress, benchmark.label, questions
             )
+            adapter.leave_out = partial(drop_requests, loaded.task, questions)
+            with naming_questions(loaded.task, benchmark.label, adapter.asked, adapter.answers, questions):
+                results = _evaluate(adapter, loaded, limit)
         samples = _behind_filter(loaded.task, results["samples"][loaded.name], cell.benchmark.filter)
+        numbered = [{**sample, "doc_id": questions.name(sample["doc_id"])} for sample in samples]
         evaluated = Evaluated(
-            results["results"][loaded.name], samples, answerer, adapter.answers, benchmark.category, loaded.is_mean
+            results["results"][loaded.name], numbered, answerer, adapter.answers, benchmark.category, loaded.is_mean
         )
-        return outcome(cell, pruner, shape, evaluated)
+        skipped = {**questions.skipped, **answerer.bad.skipped}
+        return replace(outcome(cell, pruner, shape, evaluated), skipped=skipped)
 
     def pipeline(self, pruner: Pruner, budget: BudgetRule) -> Pipeline:
         """Put the model and a cell's pruner together."""
         return Pipeline(self.family, pruner, budget)
 
 
+def _evaluate(adapter: Adapter, loaded: LoadedTask, limit: int | None) -> Any:
+    """Let lmms-eval ask and score."""
+    with TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
+        return simple_evaluate(
+            adapter,
+            tasks=[loaded.task],
+            task_manager=loaded.manager,
+            limit=limit,
+            bootstrap_iters=0,
+            process_docs_parallel=1,
+            random_seed=0,
+            cli_args=SimpleNamespace(process_with_media=False, output_path=scratch),
+        )
+
+
 class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
     """A model with a pruner as lmms-eval takes it.
 
-    `generation` says how to decode, None = as each task asks; `journal` and `progress` are told of every finished batch.
+    `generation` says how to decode, None = as each task asks; `journal` and `progress` are told of every finished batch;
+    `benchmark` is what errors call the task, `numbered` which of its questions are there. `asked` and `answers` are known by
+    sample as they come; `leave_out` is told of questions that were not asked, before the others are scored.
     """
 
     is_simple = True
@@ -110,11 +126,16 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
         name: str,
         journal: Journal | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        benchmark: str = "",
+        numbered: NumberedQuestions | None = None,
     ) -> None:
         super().__init__()
         self.accelerator = None  # keeps lmms-eval from building one
         self.answerer, self.answers = answerer, dict[str, Answer]()
         self._generation, self._name, self._journal, self._progress = generation, name, journal, progress
+        self.benchmark, self.numbered = benchmark, numbered or NumberedQuestions()
+        self.asked: dict[str, Question] = {}
+        self.leave_out: Callable[[Mapping[str, str]], None] = lambda skipped: None
 
     def __str__(self) -> str:
         return self._name  # enters the keys of lmms-eval's response cache, should somebody turn it on
@@ -128,29 +149,46 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
         picture_folder = self.answerer.picture_folder
         pictured = picture_folder.chosen(len(requests)) if picture_folder else frozenset()
         questions = [self._question(request, number in pictured) for number, request in enumerate(requests)]
+        self.asked.update((q.sample, q) for q in questions)
         known = {sample: answer for sample, answer in self._journal.known().items() if answer.finite} if self._journal else {}
-        self.answers = {q.sample: known[q.sample] for q in questions if q.sample in known}
+        self.answers.update((q.sample, known[q.sample]) for q in questions if q.sample in known)
         self._progress(len(self.answers), len(questions))
-        for answers in self.answerer.answer(questions, known):
+        try:
+            for answers in self.answerer.answer(questions, known):
+                if self._journal:
+                    self._journal.add(answers)
+                self.answers.update((a.sample, a) for a in answers)
+                self._progress(len(self.answers), len(questions))
+        except ChangedPicture as e:
             if self._journal:
-                self._journal.add(answers)
-            self.answers.update((a.sample, a) for a in answers)
-            self._progress(len(self.answers), len(questions))
-        refuse_not_finite([self.answers[q.sample] for q in questions], str(self.answerer.pipeline.model.model.dtype))
-        return [self.answers[q.sample].text for q in questions]
+                self._journal.remove()
+            raise UserError(f"{e}; the answers so far are thrown away, run again to ask all questions anew") from e
+        answered = [self.answers[q.sample] for q in questions if q.sample in self.answers]
+        refuse_not_finite(answered, str(self.answerer.pipeline.model.model.dtype))
+        self._leave_out_skipped(answered)
+        return [self.answers[q.sample].text if q.sample in self.answers else "" for q in questions]
+
+    def _leave_out_skipped(self, answered: Sequence[Answer]) -> None:
+        """Tell of questions that were not asked; raises `UserError` where none was."""
+        skipped = self.answerer.bad.skipped
+        if skipped and not answered:
+            raise UserError(f"no question can be asked: {next(iter(skipped.values()))}")
+        self.leave_out(skipped)
 
     def _question(self, request: Any, pictured: bool) -> Question:
         context, asked, doc_to_visual, doc_id, task, split = request.args
         family = self.answerer.pipeline.model.shape.family
         generation = greedy(asked, f"task '{task}'", family) if self._generation is None else self._generation
+        sample = self.numbered.name(doc_id)
         return Question(
-            sample=str(doc_id),
-            name=f"{task}:{doc_id}",
+            sample=sample,
+            name=f"{task}:{sample}",
             text=context,
             images=lambda: doc_to_visual(self.task_dict[task][split][doc_id]),
             max_new_tokens=int(generation["max_new_tokens"]),
             until=tuple(generation["until"]),
             pictured=pictured,
+            benchmark=self.benchmark or str(task),
         )
 
     def loglikelihood(self, requests: list[Any]) -> list[Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from vtpbench.harness.host.images import pillow_settings
 from vtpbench.harness.host.libraries import importing_lmms_eval
 
-with importing_lmms_eval():
+with importing_lmms_eval(), pillow_settings():  # lmms-eval lets Pillow show pictures that are cut off
     from lmms_eval.api.model import lmms
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager, get_task_dict

@@ -242,6 +242,8 @@ def _record(cell: Cell, outcome: Outcome, setting: RunContext, wall_s: float) ->
         metrics=outcome.metrics,
         n=outcome.n,
         samples_sha256=outcome.samples_sha256,
+        skipped=outcome.skipped,
+        answers=outcome.answers,
         observed=outcome.observed,
         timing=Timing(wall_s=wall_s, generate_s=outcome.generate_s, overhead_s=wall_s - outcome.generate_s),
         batch=outcome.batch,

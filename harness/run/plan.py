@@ -51,7 +51,7 @@ def plan(
     """
     generation = suite.generation.model_dump(mode="json", exclude_none=True)
     benchmarks = {
-        label: describe_benchmark(benchmark, suite.limit, generation, suite.limit_seed)
+        label: describe_benchmark(benchmark, suite.limit, generation, suite.limit_seed, on_bad_question=suite.on_bad_question)
         for label, benchmark in suite.benchmarks.items()
     }
     cells: dict[str, Cell] = {}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vtpbench.harness.records.answer_shares import AnswerShares, count_shares
 from vtpbench.harness.records.cell import Answer, Cell, Sample, tokens_for
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import NO_FILTER, BatchInfo, Observed, agree
@@ -66,6 +67,7 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
         stderr=None if problem else _stderr(cell, [row.score for row in rows], total),
         metrics={k: v for k, v in metrics.items() if "stderr" not in k},
         n=len(rows),
+        answers=_shares(rows, evaluated.answers),
         observed=_observed(answers, shape.decoder_layers),
         generate_s=evaluated.answerer.seconds,
         batch=BatchInfo(requested=cell.batch_size, smallest=evaluated.answerer.smallest),
@@ -79,6 +81,11 @@ def _not_counted(cell: Cell, results: Mapping[str, Any]) -> str:
         return f"no question that was asked counts for {cell.benchmark.metric}; ask more, or give a limit_seed"
     given = [key.removesuffix(f",{NO_FILTER}") for key, value in results.items() if is_number(value) and "_stderr" not in key]
     return f"task {cell.benchmark.task} gives no {cell.benchmark.metric}; it gives {', '.join(given) or 'nothing'}"
+
+
+def _shares(rows: list[Sample], answers: Mapping[str, Answer]) -> AnswerShares | None:
+    ended = [answers[row.sample].ended for row in rows]
+    return count_shares([row.answer for row in rows], ended, [row.target for row in rows])
 
 
 def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer, category: str) -> Sample:

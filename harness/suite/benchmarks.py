@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from vtpbench.harness.host.files import locate, read_text
-from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, split_terms
+from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, OnBadQuestion, split_terms
 from vtpbench.harness.suite.generation import asked_by, greedy
 from vtpbench.harness.suite.strict_yaml import LARGEST, Document, Strict, reject
 from vtpbench.harness.suite.task_data import fingerprint, must_download, require_data, task_config
@@ -66,6 +66,8 @@ class Benchmark(Strict):
     """Questions to ask; None = as many as the suite says."""
     limit_seed: int | None = Field(default=None, ge=0, le=LARGEST)
     """Draw the questions of a limit with this seed instead of taking the first ones; None = as the suite says."""
+    on_bad_question: OnBadQuestion | None = None
+    """Whether a question that cannot be asked fails its cells or is left out of all of them; None = as the suite says."""
     together: str = ""
     """Column of the questions whose equal values a draw keeps together; empty = the content of the first picture."""
     category: str = "category"
@@ -204,7 +206,12 @@ def decoding(benchmark: Benchmark, generation: Mapping[str, Any], family: str) -
 
 
 def describe(
-    benchmark: Benchmark, limit: int | None, generation: Mapping[str, Any], limit_seed: int | None = None, family: str = ""
+    benchmark: Benchmark,
+    limit: int | None,
+    generation: Mapping[str, Any],
+    limit_seed: int | None = None,
+    family: str = "",
+    on_bad_question: OnBadQuestion = "fail",
 ) -> BenchmarkInfo:
     """State a benchmark as it will be run.
 
@@ -215,6 +222,7 @@ def describe(
     generation : replaces what the task asks for
     limit_seed : draws the questions of a limit; None = the first ones
     family : of the model that answers; one that lmms-eval has no rule of its own for follows LLaVA's
+    on_bad_question : what becomes of cells with a question that cannot be asked
 
     Raises
     ------
@@ -239,6 +247,7 @@ def describe(
         profile=benchmark.followed,
         draw=None if seed is None else DrawInfo(seed=seed, together=benchmark.together),
         higher_is_better=score.higher_is_better,
+        on_bad_question=benchmark.on_bad_question or on_bad_question,
     )
 
 

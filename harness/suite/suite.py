@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 
 from vtpbench.harness.host.files import read_text
 from vtpbench.harness.records.names import SuiteName
-from vtpbench.harness.records.record import BudgetInfo, Dtype
+from vtpbench.harness.records.record import BudgetInfo, Dtype, OnBadQuestion
 from vtpbench.harness.suite.benchmarks import Benchmark, Profile
 from vtpbench.harness.suite.specs import RANDOM, VANILLA, Attention, Budget, ModelSpec, PrunerSpec
 from vtpbench.harness.suite.strict_yaml import LARGEST, Document, Key, Strict, filled_list, reject
@@ -86,6 +86,8 @@ class Suite(Strict):
     """Draw the questions of a limit with this seed instead of taking the first ones, those on one picture together."""
     profile: Profile = "lmms-eval"
     """Whose choices the benchmarks follow that name none themselves; see docs/benchmarks.md."""
+    on_bad_question: OnBadQuestion = "fail"
+    """What becomes of a cell with a question that cannot be asked: it fails, or the question is left out of all rows."""
     batch_size: int = Field(default=8, ge=1, le=LARGEST)
     pictures: int = Field(default=4, ge=0, le=LARGEST)
     """Questions of each benchmark for which the report can show the tokens that stay; changes no answer and no cell."""

@@ -131,7 +131,7 @@ def _values(records: Sequence[Record]) -> dict[str, Counter[str]]:
         facts = record.model.model_dump(mode="json", exclude={"label", "id", "weights", "tower"}) | versions
         run = {"batch size": _batch_size(record), "device": _device(record)}
         facts |= {name: value for name, value in run.items() if value is not None}
-        benchmark = record.benchmark.model_dump(mode="json", exclude={"label", "limit", "draw"})
+        benchmark = record.benchmark.model_dump(mode="json", exclude={"label", "limit", "draw", "on_bad_question"})
         facts |= {f"{name} of {record.benchmark.label}": value for name, value in benchmark.items()}
         for name, value in facts.items():
             found.setdefault(name, Counter())[value if isinstance(value, str) else _text(value)] += 1
@@ -219,7 +219,9 @@ def _facts(part: list[Record]) -> dict[tuple[str, str], str]:
 def _benchmark_facts(benchmark: BenchmarkInfo) -> dict[str, str]:
     drawn = "" if benchmark.draw is None else f" drawn by seed {benchmark.draw.seed}"
     limit = "no limit" if benchmark.limit is None else f"limit {benchmark.limit}{drawn}"
-    fields = {"profile": "none"} | benchmark.model_dump(mode="json", exclude={"label", "limit", "draw"})
+    fields = {"profile": "none", "on_bad_question": "fail"} | benchmark.model_dump(
+        mode="json", exclude={"label", "limit", "draw"}
+    )
     return {"limit": limit} | {name: f"{name} {v if isinstance(v, str) else _text(v)}" for name, v in fields.items()}
 
 

@@ -10,7 +10,8 @@ import torch
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.run.answering import Answerer, Question
+from vtpbench.harness.run.answering import Answerer
+from vtpbench.harness.run.questions import Question
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.random import Random
 from vtpbench.pruners.text_only import TextOnly

@@ -24,7 +24,8 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.record import BudgetInfo
-from vtpbench.harness.run.answering import Answerer, Question
+from vtpbench.harness.run.answering import Answerer
+from vtpbench.harness.run.questions import Question
 from vtpbench.harness.suite.specs import PrunerSpec
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build, entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datasets.config
 import pytest
 
-from vtpbench.harness.run.answering import image_name
+from vtpbench.harness.host.images import image_name
 
 SOFT = {0: 0.0, 1: 0.3, 2: 0.6, 3: 0.9, 4: 1.0, 10: 1.0}
 """Soft score by how many of ten people say the same: each is compared with the other nine, three of whom are enough."""

@@ -6,12 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
+from vtpbench.harness.host.images import image_name
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.run.answering import WINDOW, Answerer, Question, image_name
+from vtpbench.harness.run.answering import WINDOW, Answerer
 from vtpbench.harness.run.pictures import PictureFolder
+from vtpbench.harness.run.questions import Question
 from vtpbench.harness.show.trace import trace_pruning
 from vtpbench.pruners.base import Pruner, TokenView
 from vtpbench.pruners.registry import build
@@ -166,10 +168,14 @@ def test_what_is_known_is_not_told_again_and_the_rest_is_asked_in_the_same_batch
             shapes.append(tuple(batch.layout.lengths))
             return super().generate(batch, max_new_tokens)
 
+    everything = answers(model, build("random", {}), 5, 2)
+
     def told(known: set[str]) -> tuple[dict[str, str], list[tuple[int, ...]]]:
         shapes.clear()
         answerer = Answerer(Noting(model, build("random", {}), lambda n: 5), 2)
-        return {a.sample: a.text for batch in answerer.answer(MIXED, known) for a in batch}, list(shapes)
+        return {a.sample: a.text for batch in answerer.answer(MIXED, {n: everything[n] for n in known}) for a in batch}, list(
+            shapes
+        )
 
     whole, batches = told(set())
     rest, again = told(known)

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from vtpbench.harness.host.files import StorageError
+from vtpbench.harness.host.images import image_name
 from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
 from vtpbench.harness.models.token_boxes import token_boxes
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.store import picture_path
-from vtpbench.harness.run.answering import image_name
 from vtpbench.harness.run.pictures import LONGEST, PictureFolder
 from vtpbench.pruners.base import Grid
 

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from vtpbench.harness.cli.train import train_app
+from vtpbench.harness.host.images import image_name
 from vtpbench.harness.host.phases import Phases
 from vtpbench.harness.models.load import describe_model, open_model
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.run.answering import image_name
 from vtpbench.harness.run.job import Job, RunOptions, make_job
 from vtpbench.harness.train.images import ImageFiles, read_exclusion
 from vtpbench.harness.train.train import TrainOptions, read_config, tower_features, train_oc_vtp
