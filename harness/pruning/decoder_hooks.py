@@ -33,13 +33,14 @@ class ForwardTrace:
 
     `per_layer[image]` lists the vision tokens that entered each decoder layer; `kept[image]` maps each cut's layer to the
     places of the tokens that stayed, among the original ones. Of answers, by prompt: `finite` says whether all logits were,
-    `ended` whether a token ended it before the limit.
+    `ended` whether a token ended it before the limit, and `written` counts its tokens.
     """
 
     per_layer: dict[int, list[int]] = field(default_factory=dict)
     kept: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     finite: list[bool] = field(default_factory=list)
     ended: list[bool] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
 
 
 @contextmanager

@@ -225,6 +225,6 @@ class Pipeline:
                 generation_config=settings,
                 logits_processor=LogitsProcessorList([finite]),
             )
-        lengths, trace.ended = answer_lengths(tokens.tolist(), model.generation_config.eos_token_id)
-        trace.finite = finite.all_finite(lengths)
+        trace.written, trace.ended = answer_lengths(tokens.tolist(), model.generation_config.eos_token_id)
+        trace.finite = finite.all_finite(trace.written)
         return tokenizer.batch_decode(tokens, skip_special_tokens=True), trace

@@ -112,6 +112,8 @@ class Answerer:
         pruned = [images[q.sample] for q in questions]
         prepared = self._assemble(questions, pruned)
         texts, trace = self.pipeline.generate(prepared, questions[0].max_new_tokens)
+        for q, own, length, written in zip(questions, pruned, prepared.layout.lengths, trace.written, strict=True):
+            self.bad.refuse_overrun(q, own, length, written)
         nothing = [0] * self.pipeline.model.shape.decoder_layers
         numbers = {id(image): n for n, image in enumerate(prepared.images)}
         answers = []

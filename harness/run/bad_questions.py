@@ -57,12 +57,10 @@ def is_of_question(error: Exception) -> bool:
     return not isinstance(error, (UserError, Impossible, torch.OutOfMemoryError, torch.AcceleratorError))
 
 
-def too_long(tokens: int, of_images: int, answer: int, limit: int) -> str:
+def too_long(tokens: int, of_images: int, limit: int) -> str:
     """Say that a prompt does not fit into the model's positions."""
     shown = f", {of_images} of them of its pictures," if of_images else ""
-    fits = f"; at most {limit - tokens} would fit (generation: max_new_tokens)" if tokens < limit else ""
-    prompt = f"its prompt of {tokens} tokens{shown} with up to {answer} of the answer"
-    return f"{prompt} is longer than the model's {limit} positions{fits}"
+    return f"its prompt of {tokens} tokens{shown} is longer than the model's context of {limit} positions allows"
 
 
 def _shown(images: Iterable[object]) -> str:
@@ -130,10 +128,18 @@ class BadQuestions:
         return None
 
     def require_room(self, question: Question, own: PrunedImages, tokens: int, of_images: int) -> None:
-        """Leave a question out whose prompt, of so many tokens, leaves no room for its answer among the model's positions."""
+        """Leave a question out whose prompt, of so many tokens, leaves no position of the model for an answer."""
         limit = self.model.shape.positions
-        if limit is not None and tokens + question.max_new_tokens > limit:
-            self._leave_out(question, own.images, too_long(tokens, of_images, question.max_new_tokens, limit))
+        if limit is not None and tokens >= limit:
+            self._leave_out(question, own.images, too_long(tokens, of_images, limit))
+
+    def refuse_overrun(self, question: Question, own: PrunedImages, tokens: int, answer: int) -> None:
+        """Raise `BadQuestion` for an answer, of so many tokens behind so many of the prompt, that left the model's positions."""
+        limit = self.model.shape.positions
+        if limit is not None and tokens + answer > limit:
+            problem = f"its answer of {answer} tokens behind a prompt of {tokens} leaves the model's context of {limit} positions"
+            advice = f"allow at most {limit - tokens} with generation: {{max_new_tokens: N}}"
+            raise BadQuestion(question.sample, question.benchmark, question.text, own.images, problem, advice)
 
     def _leave_out(self, question: Question, images: Sequence[Image], problem: Exception | str) -> None:
         """Note that a question cannot be asked, or raise."""

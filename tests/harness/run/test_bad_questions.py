@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.bad_questions import BadQuestion, problem_of
@@ -139,7 +139,7 @@ def many(n: int) -> Callable[[], list[Image.Image]]:
 def test_a_prompt_beyond_the_models_positions_is_refused_unless_pruning_makes_room(model: Family) -> None:
     assert model.shape.positions == 1024
     questions = [ask(0, many(1)), ask(1, many(70), "Which is red?"), ask(2, many(2))]
-    with pytest.raises(BadQuestion, match=r"question 1 of mine .*1120 of them of its pictures.* model's 1024 positions"):
+    with pytest.raises(BadQuestion, match=r"question 1 of mine .*1120 of them of its pictures.* context of 1024 positions"):
         answered(Answerer(Pipeline(model), 2), questions)
     pruned = Pipeline(model, build("random", {}), lambda n: 2)
     assert set(answered(Answerer(pruned, 2), questions)) == {"0", "1", "2"}
@@ -147,12 +147,12 @@ def test_a_prompt_beyond_the_models_positions_is_refused_unless_pruning_makes_ro
         answered(Answerer(Pipeline(model, build("fastv", {"layer": 1}), lambda n: 6), 2), questions)
 
 
-def test_an_answer_that_would_leave_the_models_positions_is_refused_with_the_number_that_fits(model: Family) -> None:
-    long = ask(0, many(1), tokens=1020)
-    with pytest.raises(BadQuestion, match=r"with up to 1020 of the answer .*; at most \d+ would fit") as told:
-        answered(Answerer(Pipeline(model), 1), [long])
-    room = int(str(told.value).partition("at most ")[2].split()[0])
-    Answerer(Pipeline(model), 1).bad.require_room(ask(0, many(1), tokens=room), None, 1024 - room, 16)  # type: ignore[arg-type]
+def test_an_answer_that_leaves_the_models_positions_is_refused_with_the_number_that_fits(model: Family) -> None:
+    pipeline = Pipeline(model)
+    width = pipeline.run([Prompt("key", "What is it?", many(46)())], 1).batch.layout.width
+    with pytest.raises(BadQuestion, match=rf"its answer of 200 tokens behind a prompt of {width}.*allow at most {1024 - width}"):
+        answered(Answerer(pipeline, 1), [ask(0, many(46), tokens=200)])
+    assert answered(Answerer(pipeline, 1), [ask(0, many(46), tokens=1024 - width)])
 
 
 @pytest.mark.parametrize("pruner", ["vanilla", "random", "fastv", "text-only"])
