@@ -149,3 +149,5 @@ class Sample:
     """The task's own per-sample results as JSON."""
     kept: str = ""
     """Kept tokens of the sample's images as JSON, a list of `KeptTokens`; empty where the sample is not pictured."""
+    images: str = ""
+    """Content hashes of all of the sample's images as they were decoded, with blanks between."""

@@ -14,12 +14,22 @@ from vtpbench.harness.host.files import locate, read_text
 from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, OnBadQuestion, split_terms
 from vtpbench.harness.suite.generation import asked_by, greedy
 from vtpbench.harness.suite.strict_yaml import LARGEST, Document, Strict, reject
-from vtpbench.harness.suite.task_data import fingerprint, must_download, require_data, task_config
+from vtpbench.harness.suite.task_data import fingerprint, must_download, require_data, require_unchanged, task_config
 from vtpbench.harness.suite.task_file import check_definition, find_task, read_task
 from vtpbench.harness.suite.task_metrics import choose_score
 from vtpbench.pruners.errors import UserError, did_you_mean
 
-__all__ = ["Benchmark", "Profile", "describe", "fingerprint", "must_download", "registry", "require_data", "task_config"]
+__all__ = [
+    "Benchmark",
+    "Profile",
+    "describe",
+    "fingerprint",
+    "must_download",
+    "registry",
+    "require_data",
+    "require_unchanged",
+    "task_config",
+]
 
 Profile = Literal["lmms-eval", "paper"]
 """Whose choices a benchmark follows: those of the installed lmms-eval, or those of the OC-VTP paper's engine."""

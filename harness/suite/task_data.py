@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.host import hub
+from vtpbench.harness.suite.local_pictures import file_hash, local_pictures
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
 def fingerprint(benchmark: Benchmark) -> str:
     """Hash what a benchmark asks: the task's definition and code, overrides, and the data's content or commit.
 
-    16 hexadecimal digits; comments, labels, and where the files lie make no difference.
+    Pictures that local questions name, or that lie beside them, belong to the data. 16 hexadecimal digits; comments, labels,
+    and where the files lie make no difference.
     """
     definition = benchmark.definition()
     source = local_data(benchmark)
     if source is None:
         data = _revisions(benchmark, definition)
     else:
-        data = {name: _digest(path) for name, path in source.items()}
+        own = None if benchmark.folder is None else benchmark.file.parent
+        data = {name: file_hash(path) for name, path in source.items()}
+        data |= {f"picture {name}": picture for name, picture in local_pictures(source.values(), own).items()}
         kwargs = {key: value for key, value in (definition.get("dataset_kwargs") or {}).items() if key != "data_files"}
         definition = {**definition, "dataset_path": None, "dataset_kwargs": kwargs}
-    code = {path.name: _digest(path) for path in sorted(benchmark.file.parent.glob("*.py"))}
+    code = {path.name: file_hash(path) for path in sorted(benchmark.file.parent.glob("*.py"))}
     facts = {"definition": definition, "code": code, "data": data}
     return sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -68,20 +72,37 @@ def task_config(benchmark: Benchmark) -> dict[str, Any]:
 
     The commit is named only where the hub can be asked: without network `datasets` takes the newest copy in the cache,
     which is the one that the fingerprint names. The cache is named because lmms-eval takes another one where it believes
-    that this one is on a network disk. `token: True`, which most official tasks carry, is left out: it refuses to fetch even
-    public data for somebody who is not logged in, and whoever is sends the token anyway. No dataset may run a script of its own,
-    whatever the task says.
+    that this one is on a network disk. `datasets` knows a local file by its path and its time, which a copy may keep: such
+    data get a cache of their own for each change that the file system has noted. `token: True`, which most official tasks
+    carry, is left out: it refuses to fetch even public data for somebody who is not logged in, and whoever is sends the token
+    anyway. No dataset may run a script of its own, whatever the task says.
     """
     definition = benchmark.definition()
     asked = {**(definition.get("dataset_kwargs") or {}), "trust_remote_code": False}
     if "data_files" in asked:  # an override is not looked for beside the task
         asked["data_files"] = _beside(asked["data_files"], benchmark.file.parent)
-    if local_data(benchmark) is None:
+    files = local_data(benchmark)
+    if files is not None:
+        asked = {"cache_dir": str(hub.cache_folder() / "vtpbench" / _state(files)), **asked}
+    else:
         asked = {key: value for key, value in asked.items() if (key, value) != ("token", True)}
         asked = {"cache_dir": str(hub.cache_folder()), **asked}
         if hub.offline_reason() is None:
             asked["revision"] = next(iter(_revisions(benchmark, definition).values()))
     return {"task": benchmark.task, **benchmark.overrides, "dataset_kwargs": asked}
+
+
+def require_unchanged(benchmark: Benchmark, dataset: str) -> None:
+    """Raise `UserError` where local data are no longer those of which `dataset` is the fingerprint."""
+    if local_data(benchmark) is not None and fingerprint(benchmark) != dataset:
+        raise UserError(f"the data of benchmark '{benchmark.label}' changed while the suite was run; run it again")
+
+
+def _state(files: Mapping[str, Path]) -> str:
+    """Hash what the file system says of files; any change of their content changes it."""
+    stats = [(str(path.resolve()), path.stat()) for path in files.values()]
+    facts = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for path, stat in stats]
+    return sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def fetch(benchmark: Benchmark) -> None:
@@ -159,11 +180,3 @@ def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
     else:
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _leaves(inner, f"{at}{key}/")
-
-
-def _digest(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
