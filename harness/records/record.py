@@ -250,6 +250,14 @@ class Record(Frozen):
             raise ValueError("only a cell whose status is ok has a score")
         return value
 
+    @property
+    def remarks(self) -> list[str]:
+        """What is suspicious of the answers behind a score, in words; none where nothing is."""
+        limit = self.benchmark.generation.get("max_new_tokens")
+        if self.answers is None or self.score is None:
+            return []
+        return self.answers.remarks(self.n, limit if isinstance(limit, int) else 0)
+
     def dump(self) -> str:
         """Serialise with the checksum; the same record gives the same text."""
         return dump_checksummed(self)

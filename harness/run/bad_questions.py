@@ -47,6 +47,9 @@ class BadQuestion(UserError):
 
 def problem_of(error: Exception) -> str:
     """Say in one line what went wrong, and where; the same for the same mistake."""
+    attempt = getattr(error, "last_attempt", None)  # lmms-eval tries the scoring code of some tasks again and again
+    inner = attempt.exception() if attempt is not None else None
+    error = inner if isinstance(inner, Exception) else error
     first = " ".join(str(error).split()) or "no message"
     message = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}{failing_line(error, without=HARNESS)}"
     return re.sub(r" at 0x[0-9a-f]+", "", message)

@@ -32,6 +32,8 @@ class Forecast:
     """Why it cannot be measured, `infeasible: reason` or `unsupported: reason`; empty where nothing stands in the way."""
     schedule: str = ""
     """Tokens by layer, where it cuts inside the model."""
+    room: int | None = None
+    """Positions of the model that one image leaves for text and answer, None where that is not limited or not known."""
 
 
 def foresee(cell: Cell, shape: ModelShape) -> Forecast:
@@ -54,10 +56,13 @@ def foresee(cell: Cell, shape: ModelShape) -> Forecast:
             known = cell.model.vision_tokens is not None or e.status == "unsupported"
             return Forecast(average, f"{e.status}: {e}" if known else "")
     cuts, tower = schedule.cuts, schedule.tower_cuts
+    entering = cuts[0].keep if cuts and cuts[0].at == 0 else n
+    room = None if cell.model.vision_tokens is None or shape.positions is None else shape.positions - entering
     if not tower and all(cut.at == 0 for cut in cuts):
-        return Forecast(average)
+        return Forecast(average, room=room)
     example = "" if cell.model.vision_tokens else f" (an image of {n} tokens)"
-    return Forecast(average, schedule=_state(cuts, n, shape.decoder_layers) + _state_tower(tower, shape) + example)
+    stated = _state(cuts, n, shape.decoder_layers) + _state_tower(tower, shape) + example
+    return Forecast(average, schedule=stated, room=room)
 
 
 def _average(cell: Cell, pruner: Pruner, shape: ModelShape) -> float | None:

@@ -225,10 +225,23 @@ def render_plan(
     blocked = [cell for cell in cells if cell.id not in done and forecasts[cell.id].obstacle]
     why = _by_row(blocked, lambda cell: forecasts[cell.id].obstacle)
     cut = _by_row(cells, lambda cell: forecasts[cell.id].schedule)
-    notes = [["", "vision tokens that enter the decoder layers:", *cut] if cut else [], ["", *why] if why else []]
+    tight = [f"warning: {text}" for text in _too_tight(todo, forecasts)]
+    shown = ["vision tokens that enter the decoder layers:", *cut] if cut else []
+    notes = [line for part in (shown, why, tight) if part for line in ("", *part)]
     count = f"{len(cells)} cells: {len(cells) - len(todo) - len(blocked)} done, {len(todo)} missing"
     impossible = f", {len(blocked)} impossible" if blocked else ""
-    return "\n".join([*lines, *notes[0], *notes[1], "", f"{count}{impossible}; {_time(todo, seconds)}"])
+    return "\n".join([*lines, *notes, "", f"{count}{impossible}; {_time(todo, seconds)}"])
+
+
+def _too_tight(cells: Iterable[Cell], forecasts: Mapping[str, Forecast]) -> list[str]:
+    """Say which cells may leave the model's positions: one image leaves too few for an answer as long as it may be."""
+    found = []
+    for cell in cells:
+        room, answer = forecasts[cell.id].room, cell.benchmark.generation.get("max_new_tokens", 0)
+        if room is not None and room <= answer:
+            left = f"one image leaves {max(0, room)} of the model's positions for text and an answer of up to {answer} tokens"
+            found.append(f"{cell.model.label} / {cell.pruner.label} @ {cell.budget.label} / {cell.benchmark.label}: {left}")
+    return list(dict.fromkeys(map(one_line, found)))
 
 
 def _by_row(cells: Iterable[Cell], text: Callable[[Cell], str]) -> list[str]:

@@ -141,7 +141,9 @@ def describe(record: Record) -> str:
         return f"{record.status}: {headline(record.reason)}"
     score = "no score" if record.score is None else f"{record.score:.1f}"
     seconds = "" if record.timing is None else f" in {record.timing.wall_s:.1f} s"
-    return f"{score}, {record.n} samples{seconds}"
+    left_out = f", {len(record.skipped)} left out that cannot be asked" if record.skipped else ""
+    warnings = "".join(f"; warning: {remark}" for remark in record.remarks)
+    return f"{score}, {record.n} samples{left_out}{seconds}{warnings}"
 
 
 def headline(reason: str | None) -> str:

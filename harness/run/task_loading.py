@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtpbench.harness.host.images import pillow_settings
 from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, agree
+from vtpbench.harness.run.bad_questions import is_of_question, problem_of
 from vtpbench.harness.run.lmms_library import TaskManager, get_task_dict, load_yaml_config
 from vtpbench.harness.run.sample_scores import is_number
 from vtpbench.harness.run.subset import draw_questions, keep_questions
 from vtpbench.harness.run.task_modules import fresh_modules
-from vtpbench.harness.suite.benchmarks import task_config
+from vtpbench.harness.suite.benchmarks import require_unchanged, task_config
 from vtpbench.harness.suite.task_metrics import is_mean, metric_entries, own_aggregations
 from vtpbench.pruners.errors import UserError
 
@@ -83,12 +85,15 @@ class TaskLoader:
 
         Raises `UserError` behind the evaluation where the score depends on what was scored before.
         """
-        if benchmark.label not in self._known:
+        new = benchmark.label not in self._known
+        if new:
             self._known[benchmark.label] = _Facts.read(benchmark)
         facts = self._known[benchmark.label]
         calls: list[AggregateCall] = []
         with fresh_modules(benchmark.file.parent):
-            (name, task), *_ = get_task_dict([copy.deepcopy(facts.config)], facts.manager).items()
+            name, task = _load_task(benchmark.label, facts)
+            if new:
+                require_unchanged(benchmark, info.dataset)
             for metric in benchmark.drop:  # what has no aggregation is not computed
                 task.aggregation().pop(metric, None)
             for metric in facts.own & set(info.terms):
@@ -101,6 +106,19 @@ class TaskLoader:
             yield LoadedTask(name, task, facts.manager, set(info.terms) <= facts.means and len(info.terms) == 1)
         for call in calls:
             _prove(call, benchmark)
+
+
+def _load_task(label: str, facts: _Facts) -> tuple[str, Any]:
+    """Load a task; lmms-eval tries its first question, whose picture may be cut off: whoever asks it says so."""
+    try:
+        with pillow_settings(truncated=True):
+            (name, task), *_ = get_task_dict([copy.deepcopy(facts.config)], facts.manager).items()
+    except Exception as e:
+        if not is_of_question(e):
+            raise
+        tried = "the task cannot be loaded, for which lmms-eval tries question 0"
+        raise UserError(f"benchmark '{label}': {tried}: {problem_of(e)}") from e
+    return name, task
 
 
 @contextmanager

@@ -34,6 +34,11 @@ FIELDS = (
     "seeds",
     "seeds_asked",
     "higher_is_better",
+    "skipped",
+    "empty_answers",
+    "unended_answers",
+    "most_common_answers",
+    "most_common_answer",
 )
 
 
@@ -89,4 +94,9 @@ def cell_facts(record: Record, entry: TableEntry) -> dict[str, Any]:
         "seeds": len({r.seed for r in entry.records}),
         "seeds_asked": len(seeds_asked(entry.records)),
         "higher_is_better": record.benchmark.higher_is_better,
+        "skipped": len(record.skipped),
+        "empty_answers": record.answers and record.answers.empty,
+        "unended_answers": record.answers and record.answers.at_limit,
+        "most_common_answers": record.answers and record.answers.most_common,
+        "most_common_answer": record.answers and record.answers.text,
     }

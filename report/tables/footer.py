@@ -61,7 +61,17 @@ def _benchmark(records: Sequence[Record]) -> str:
     n = _listed(sorted({r.n for r in records if r.score is not None})) or "no"
     profile = "" if info.profile is None else f", profile {info.profile}"
     less = "" if info.higher_is_better else ", lower is better: relative accuracy is 200 - 100 x score / vanilla score, in %"
-    return f"{scale}{info.metric} of {info.task}, split {info.split}, {n} samples{limit}, data {info.dataset[:12]}{profile}{less}"
+    samples = f"{n} samples{limit}{_left_out(records)}"
+    return f"{scale}{info.metric} of {info.task}, split {info.split}, {samples}, data {info.dataset[:12]}{profile}{less}"
+
+
+def _left_out(records: Sequence[Record]) -> str:
+    """Say how many questions are missing because they cannot be asked, and what is wrong with the first of them."""
+    counts = sorted({len(r.skipped) for r in records if r.score is not None} - {0})
+    if not counts:
+        return ""
+    sample, problem = next(iter(next(r.skipped for r in records if r.skipped).items()))
+    return f", {_listed(counts)} questions left out that cannot be asked (such as {sample}: {problem})"
 
 
 def _seeds(records: Sequence[Record]) -> str:

@@ -125,6 +125,8 @@ class _TableDraft:
 
     columns: tuple[str, ...]
     vanilla: Mapping[str, float]
+    skipped: Mapping[str, frozenset[str]]
+    """Questions that vanilla left out, by benchmark."""
     labels: Mapping[str, str]
     order: Callable[[str], tuple[int, str]]
     notes: _Notes
@@ -133,7 +135,8 @@ class _TableDraft:
 def _table(setting: Setting, benchmarks: Sequence[str], pruners: Sequence[str]) -> Table:
     records = setting.records
     columns = tuple(sorted({r.benchmark.label for r in records}, key=_preferred(benchmarks)))
-    draft = _TableDraft(columns, _vanilla_scores(records), row_labels(records), _preferred(pruners), _Notes())
+    vanilla = _vanilla_scores(records), _vanilla_skipped(records)
+    draft = _TableDraft(columns, *vanilla, row_labels(records), _preferred(pruners), _Notes())
     original = _original(records)
     blocks = [
         _block(same, original, draft)
@@ -153,7 +156,7 @@ def _block(records: Sequence[Record], original: float | None, draft: _TableDraft
 def _row(records: Sequence[Record], draft: _TableDraft) -> TableRow:
     by_column = groups(records, lambda r: r.benchmark.label)
     seen = {r.seed for r in records}
-    entries = tuple(_entry(by_column.get(column, []), draft.vanilla.get(column), draft.notes, seen) for column in draft.columns)
+    entries = tuple(_entry(by_column.get(column, []), column, draft, seen) for column in draft.columns)
     mean, n = average([entry.relative for entry in entries])
     return TableRow(
         label=draft.labels[identity(records[0].pruner)],
@@ -171,7 +174,8 @@ def seeds_asked(records: Iterable[Record], seen: Iterable[int] = ()) -> set[int]
     return {r.seed for r in own} | ({seed for r in own for seed in r.seeds} or set(seen))
 
 
-def _entry(records: Sequence[Record], vanilla: float | None, notes: _Notes, seen: Iterable[int]) -> TableEntry:
+def _entry(records: Sequence[Record], column: str, draft: _TableDraft, seen: Iterable[int]) -> TableEntry:
+    vanilla, notes = draft.vanilla.get(column), draft.notes
     scores = [r.score for r in records if r.score is not None]
     failures = [r for r in records if r.score is None]
     numbers = [notes.number(_reason(r)) for r in failures]
@@ -185,9 +189,12 @@ def _entry(records: Sequence[Record], vanilla: float | None, notes: _Notes, seen
         worst = next(status for status in ("failed", "infeasible", "unsupported", "ok") if status in {r.status for r in records})
         return TableEntry(worst, vanilla=vanilla, notes=tuple(sorted(set(numbers))), records=tuple(records))
     score = fmean(scores)
+    numbers += [notes.number(remark) for r in records for remark in r.remarks]
+    why = "vanilla scores 0" if vanilla is not None else "no vanilla score of this benchmark in the same setting"
+    if vanilla is not None and any(draft.skipped[column] != r.skipped.keys() for r in records if r.score is not None):
+        why, vanilla = "other questions were left out here than of vanilla's", None
     ratio = relative(score, vanilla, records[0].benchmark.higher_is_better)
     if ratio is None:
-        why = "vanilla scores 0" if vanilla is not None else "no vanilla score of this benchmark in the same setting"
         numbers.append(notes.number(f"no relative accuracy: {why}"))
     spread = stdev(scores) if len(scores) > 1 else None
     return TableEntry("ok", score, spread, vanilla, ratio, tuple(sorted(set(numbers))), tuple(records))
@@ -230,6 +237,11 @@ def _vanilla_scores(records: Iterable[Record]) -> dict[str, float]:
             raise UserError(f"vanilla results on '{column}' disagree: cells {cells}; remove the record that is out of date")
         found[column] = means[0]
     return found
+
+
+def _vanilla_skipped(records: Iterable[Record]) -> dict[str, frozenset[str]]:
+    measured = (r for r in records if is_vanilla(r) and r.score is not None)
+    return {r.benchmark.label: frozenset(r.skipped) for r in measured}
 
 
 def _original(records: Iterable[Record]) -> float | None:

@@ -401,6 +401,18 @@ def test_where_the_count_varies_the_schedule_is_that_of_an_example(folder: Path)
     }
 
 
+def test_the_plan_warns_of_a_model_that_one_image_and_an_answer_fill(folder: Path) -> None:
+    text = SUITE.replace("[8, 25%]", "[8]").replace("[0, 1]", "[0]")
+    cells = plan(suite(folder, text + "generation: {max_new_tokens: 20}\n"), describe, VERSIONS)
+    for positions, warned in ((None, 0), (1000, 0), (80, 2), (20, 4)):
+        forecasts = {cell.id: foresee(cell, replace(SHAPE, positions=positions)) for cell in cells}
+        shown = render_plan(cells, set(), forecasts)
+        assert shown.count("warning: ") == warned, shown
+    assert "m / vanilla @ all / one: one image leaves 0 of the model's positions for text and an answer of up to 20" in shown
+    assert "m / random @ 8 / one: one image leaves 12 of" in shown
+    assert "warning" not in render_plan(cells, {cell.id for cell in cells}, forecasts)
+
+
 def test_schedules_tell_what_stays_from_what_is_merged(folder: Path) -> None:
     cells = cells_of(
         folder, SUITE.replace("[random]", "[random, sparsevlm]").replace("[8, 25%]", "[16]").replace("[0, 1]", "[0]")

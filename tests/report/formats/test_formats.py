@@ -123,6 +123,8 @@ def test_json_has_one_object_per_cell_with_the_documented_fields(matrix) -> None
         "seeds": 3,
         "seeds_asked": 3,
         "higher_is_better": True,
+        "skipped": 0,
+        **dict.fromkeys(("empty_answers", "unended_answers", "most_common_answers", "most_common_answer")),
     }
     infeasible = next(cell for cell in cells if cell["status"] == "infeasible")
     assert [infeasible[name] for name in ("score", "stderr", "relative", "observed_tokens")] == [None] * 4

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from vtpbench.harness.records.answer_shares import AnswerShares
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.formats.render import FORMATS, render
 from vtpbench.report.stats.build import build
@@ -192,3 +193,24 @@ def test_vanilla_that_failed_leaves_scores_without_a_ratio(record) -> None:
 
 def test_no_records_no_tables() -> None:
     assert build([]) == ()
+
+
+def test_answers_of_a_model_that_broke_are_marked_below_the_table(record) -> None:
+    equal = AnswerShares(empty=0.0, at_limit=0.0, most_common=1.0, text="yes", most_common_target=0.5)
+    (table,) = build([record("vanilla", score=80.0), record(score=40.0).model_copy(update={"answers": equal})])
+    entry = table.blocks[1].rows[0].entries[0]
+    assert (entry.score, entry.relative) == (40.0, 50.0)
+    assert [table.notes[n - 1] for n in entry.notes] == ["all 240 answers are equal ('yes')"]
+
+
+def test_rows_that_leave_out_other_questions_than_vanilla_have_no_relative_accuracy(record) -> None:
+    def row(pruner: str, *skipped: str):
+        return record(pruner, score=40.0).model_copy(update={"skipped": dict.fromkeys(skipped, "broken")})
+
+    (table,) = build([row("vanilla", "1", "3"), row("random", "1", "3"), row("FastV", "1")])
+    same, other = (rows(table)[table.blocks[1].title, name].entries[0] for name in ("random", "FastV"))
+    assert (same.relative, other.relative) == (100.0, None)
+    assert [table.notes[n - 1] for n in other.notes] == [
+        "no relative accuracy: other questions were left out here than of vanilla's"
+    ]
+    assert any("1, 2 questions left out that cannot be asked (such as 1: broken)" in text for _, text in table.footer)
