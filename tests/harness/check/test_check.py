@@ -11,13 +11,15 @@ import torch
 
 from vtpbench.harness.check import CheckReport, PropertyResult, check, matrix, render
 from vtpbench.harness.check.properties import PROPERTIES
+from vtpbench.harness.check.subject import PrunerOnModel
 from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.suite.suite import load
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.oc_vtp.checkpoint import Header, save
 from vtpbench.pruners.oc_vtp.network import Dims, OCPruner
-from vtpbench.pruners.registry import BUILT_IN
+from vtpbench.pruners.registry import BUILT_IN, build
 
 BUILDERS = {name: cache(builder) for name, builder in TINY.items()}
 BROKEN = Path(__file__).with_name("broken_pruners.py")
@@ -282,12 +284,45 @@ def failed_with(build, name: str = "Sound") -> dict[str, str]:
     return {result.property: result.reason for result in report.results if result.status == "fail"}
 
 
-def test_the_example_of_the_documentation_conforms(tmp_path: Path):
+@pytest.fixture
+def tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Code of the documentation's worked example, saved in the working folder as it says."""
     code = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)[0]
-    (tmp_path / "norm.py").write_text(code)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 15
-    report = check(f"{tmp_path}/norm.py:Norm", {}, None, BUILDERS)
-    assert {result.status for result in report.results} == {"pass"}, render(report)
+    (tmp_path / "faster.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    return code
+
+
+def test_the_example_of_the_documentation_conforms(tutorial: str):
+    lines = [line for line in tutorial.splitlines() if line.strip()]
+    assert f"## A new one in {len(lines)} lines\n" in DOCS.read_text()
+    report = check("./faster.py:Faster", {}, None, BUILDERS)
+    statuses = {(result.family, result.status) for result in report.results}
+    assert statuses == {("llava", "pass"), ("llava_next", "pass"), ("qwen2_5_vl", "unsupported")}, render(report)
+    assert "unsupported: all properties on qwen2_5_vl: the vision tower of qwen2_5_vl has no CLS token" in render(report)
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_the_example_of_the_documentation_is_fastervlm(family: str, tutorial: str):
+    def kept(name: str) -> list[list[int]]:
+        subject = PrunerOnModel(build(name, {}), BUILDERS[family])
+        return [choice.keep.index.tolist() for choice in subject.base.choices]
+
+    assert kept("./faster.py:Faster") == kept("fastervlm") != kept("hiprune")
+
+
+def test_the_documented_mistake_is_told_as_it_says(tutorial: str):
+    Path("faster.py").write_text(tutorial.replace('view.get("cls")', 'view.get("keys")'))
+    report = check("./faster.py:Faster", {}, ["llava", "llava_next"], BUILDERS)
+    (note,) = notes_of(report)
+    assert f"    {note}\n" in DOCS.read_text()
+
+
+def test_the_documented_suite_takes_the_example(tutorial: str):
+    (text,) = (block for block in re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), flags=re.DOTALL) if "faster.py" in block)
+    Path("own.yaml").write_text(text)
+    labels = [spec.label for matrix in load("own.yaml").matrix for spec in matrix.pruners]
+    assert labels == ["random", "Faster", "layer 12"]
 
 
 @pytest.mark.parametrize(
