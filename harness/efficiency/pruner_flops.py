@@ -108,11 +108,12 @@ def measure(family: Family, pruner: Pruner, budget: int | None, image: Image, qu
     alone = Leading(pruner)
     with_pruner, without = (Pipeline(family, each, lambda n: budget) for each in (pruner, alone))
     encoded, tower_with = counted(lambda: with_pruner.encode([image]))
-    same, tower_without = counted(lambda: without.encode([image]))
+    plain, tower_without = counted(lambda: without.encode([image]))
     left, choice = counted(lambda: with_pruner.select(encoded, ["0"], [question]))
     batch, assembly_with = counted(lambda: with_pruner.assemble([question], [[left[0]]]))
-    plain = without.select(same, ["0"], [question])
-    _, assembly_without = counted(lambda: without.assemble([question], [[plain[0]]]))
+    rows = plain[0].features.new_zeros(len(left[0].features), plain[0].features.shape[-1])  # as many, for the projector
+    to_project = replace(left[0], features=rows if left[0].projected else left[0].features, projected=False)
+    _, assembly_without = counted(lambda: without.assemble([question], [[to_project]]))
     trace, decoder_with = counted(lambda: prefill(family, batch))
     _, decoder_without = counted(lambda: prefill(family, _by(alone, batch)))
     return PrunerFlops(

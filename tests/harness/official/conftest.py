@@ -18,6 +18,7 @@ import torch
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
+from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, Cell
 from vtpbench.harness.records.outcome import Outcome
@@ -37,6 +38,11 @@ class Asked:
 
     questions: Sequence[str]
     images: tuple[Any, ...]
+
+    @property
+    def layout(self) -> PromptLayout:
+        """Prompts without a token, so that each fits into any model."""
+        return PromptLayout(((),) * len(self.questions))
 
 
 class ScriptedFamily(Family):
@@ -91,7 +97,8 @@ class ScriptedPipeline(Pipeline):
     def generate(self, batch, max_new_tokens):
         self.model.longest.add(max_new_tokens)
         counts = {n: [len(image.index)] * LAYERS for n, image in enumerate(batch.images)}
-        return [self.model.script[question] for question in batch.questions], ForwardTrace(counts)
+        texts, n = [self.model.script[question] for question in batch.questions], len(batch.questions)
+        return texts, ForwardTrace(counts, finite=[True] * n, ended=[True] * n, written=[1] * n)
 
 
 class ScriptedEngine(Engine):

@@ -142,8 +142,7 @@ def test_a_record_names_the_profile_that_was_followed_and_nothing_else_changes(t
         ("mmmu", "paper", asked_otherwise),
         ("seed", "paper", {"metric": "seed_video"}),
     ):
-        named = facts(label, profile, **changes)
-        assert set(named) == {"task", "metric", "scale", "split", "limit", "dataset", "generation"}
+        assert facts(label, profile, **changes)["profile"] is None
 
 
 def test_what_a_suite_says_wins_over_a_profile() -> None:

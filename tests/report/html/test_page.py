@@ -26,7 +26,8 @@ def embedded(page: str) -> list[dict[str, Any]]:
 def frame(scores: list[float | None], **more: Any) -> pd.DataFrame:
     n = len(scores)
     texts = {name: [f"{name} {i}" for i in range(n)] for name in ("image", "category", "prompt", "answer", "target")}
-    return pd.DataFrame({"sample": [str(i) for i in range(n)], **texts, "score": scores, "tokens": 16.0, **more})
+    columns = {"sample": [str(i) for i in range(n)], **texts, "score": scores, "tokens": 16.0, "kept": ""}
+    return pd.DataFrame({**columns, **more})
 
 
 def cells(records: list[Record], frames: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
