@@ -52,6 +52,7 @@ class ScriptedFamily(Family):
     preprocessings = ("none",)
 
     def __init__(self, script: Mapping[str, str]) -> None:
+        self.model = SimpleNamespace(dtype=torch.float32)
         self.script = script
         self.longest: set[int] = set()
 
