@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import torch
 from PIL.Image import Image
@@ -21,8 +21,9 @@ from vtpbench.harness.models.load import describe_model, open_model, read_templa
 from vtpbench.harness.models.stock import wrapped_family
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.suite.options import model_path
+from vtpbench.harness.suite.specs import Attention
 from vtpbench.pruners.base import Pruner
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.errors import UserError, did_you_mean
 
 AnImage: TypeAlias = "Image | str | Path"
 """A PIL image as it is, or the path of a file."""
@@ -146,7 +147,7 @@ def load(
     Parameters
     ----------
     model : hub id, folder of a checkpoint (Hugging Face form or the original LLaVA's), or `"demo"`, the embedded model
-    dtype : float32, bfloat16 or float16; by default the one that the checkpoint names
+    dtype : float32, bfloat16 or float16; by default what the checkpoint names
     device : as torch names it; by default the first GPU, else the CPU
     preprocessing : how images reach the tower, one of the model's ways (`pad`, `crop`; `fixed672`, `native`; `dynamic`)
     attention : kernel of the language model: sdpa, eager, flash_attention_2
@@ -162,6 +163,8 @@ def load(
     form = None if dtype is None else str(dtype).removeprefix("torch.")
     if form not in (None, "float32", "bfloat16", "float16"):
         raise UserError(f"dtype {dtype}: give float32, bfloat16 or float16")
+    if attention not in get_args(Attention):
+        raise UserError(f"attention {attention}: {did_you_mean(attention, get_args(Attention))}")
     name = str(model)
     described = describe_model(
         name,

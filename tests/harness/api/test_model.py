@@ -277,6 +277,7 @@ def test_mistakes_of_loading(tiny_checkpoint: Path) -> None:
     for words, given in {
         "no checkpoint folder ./nowhere": {"model": "./nowhere"},
         "device 'meta' holds no values": {"model": "demo", "device": "meta"},
+        "attention spda: did you mean 'sdpa'": {"model": "demo", "attention": "spda"},
         "dtype int8: give float32": {"model": "demo", "dtype": "int8"},
         "preprocessing 'native' is not one of": {"model": "demo", "preprocessing": "native"},
     }.items():
