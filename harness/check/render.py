@@ -10,6 +10,7 @@ from typing import Literal
 
 from vtpbench.harness.check.kit import CheckReport, PropertyResult
 from vtpbench.harness.check.properties import PROPERTIES
+from vtpbench.harness.host.text_grid import text_grid
 from vtpbench.pruners.errors import UserError
 
 Rows = list[list[str]]
@@ -31,7 +32,7 @@ def render(report: CheckReport, format: Literal["plain", "markdown", "json"] = "
         return "\n".join([*_markdown(rows), *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
     judged = any(result.status in ("pass", "fail") for result in report.results)
     verdict = "conforms" if report.ok else "does not conform" if judged else "could not be judged"
-    return "\n".join([*_plain(rows), "", *notes, f"{report.pruner} of {report.distribution}: {verdict}"]) + "\n"
+    return "\n".join([*text_grid(rows), "", *notes, f"{report.pruner} of {report.distribution}: {verdict}"]) + "\n"
 
 
 def matrix(reports: Sequence[CheckReport]) -> str:
@@ -71,11 +72,6 @@ def _notes(report: CheckReport, families: Sequence[str]) -> list[str]:
         on = sorted({family for found in places.values() for family in found}, key=list(families).index)
         notes.append(f"{word}: {named} on {', '.join(on)}: {reason}")
     return notes
-
-
-def _plain(rows: Rows) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _markdown(rows: Rows) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vtpbench.harness.host.printable import printable
+from vtpbench.harness.host.text_grid import text_grid
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,13 +41,6 @@ def echo(text: str, *, nl: bool = True, err: bool = False) -> None:
 
 
 def print_grid(rows: list[list[str]]) -> None:
-    """Print rows of text in aligned columns."""
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    for _ in rows[0]:
-        grid.add_column(overflow="fold")  # nothing is cut off, however narrow the terminal
-    for row in rows:
-        grid.add_row(*(Text(printable(cell)) for cell in row))
-    console(sys.stdout).print(grid)
+    """Print rows of text in aligned columns, folded to the terminal."""
+    harmless = [[printable(cell) for cell in row] for row in rows]
+    echo("\n".join(text_grid(harmless, console(sys.stdout).width)))

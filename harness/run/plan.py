@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vtpbench.harness.host.printable import one_line
+from vtpbench.harness.host.text_grid import text_grid
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo, Record
 from vtpbench.harness.suite.benchmarks import decoding
@@ -218,9 +219,7 @@ def render_plan(
         tokens = "varies" if row.tokens is None else f"{row.tokens:.1f}".removesuffix(".0")
         states = [row.states.get(label, "") for label in benchmarks]
         table.append([row.model, row.pruner, row.budget, tokens, str(row.seed), *states])
-    table = [[one_line(word) for word in line] for line in table]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    lines = text_grid([[one_line(word) for word in line] for line in table])
     todo = [cell for cell in cells if cell.id not in done and not forecasts[cell.id].obstacle]
     blocked = [cell for cell in cells if cell.id not in done and forecasts[cell.id].obstacle]
     why = _by_row(blocked, lambda cell: forecasts[cell.id].obstacle)
