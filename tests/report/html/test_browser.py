@@ -157,6 +157,7 @@ def answers(record: Record) -> pd.DataFrame:
             "target": [f"right {i}" for i in range(40)],
             "score": [float(ok) for ok in right],
             "tokens": 16.0,
+            "kept": "",
         }
     )
 
