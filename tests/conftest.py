@@ -7,6 +7,20 @@ from typing import Any
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the suite's promises about threads are tried with."""
+    parser.addoption("--threads", type=int, help="threads of torch; by default one beside other workers, else torch's own choice")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep workers from fighting over the cores: two pools of two threads on two cores are ten times slower than one thread each."""
+    threads = config.getoption("--threads") or (1 if hasattr(config, "workerinput") else None)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny tensors only lose by a second thread; a fork while one runs may hang."""
