@@ -13,7 +13,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep workers from fighting over the cores: two pools of two threads on two cores are ten times slower than one thread each."""
+    """Keep workers from fighting over the cores: two pools of two threads on two cores are ten times slower."""
     threads = config.getoption("--threads") or (1 if hasattr(config, "workerinput") else None)
     if threads:
         import torch

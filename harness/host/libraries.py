@@ -27,10 +27,11 @@ LINE, LOGURU_LINE = "%(levelname)s %(name)s: %(message)s", "{level} {name}: {mes
 class OutputFile:
     """Lines that were said; the file is made when the first comes, and is none where nothing is said."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, append: bool = False) -> None:
         self.path = path
-        with writing(path):
-            path.unlink(missing_ok=True)  # of an earlier attempt
+        if not append:
+            with writing(path):
+                path.unlink(missing_ok=True)  # of an earlier attempt
 
     def add(self, text: str) -> None:
         """Write lines that are not blank; raises `StorageError` where the disk refuses."""
@@ -74,15 +75,15 @@ class OutputStream(io.TextIOBase):
 
 
 @contextmanager
-def output_to(path: Path) -> Iterator[None]:
-    """Keep what is printed, warned and logged in a file, away from the terminal.
+def output_to(path: Path, append: bool = False) -> Iterator[None]:
+    """Keep what is printed, warned and logged in a file, new unless it is to `append`, away from the terminal.
 
     Sinks of loguru and handlers of `logging` that the host added hear the same as ever, but for the lines of lmms-eval.
     Progress bars are left out.
     """
     from loguru import logger  # before stderr is another: its first sink writes there
 
-    file = OutputFile(path)
+    file = OutputFile(path, append)
     streams = OutputStream(sys.stdout, file), OutputStream(sys.stderr, file)
     with ExitStack() as stack:
         _take_logging(file, stack)

@@ -7,7 +7,7 @@ one; `run` does all four. Who wants to watch gives an `observer`, which sees eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from PIL.Image import Image
@@ -28,17 +28,18 @@ from vtpbench.harness.pruning.schedule import (
     resolve,
 )
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
-from vtpbench.pruners.base import Pruner, TokenView, rank, take
+from vtpbench.pruners.base import Evidence, Pruner, TokenView, rank, take
+from vtpbench.pruners.errors import Impossible, UserError
 from vtpbench.pruners.transfer import copy_to_device
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question with its images; `key` names it, and with a number each of its images, for seeded draws."""
+    """A question with its images; `names` are those of the images, for seeded draws, by default their numbers in the prompt."""
 
-    key: str
     text: str
     images: Sequence[Image] = ()
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Pipeline:
     def run(self, prompts: Sequence[Prompt], max_new_tokens: int) -> PipelineResult:
         """Answer some prompts in one batch."""
         images = [image for prompt in prompts for image in prompt.images]
-        keys = [f"{prompt.key}:{n}" for prompt in prompts for n in range(len(prompt.images))]
+        keys = [name for p in prompts for name in (p.names or map(str, range(len(p.images))))]
         asked = [prompt.text for prompt in prompts for _ in prompt.images]
         left = self.select(self.encode(images), keys, asked)
         numbers = iter(range(len(images)))
@@ -228,3 +229,35 @@ class Pipeline:
         trace.written, trace.ended = answer_lengths(tokens.tolist(), model.generation_config.eos_token_id)
         trace.finite = finite.all_finite(trace.written)
         return tokenizer.batch_decode(tokens, skip_special_tokens=True), trace
+
+
+@torch.inference_mode()
+def encode_together(pipelines: Sequence[Pipeline], groups: Sequence[ImageGroup]) -> list[list[VisionTokens] | None]:
+    """Take step 1 for several pruners of one model in one pass of the tower, with the evidence that they need together.
+
+    None for a pruner that changes the tower's input or inside, needs no tower, or cannot plan for these images: it has to
+    take the step by itself.
+    """
+    planned = [[_shareable(pipeline, group) for pipeline in pipelines] for group in groups]
+    alone = [any(plans[n] is None for plans in planned) for n in range(len(pipelines))]
+    found: list[list[VisionTokens]] = [[] for _ in pipelines]
+    for group, plans in zip(groups, planned, strict=True):
+        sharing = {n: plan for n, plan in enumerate(plans) if plan is not None and not alone[n]}
+        if not sharing:
+            continue
+        model, needs = pipelines[0].model, frozenset[Evidence]().union(*(plan.needs for plan in sharing.values()))
+        tokens = model.encode(group, Schedule(EvidenceCollector(needs), model.shape, needs))
+        for n, plan in sharing.items():
+            own = {need: tokens.evidence[need] for need in plan.needs if need in tokens.evidence}
+            found[n].append(replace(tokens, schedule=plan, evidence=own))
+    return [None if alone[n] else own for n, own in enumerate(found)]
+
+
+def _shareable(pipeline: Pipeline, group: ImageGroup) -> Schedule | None:
+    """Plan for images; None where the tower would not run as it is."""
+    try:
+        schedule = pipeline.schedule(group)
+    except (Impossible, UserError):
+        return None
+    changes_tower = schedule.target_grid is not None or schedule.tower_cuts or schedule.skips_tower
+    return None if changes_tower else schedule

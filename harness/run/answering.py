@@ -7,7 +7,7 @@ whole batches again, so that its answers are those of an undisturbed run also wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from vtpbench.harness.host.device import is_out_of_memory
-from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
+from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch, VisionTokens
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, KeptTokens
 from vtpbench.harness.records.record import OnBadQuestion
@@ -28,6 +28,7 @@ from vtpbench.harness.run.questions import ChangedPicture, DecodedImages, Pruned
 
 T = TypeVar("T")
 R = TypeVar("R")
+Encode = Callable[[], Sequence[VisionTokens]]
 WINDOW = 4
 """Batches whose images are encoded together."""
 
@@ -67,23 +68,41 @@ class Answerer:
         Raises `BadQuestion` for one that cannot be asked, unless such are left out, and `ChangedPicture` where a known answer
         was given to other pictures.
         """
-        for window in _cut(questions, WINDOW * self.batch_size):
-            if not _missing(window, known):
-                continue
-            decoded = self.bad.decode(window)
-            for sample, shown in decoded.items():
-                if sample in known and known[sample].images != shown.names:
-                    raise ChangedPicture(sample)
-            usable = [question for question in window if question.sample in decoded]
-            if not _missing(usable, known):
-                continue
-            images: dict[str, PrunedImages] = {}
-            for found in self._in_parts(partial(self._prune, decoded), usable, WINDOW):
-                images.update(found)
-            for batch in _batches([question for question in usable if question.sample in images], self.batch_size):
-                if _missing(batch, known):
-                    for answers in self._in_parts(partial(self._batch, images), batch, 1):
-                        yield [answer for answer in answers if answer.sample not in known]
+        for window in windows(questions, self.batch_size):
+            if missing(window, known):
+                yield from self.answer_window(window, known, self.bad.decode(window))
+
+    def answer_window(
+        self,
+        window: Sequence[Question],
+        known: Mapping[str, Answer],
+        decoded: Mapping[str, DecodedImages],
+        encode: Encode | None = None,
+    ) -> Iterator[list[Answer]]:
+        """Yield the answers to the questions of one window, see `answer`.
+
+        Parameters
+        ----------
+        window : questions as `windows` cuts them
+        known : answers that are not to be told again, by sample
+        decoded : pictures of those questions that have them whole, by sample
+        encode : gives the distinct ones encoded for this pruner, numbered as `distinct_images` has them, where that is known
+
+        """
+        for sample, images in decoded.items():
+            if sample in known and known[sample].images != images.names:
+                raise ChangedPicture(sample)
+        usable = [question for question in window if question.sample in decoded]
+        if not missing(usable, known):
+            return
+        pruned: dict[str, PrunedImages] = {}
+        whole = None if encode is None else (len(usable), encode)
+        for found in self._in_parts(partial(self._prune, decoded, whole), usable, WINDOW):
+            pruned.update(found)
+        for batch in _batches([question for question in usable if question.sample in pruned], self.batch_size):
+            if missing(batch, known):
+                for answers in self._in_parts(partial(self._batch, pruned), batch, 1):
+                    yield [answer for answer in answers if answer.sample not in known]
 
     def _in_parts(self, work: Callable[[Sequence[T]], R], items: Sequence[T], batches: int) -> Iterator[R]:
         """Do work on so many batches of items; on half as many from then on where the device has too little memory."""
@@ -114,13 +133,14 @@ class Answerer:
         texts, trace = self.pipeline.generate(prepared, questions[0].max_new_tokens)
         for q, own, length, written in zip(questions, pruned, prepared.layout.lengths, trace.written, strict=True):
             self.bad.refuse_overrun(q, own, length, written)
-        nothing = [0] * self.pipeline.model.shape.decoder_layers
-        numbers = {id(image): n for n, image in enumerate(prepared.images)}
+        nothing = (0,) * self.pipeline.model.shape.decoder_layers
+        numbered = iter(range(len(prepared.images)))  # images without a token are none of the batch's
         answers = []
         for row, (q, text, own) in enumerate(zip(questions, texts, pruned, strict=True)):
-            counts = tuple(tuple(trace.per_layer[numbers[id(i)]] if id(i) in numbers else nothing) for i in own.tokens)
+            numbers = [next(numbered) if len(image.index) else None for image in own.tokens]
+            counts = tuple(nothing if n is None else tuple(trace.per_layer[n]) for n in numbers)
             originals = tuple(i.original for i in own.tokens)
-            later = [trace.kept.get(numbers.get(id(i), -1), {}) for i in own.tokens]
+            later = [{} if n is None else trace.kept[n] for n in numbers]
             kept = tuple(map(_kept, own.places, own.tokens, later))  # none where no picture is asked for
             ended = trace.ended[row] or any(stop in text for stop in q.until)
             cut = _until(text, q.until)
@@ -139,32 +159,50 @@ class Answerer:
             self.bad.require_room(q, own, tokens, sum(len(image.index) for image in own.tokens))
         return batch
 
-    def _prune(self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question]) -> dict[str, PrunedImages]:
-        """Encode and prune the pictures of questions; those that the model's processor cannot take are left out."""
+    def _prune(
+        self,
+        decoded: Mapping[str, DecodedImages],
+        whole: tuple[int, Encode] | None,
+        questions: Sequence[Question],
+    ) -> dict[str, PrunedImages]:
+        """Encode and prune the pictures of questions; those that the model's processor cannot take are left out.
+
+        `whole` says how to encode the pictures of a window of so many questions; a part of it encodes its own.
+        """
+        encode = whole[1] if whole is not None and len(questions) == whole[0] else None
         try:
-            return self._select(decoded, questions)
+            return self._select(decoded, questions, encode)
         except Exception as e:
             rest = self.bad.without_unreadable(decoded, questions) if is_of_question(e) else questions
             if len(rest) == len(questions):
                 raise
-        return self._prune(decoded, rest)
+        return self._prune(decoded, None, rest)
 
-    def _select(self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question]) -> dict[str, PrunedImages]:
-        """Encode every distinct picture once, then prune it for each question that shows it; by sample."""
-        pictures = [decoded[q.sample].images for q in questions]
-        names = [decoded[q.sample].names for q in questions]
-        distinct = {n: p for own in zip(names, pictures, strict=True) for n, p in zip(*own, strict=True)}
+    def _select(
+        self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question], encode: Encode | None
+    ) -> dict[str, PrunedImages]:
+        """Encode every distinct picture once and prune it: once for all questions, unless what is asked decides; by sample.
+
+        What stays of a picture must not depend on what is asked about it where a method does not look at that: draws are
+        seeded by the picture.
+        """
+        distinct = distinct_images(decoded, questions)
         order = {name: n for n, name in enumerate(distinct)}
-        entries = [order[name] for own in names for name in own]
-        keys = [f"{q.name}:{n}" for q, own in zip(questions, names, strict=True) for n in range(len(own))]
-        asked = [q.text for q, own in zip(questions, names, strict=True) for _ in own]
-        shown = [group.shown_as(entries) for group in self.pipeline.encode(list(distinct.values()))]
-        selected = self.pipeline.select(shown, keys, asked)
-        rest = iter(selected[n] for n in range(len(entries)))
-        tokens = [[next(rest) for _ in own] for own in names]
+        encoded = self.pipeline.encode(list(distinct.values())) if encode is None else encode()
+        names = [decoded[q.sample].names for q in questions]
+        if self.pipeline.pruner.reads_question:
+            entries = [order[name] for own in names for name in own]
+            keys = [name for own in names for name in own]
+            asked = [q.text for q, own in zip(questions, names, strict=True) for _ in own]
+            selected = self.pipeline.select([group.shown_as(entries) for group in encoded], keys, asked)
+            numbers = iter(range(len(entries)))
+            tokens = [[selected[next(numbers)] for _ in own] for own in names]
+        else:
+            selected = self.pipeline.select(encoded, list(distinct))
+            tokens = [[selected[order[name]] for name in own] for own in names]
         return {
             q.sample: PrunedImages(own, images, left, self._places(own, images, left) if q.pictured else [])
-            for q, own, images, left in zip(questions, names, pictures, tokens, strict=True)
+            for q, own, images, left in zip(questions, names, (decoded[q.sample].images for q in questions), tokens, strict=True)
         }
 
     def _places(self, names: Sequence[str], images: Sequence[Image], tokens: Sequence[ImageTokens]) -> list[TokenPlaces]:
@@ -173,6 +211,21 @@ class Answerer:
         assert folder is not None, "a question is pictured for a folder"
         shown = zip(names, images, tokens, strict=True)
         return [folder.add(model, name, image, left.grid) for name, image, left in shown]
+
+
+def windows(questions: Sequence[Question], batch_size: int) -> Iterator[Sequence[Question]]:
+    """Cut a benchmark's questions into those whose images are encoded together."""
+    return _cut(questions, WINDOW * batch_size)
+
+
+def distinct_images(decoded: Mapping[str, DecodedImages], questions: Iterable[Question]) -> dict[str, Image]:
+    """Collect the distinct pictures of questions by name, in the order in which they are first shown."""
+    return {name: image for q in questions for name, image in zip(decoded[q.sample].names, decoded[q.sample].images, strict=True)}
+
+
+def missing(questions: Sequence[Question], known: Collection[str]) -> bool:
+    """Whether a question has no answer yet."""
+    return any(question.sample not in known for question in questions)
 
 
 def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -185,10 +238,6 @@ def _batches(window: Sequence[Question], size: int) -> Iterator[Sequence[Questio
     ordered = sorted(window, key=lambda q: (-q.max_new_tokens, -len(q.text)))
     for _, alike in groupby(ordered, key=lambda q: q.max_new_tokens):
         yield from _cut(list(alike), size)
-
-
-def _missing(batch: Sequence[Question], known: Collection[str]) -> bool:
-    return any(question.sample not in known for question in batch)
 
 
 def _kept(board: TokenPlaces, image: ImageTokens, later: Mapping[int, Tensor]) -> KeptTokens:

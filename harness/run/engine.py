@@ -7,6 +7,7 @@ lmms-eval's response cache, baseline test, result files and process groups are n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -25,15 +26,17 @@ from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.run.answer_faults import refuse_not_finite
 from vtpbench.harness.run.answering import Answerer
+from vtpbench.harness.run.bad_questions import BadQuestions
 from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.lmms_library import lmms, simple_evaluate
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.harness.run.questions import ChangedPicture, Question
 from vtpbench.harness.run.scoring import Evaluated, outcome
+from vtpbench.harness.run.sweep import SweepRow, sweep
 from vtpbench.harness.run.task_loading import LoadedTask, TaskLoader, restored_draws
 from vtpbench.harness.run.task_questions import NumberedQuestions, drop_requests, keep_askable, naming_questions
 from vtpbench.harness.suite.generation import greedy
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.errors import Impossible, UserError
 from vtpbench.pruners.registry import build
 
 if TYPE_CHECKING:
@@ -56,6 +59,55 @@ class Engine:
     def __init__(self, family: Family, batch_size: int) -> None:
         self.family, self.batch_size = family, batch_size
         self._tasks = TaskLoader()
+        self._swept: dict[str, Answerer] = {}
+
+    def sweep(
+        self,
+        cells: Sequence[Cell],
+        benchmark: Benchmark,
+        journal: Callable[[Cell], Journal],
+        progress: Callable[[int, int], None],
+        picture_folder: PictureFolder | None = None,
+        log: Callable[[Cell], AbstractContextManager[None]] = lambda cell: nullcontext(),
+    ) -> dict[str, float]:
+        """Answer the questions of cells of one benchmark together; `run` then finds the answers in their journals.
+
+        A cell whose answers are not all there afterwards says in `run` what is wrong with it. Returns the seconds that went
+        into each cell, by its id.
+        """
+        rows = []
+        for cell in cells:
+            try:
+                answerer = self._answerer(cell, picture_folder)
+            except (Impossible, UserError):
+                continue
+            known = {sample: answer for sample, answer in journal(cell).known().items() if answer.finite}
+            rows.append(SweepRow(cell, answerer, journal(cell), known))
+        if rows:
+            try:
+                self._sweep(rows, benchmark, progress, log)
+            finally:
+                self._swept.update({row.cell.id: row.answerer for row in rows})
+        return {row.cell.id: row.answerer.seconds for row in rows}
+
+    def _sweep(
+        self,
+        rows: Sequence[SweepRow],
+        benchmark: Benchmark,
+        progress: Callable[[int, int], None],
+        log: Callable[[Cell], AbstractContextManager[None]],
+    ) -> None:
+        """Let lmms-eval put the questions once, and answer them for all rows."""
+        first = rows[0]
+        info, on_bad = first.cell.benchmark, first.cell.benchmark.on_bad_question
+        limit = None if info.draw else info.limit
+        bad = BadQuestions(self.family, on_bad)
+        with without_progress_bars(), pillow_settings(truncated=False), self._tasks.load(benchmark, info) as loaded:
+            questions = keep_askable(loaded.task, limit) if on_bad == "skip" else NumberedQuestions()
+            reader = QuestionReader(first.answerer, info.generation, "vtpbench", benchmark=benchmark.label, numbered=questions)
+            reader.tell = lambda asked: sweep(rows, asked, bad, progress, log)
+            with suppress(QuestionsRead):
+                _evaluate(reader, loaded, limit)
 
     def run(
         self,
@@ -66,13 +118,10 @@ class Engine:
         picture_folder: PictureFolder | None = None,
     ) -> Outcome:
         """Answer and score one cell; answers that the journal knows are not asked for again."""
-        pruner, shape = build_pruner(cell), self.family.shape
-        if cell.model.vision_tokens is None:
-            pruner.needs(shape)
-        else:
-            schedule_of(cell, pruner, cell.model.vision_tokens, shape)  # what is impossible says so before anything is asked
+        answerer, shape = self._answerer(cell, picture_folder), self.family.shape
+        if (before := self._swept.pop(cell.id, None)) is not None:
+            answerer.seconds, answerer.smallest = before.seconds, before.smallest
         on_bad, limit = cell.benchmark.on_bad_question, None if cell.benchmark.draw else cell.benchmark.limit
-        answerer = Answerer(self.pipeline(pruner, partial(_budget_of, cell)), self.batch_size, picture_folder, on_bad)
         with without_progress_bars(), pillow_settings(truncated=False), self._tasks.load(benchmark, cell.benchmark) as loaded:
             questions = keep_askable(loaded.task, limit) if on_bad == "skip" else NumberedQuestions()
             adapter = Adapter(
@@ -87,7 +136,17 @@ class Engine:
             results["results"][loaded.name], numbered, answerer, adapter.answers, benchmark.category, loaded.is_mean
         )
         skipped = {**questions.skipped, **answerer.bad.skipped}
-        return replace(outcome(cell, pruner, shape, evaluated), skipped=skipped)
+        return replace(outcome(cell, answerer.pipeline.pruner, shape, evaluated), skipped=skipped)
+
+    def _answerer(self, cell: Cell, picture_folder: PictureFolder | None) -> Answerer:
+        """Put a cell's pruner on the model; what is impossible says so before anything is asked."""
+        pruner, shape = build_pruner(cell), self.family.shape
+        if cell.model.vision_tokens is None:
+            pruner.needs(shape)
+        else:
+            schedule_of(cell, pruner, cell.model.vision_tokens, shape)
+        pipeline = self.pipeline(pruner, partial(_budget_of, cell))
+        return Answerer(pipeline, self.batch_size, picture_folder, cell.benchmark.on_bad_question)
 
     def pipeline(self, pruner: Pruner, budget: BudgetRule) -> Pipeline:
         """Put the model and a cell's pruner together."""
@@ -146,9 +205,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
     @restored_draws()  # scorers may draw, too: what they do must not depend on how the answers came
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Answer all questions; those that the journal knows are not asked again."""
-        picture_folder = self.answerer.picture_folder
-        pictured = picture_folder.chosen(len(requests)) if picture_folder else frozenset()
-        questions = [self._question(request, number in pictured) for number, request in enumerate(requests)]
+        questions = self.questions(requests)
         self.asked.update((q.sample, q) for q in questions)
         known = {sample: answer for sample, answer in self._journal.known().items() if answer.finite} if self._journal else {}
         self.answers.update((q.sample, known[q.sample]) for q in questions if q.sample in known)
@@ -164,9 +221,17 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
                 self._journal.remove()
             raise UserError(f"{e}; the answers so far are thrown away, run again to ask all questions anew") from e
         answered = [self.answers[q.sample] for q in questions if q.sample in self.answers]
+        self.answers.clear()  # in the questions' order from here on, however the answers came
+        self.answers.update((answer.sample, answer) for answer in answered)
         refuse_not_finite(answered, str(self.answerer.pipeline.model.model.dtype))
         self._leave_out_skipped(answered)
         return [self.answers[q.sample].text if q.sample in self.answers else "" for q in questions]
+
+    def questions(self, requests: Sequence[Any]) -> list[Question]:
+        """Read what lmms-eval asks."""
+        picture_folder = self.answerer.picture_folder
+        pictured = picture_folder.chosen(len(requests)) if picture_folder else frozenset()
+        return [self._question(request, number in pictured) for number, request in enumerate(requests)]
 
     def _leave_out_skipped(self, answered: Sequence[Answer]) -> None:
         """Tell of questions that were not asked; raises `UserError` where none was."""
@@ -182,7 +247,6 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
         sample = self.numbered.name(doc_id)
         return Question(
             sample=sample,
-            name=f"{task}:{sample}",
             text=context,
             images=lambda: doc_to_visual(self.task_dict[task][split][doc_id]),
             max_new_tokens=int(generation["max_new_tokens"]),
@@ -198,6 +262,22 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
     def generate_until_multi_round(self, requests: list[Any]) -> list[Any]:
         """Refuse tasks of several rounds, as `loglikelihood` is refused."""
         raise NotImplementedError("vtpbench answers generate_until tasks only")
+
+
+class QuestionsRead(Exception):
+    """The questions were told: nothing is to be scored."""
+
+
+class QuestionReader(Adapter):
+    """Takes the questions of a task as lmms-eval puts them, hands them to `tell`, and ends the evaluation."""
+
+    tell: Callable[[list[Question]], None]
+
+    @restored_draws()
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Tell the questions; raises `QuestionsRead`."""
+        self.tell(self.questions(requests))
+        raise QuestionsRead
 
 
 class Plugin(Adapter):

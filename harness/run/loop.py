@@ -6,7 +6,8 @@ import dataclasses
 import gc
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,6 +35,18 @@ T = TypeVar("T")
 
 class CellEngine(Protocol):
     """One loaded model that answers the questions of any of its cells."""
+
+    def sweep(
+        self,
+        cells: Sequence[Cell],
+        benchmark: Benchmark,
+        journal: Callable[[Cell], Journal],
+        progress: Callable[[int, int], None],
+        picture_folder: PictureFolder,
+        log: Callable[[Cell], AbstractContextManager[None]],
+    ) -> Mapping[str, float]:
+        """Answer the questions of several cells of one benchmark together, as far as that goes; seconds, by cell id."""
+        ...
 
     def run(
         self,
@@ -129,11 +142,11 @@ def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
     worker = _CellRunner(setting, todo)
     with setting.progress:
         setting.progress.start(todo)
-        busy = [cell for cell in todo if not worker.visit(cell)]
+        busy = [cell for cells in _by_benchmark(todo) for cell in worker.visit(cells)]
         if busy:
             setting.progress.note(f"waiting for {len(busy)} cells that another run is working on")
         for cell in busy:
-            worker.visit(cell, wait=True)
+            worker.visit([cell], wait=True)
     return Summary(tuple(worker.visits), len(cells) - len(todo), perf_counter() - start, store.folder)
 
 
@@ -147,27 +160,58 @@ class _CellRunner:
         self._model: ModelInfo | None = None
         self._engine: CellEngine | Outcome | None = None
 
-    def visit(self, cell: Cell, wait: bool = False) -> bool:
-        """Measure a cell unless somebody else has done so meanwhile; False where another live run is at it."""
-        store = self._setting.store
-        with store.lease(cell, wait) as mine:
-            if not mine:
-                return False
-            now = store.read(cell.id)
-            if now is not None and (store.is_whole(now) or now != self._before[cell.id]):
-                self.visits.append(CellVisit(cell, now, elsewhere=True))
-                self._setting.progress.skip(cell)
-            else:
-                self.visits.append(CellVisit(cell, self._measure(cell)))
-        return True
+    def visit(self, cells: Sequence[Cell], wait: bool = False) -> list[Cell]:
+        """Measure cells of one model and benchmark unless somebody else has done so meanwhile.
 
-    def _measure(self, cell: Cell) -> Record:
+        Returns those that another live run is at.
+        """
+        store, busy, mine = self._setting.store, list[Cell](), list[Cell]()
+        with ExitStack() as leases:
+            for cell in cells:
+                if not leases.enter_context(store.lease(cell, wait)):
+                    busy.append(cell)
+                    continue
+                now = store.read(cell.id)
+                if now is not None and (store.is_whole(now) or now != self._before[cell.id]):
+                    self.visits.append(CellVisit(cell, now, elsewhere=True))
+                    self._setting.progress.skip(cell)
+                else:
+                    mine.append(cell)
+            spent = self._sweep(mine) if len(mine) > 1 else {}
+            for cell in mine:
+                self.visits.append(CellVisit(cell, self._measure(cell, spent.get(cell.id))))
+        return busy
+
+    def _sweep(self, cells: Sequence[Cell]) -> Mapping[str, float]:
+        """Answer the questions of cells of one model and benchmark in one pass; whatever goes wrong, each says by itself."""
+        setting, store = self._setting, self._setting.store
+        with output_to(store.log_path(cells[0].id)):
+            engine = self._open(cells[0].model)
+        if isinstance(engine, Outcome):
+            return {}
+        for cell in cells:
+            store.log_path(cell.id).unlink(missing_ok=True)  # of an earlier attempt
+        benchmark, picture_folder = setting.benchmarks[cells[0].benchmark.label], PictureFolder(store.folder, setting.pictures)
+        setting.progress.begin_sweep(cells)
+
+        def log(cell: Cell) -> AbstractContextManager[None]:
+            return output_to(store.log_path(cell.id), append=True)
+
+        def work() -> Mapping[str, float]:
+            return engine.sweep(cells, benchmark, store.journal, setting.progress.advance, picture_folder, log)
+
+        with output_to(store.folder / "logs" / f"sweep-{cells[0].id}.log"):
+            spent = _attempt(work, StorageError, f"{cells[0].model.label} / {cells[0].benchmark.label}")
+        return {} if isinstance(spent, Outcome) else spent
+
+    def _measure(self, cell: Cell, spent_s: float | None) -> Record:
+        """Score a cell; `spent_s` is what a sweep has spent on it, None where it took no part."""
         self._setting.progress.begin(cell)
-        with output_to(self._setting.store.log_path(cell.id)):
+        with output_to(self._setting.store.log_path(cell.id), append=spent_s is not None):
             engine = self._open(cell.model)
             start = perf_counter()
             outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell)
-        wall_s = perf_counter() - start
+        wall_s = perf_counter() - start + (spent_s or 0.0)
         made = _attempt(lambda: _record(cell, outcome, self._setting, wall_s), StorageError, cell)
         record = _record(cell, made, self._setting, wall_s) if isinstance(made, Outcome) else made
         self._setting.store.add(record)
@@ -254,7 +298,16 @@ def _record(cell: Cell, outcome: Outcome, setting: RunContext, wall_s: float) ->
 
 def _by_model(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """Group cells by model, models in the order in which they first appear, so that each is loaded once."""
-    groups: dict[ModelInfo, list[Cell]] = {}
+    return tuple(cell for group in _grouped(cells, lambda cell: cell.model) for cell in group)
+
+
+def _by_benchmark(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells of one model and benchmark together, in the order in which they first appear."""
+    return _grouped(cells, lambda cell: (cell.model.model_dump_json(), cell.benchmark.model_dump_json()))
+
+
+def _grouped(cells: Iterable[Cell], key: Callable[[Cell], Hashable]) -> list[list[Cell]]:
+    groups: dict[Hashable, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(cell.model, []).append(cell)
-    return tuple(cell for group in groups.values() for cell in group)
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())

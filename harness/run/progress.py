@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from time import monotonic
 
@@ -26,15 +26,18 @@ class Pace:
         """Count a finished cell."""
         self._seconds.setdefault(_kind(cell), []).append(seconds)
 
-    def left_s(self, cell: Cell, elapsed_s: float, fraction: float, rest: Iterable[Cell]) -> float | None:
-        """Seconds left, of which `cell` has taken `elapsed_s` for a fraction (0-1) of its samples; None while unknown."""
+    def left_s(self, cell: Cell, elapsed_s: float, fraction: float, rest: Iterable[Cell], together: int = 1) -> float | None:
+        """Seconds left; None while unknown.
+
+        `cell`, or so many like it `together`, has taken `elapsed_s` for a fraction (0-1) of its samples.
+        """
         known = {kind: fmean(seconds) for kind, seconds in self._seconds.items()}
         if fraction > 0:
-            known.setdefault(_kind(cell), elapsed_s / fraction)
+            known.setdefault(_kind(cell), elapsed_s / fraction / together)
         if not known:
             return None
         usual = fmean(known.values())
-        now = elapsed_s / fraction if fraction > 0 else known.get(_kind(cell), usual)
+        now = elapsed_s / fraction if fraction > 0 else together * known.get(_kind(cell), usual)
         return max(0.0, now - elapsed_s) + sum(known.get(_kind(other), usual) for other in rest)
 
 
@@ -51,6 +54,10 @@ class Progress(Display):
         """Name the cells that the run will visit."""
         self._pending = {cell.id: cell for cell in cells}
         self._total = len(self._pending)
+
+    def begin_sweep(self, cells: Sequence[Cell]) -> None:
+        """Start to answer the questions of cells of one model and benchmark together."""
+        self.note(sweep_name(cells))
 
     def begin(self, cell: Cell) -> None:
         """Start a cell."""
@@ -82,8 +89,10 @@ class LiveProgress(Progress):
         self._cell = self._bars.add_task("", total=None, visible=False, facts="")
         self._pace = Pace()
         self._now: Cell | None = None
+        self._together: dict[str, float] = {}  # cells of the sweep, with the seconds that it took for each
         self._begun = self._first_at = 0.0
         self._first: int | None = None
+        self._sweeping = False
         self._failed = 0
 
     def start(self, cells: Iterable[Cell]) -> None:
@@ -91,11 +100,24 @@ class LiveProgress(Progress):
         super().start(cells)
         self._bars.update(self._run, total=self._total)
 
+    def begin_sweep(self, cells: Sequence[Cell]) -> None:
+        """Start to answer the questions of cells of one model and benchmark together."""
+        self._together = dict.fromkeys((cell.id for cell in cells), 0.0)
+        self._sweeping = True
+        self._show(cells[0], sweep_name(cells))
+
     def begin(self, cell: Cell) -> None:
-        """Start a cell."""
+        """Start a cell; behind a sweep, to score it."""
         self._pending.pop(cell.id, None)
+        if cell.id in self._together and self._sweeping:
+            each = (monotonic() - self._begun) / len(self._together)
+            self._together = dict.fromkeys(self._together, each)
+        self._sweeping = False
+        self._show(cell, str(cell))
+
+    def _show(self, cell: Cell, name: str) -> None:
         self._now, self._begun, self._first = cell, monotonic(), None
-        self._bars.reset(self._cell, total=None, visible=True, description=escape(one_line(str(cell))), facts="preparing")
+        self._bars.reset(self._cell, total=None, visible=True, description=escape(one_line(name)), facts="preparing")
         self._show_run(0.0)
 
     def advance(self, done: int, total: int) -> None:
@@ -110,7 +132,7 @@ class LiveProgress(Progress):
     def end(self, cell: Cell, record: Record) -> None:
         """Finish the current cell."""
         if record.status == "ok":
-            self._pace.add(cell, monotonic() - self._begun)
+            self._pace.add(cell, self._together.get(cell.id, 0.0) + monotonic() - self._begun)
         self._failed += record.status == "failed"
         self.note(f"{cell}: {describe(record)}")
         self._bars.update(self._cell, visible=False)
@@ -123,11 +145,18 @@ class LiveProgress(Progress):
 
     def _show_run(self, fraction: float) -> None:
         assert self._now is not None
-        left = self._pace.left_s(self._now, monotonic() - self._begun, fraction, self._pending.values())
+        rest = [cell for cell in self._pending.values() if cell.id not in self._together]
+        together = len(self._together) if self._sweeping else 1
+        left = self._pace.left_s(self._now, monotonic() - self._begun, fraction, rest, together)
         facts = "" if left is None else f"{duration(left)} left"
         if self._failed:
             facts = f"[red]{self._failed} failed[/red] {facts}"
         self._bars.update(self._run, facts=facts)
+
+
+def sweep_name(cells: Sequence[Cell]) -> str:
+    """Name what is answered in one pass over the pictures."""
+    return f"{cells[0].model.label} / {cells[0].benchmark.label}: {len(cells)} rows in one pass"
 
 
 def make_progress(console: Console) -> Progress:

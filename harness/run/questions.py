@@ -20,8 +20,6 @@ class Question:
     """One question: `images` decodes its pictures, and is called once, when its turn comes."""
 
     sample: str
-    name: str
-    """Name over all benchmarks; seeds of stochastic pruners derive from it."""
     text: str
     images: Callable[[], Sequence[Image]]
     max_new_tokens: int

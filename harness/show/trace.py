@@ -83,7 +83,7 @@ def trace_pruning(
     family : the model
     pruner : what prunes
     image : what is shown
-    key : name of the question, for seeded draws
+    key : name of the image, for seeded draws: its content hash, as in a run
     question : in the words that the prompt template takes
     budget : tokens for an image of so many
     longest : tokens of the answer
@@ -91,7 +91,7 @@ def trace_pruning(
     """
     choices: list[RecordedSelection] = []
     pipeline = Pipeline(family, pruner, budget, lambda *seen: choices.append(RecordedSelection(*seen)))
-    found = pipeline.run([Prompt(key, question, (image,))], longest)
+    found = pipeline.run([Prompt(question, (image,), (key,))], longest)
     (tokens,), (answer,) = found.images[0], found.texts
     kept = tokens.kept(found.trace.kept[0] if found.batch.images else {})
     cuts = tokens.schedule.cuts

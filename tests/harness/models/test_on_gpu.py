@@ -146,7 +146,7 @@ def test_a_device_is_opened_with_its_number_and_made_the_current_one() -> None:
 
 def test_where_memory_lacks_the_batch_is_halved_and_nothing_of_it_is_kept(moved, tools) -> None:
     family, rows = moved("llava"), []
-    questions = [Question(str(n), str(n), "Why?", lambda n=n: [tools.picture(30, 30, n)], 2) for n in range(6)]
+    questions = [Question(str(n), "Why?", lambda n=n: [tools.picture(30, 30, n)], 2) for n in range(6)]
 
     def answered() -> Answerer:
         answerer = Answerer(Pipeline(family, build("fastv", {}), lambda n: 10), 4)

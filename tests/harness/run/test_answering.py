@@ -28,7 +28,7 @@ def model() -> Llava:
 
 def question(n: int, pictures: Sequence[int], tokens: int = 6, until: tuple[str, ...] = ()) -> Question:
     text = "Is there a thing? " * (1 + n % 3)
-    return Question(str(n), f"task:{n}", text, lambda: [PICTURES[p] for p in pictures], tokens, until)
+    return Question(str(n), text, lambda: [PICTURES[p] for p in pictures], tokens, until)
 
 
 MIXED = [question(n, [[n % 5], [], [n % 5, (n + 1) % 5]][n % 3]) for n in range(18)]
@@ -87,7 +87,7 @@ def test_kept_tokens_are_those_that_show_finds_and_noting_them_changes_no_answer
         assert len(answer.kept) == (len(images) if q.pictured else 0)
         for n, (image, kept) in enumerate(zip(images, answer.kept, strict=False)):
             if len(images) == 1:
-                seen = trace_pruning(model, pruner, image, q.name, q.text, lambda n: budget or n, 1)
+                seen = trace_pruning(model, pruner, image, image_name(image), q.text, lambda n: budget or n, 1)
                 assert kept.cuts == tuple((stop.at, tuple(stop.kept.tolist())) for stop in seen.stops)
             assert kept.tokens == 16
             assert kept.picture == f"{answer.images[n]}-{image.width}x{image.height}"
@@ -98,7 +98,8 @@ def test_kept_tokens_are_those_that_show_finds_and_noting_them_changes_no_answer
 class Guided(Pruner):
     """Notes which question each image comes with, as a method does that embeds the question."""
 
-    seen: dict[str, str] = field(default_factory=dict, compare=False)
+    reads_question = True
+    seen: set[tuple[str, str]] = field(default_factory=set, compare=False)
 
     def score(self, view: TokenView) -> torch.Tensor:
         self.seen.update(zip(view.keys, view.questions, strict=True))
@@ -108,7 +109,7 @@ class Guided(Pruner):
 def test_a_pruner_sees_what_is_asked_about_each_image(model) -> None:
     pruner = Guided()
     answers(model, pruner, 5, 4)
-    assert pruner.seen == {f"{q.name}:{n}": q.text for q in MIXED for n in range(len(q.images()))}
+    assert pruner.seen == {(image_name(picture), q.text) for q in MIXED for picture in q.images()}
 
 
 class Watched(Llava):

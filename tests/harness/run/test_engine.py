@@ -225,7 +225,7 @@ def test_a_cell_that_misses_its_budget_is_failed_in_the_table(tiny_checkpoint, t
     records = gather([str(tmp_path / "results")], tmp_path, print).records
     text = render(build(records), "markdown")
     assert re.search(r"\| Half +\| +- \| +failed² \| +- \| +0 of 1 \|", text), text
-    assert "² failed: sample 1: 3.00 vision tokens" in text
+    assert "² failed: sample 0: 3.00 vision tokens" in text
 
 
 def test_a_cell_of_a_model_that_overflows_fails_and_its_answers_are_asked_again(job, tiny_checkpoint) -> None:

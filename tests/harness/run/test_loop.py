@@ -281,9 +281,9 @@ def test_plain_progress_is_one_line_as_a_cell_begins_and_one_as_it_ends(tmp_path
     console = Console(file=StringIO(), width=40)
     run([scripted.make_cell(), scripted.make_cell("infeasible")], scripted.make_setting(tmp_path, console=console))
     lines = console.file.getvalue().splitlines()
-    assert lines[0] == "[1/2] toy / random @ 4 / exist / seed 0"
-    assert re.fullmatch(r"\[1/2\] 100\.0, 40 samples in \d\.\d s", lines[1])
-    assert lines[2:] == ["[2/2] toy / infeasible @ 4 / exist / seed 0", "[2/2] infeasible: cannot go below 10 tokens"]
+    assert lines[:2] == ["toy / exist: 2 rows in one pass", "[1/2] toy / random @ 4 / exist / seed 0"]
+    assert re.fullmatch(r"\[1/2\] 100\.0, 40 samples in \d\.\d s", lines[2])
+    assert lines[3:] == ["[2/2] toy / infeasible @ 4 / exist / seed 0", "[2/2] infeasible: cannot go below 10 tokens"]
 
 
 def test_live_progress_shows_cells_failures_and_leaves_the_results(tmp_path: Path):

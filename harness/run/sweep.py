@@ -1,0 +1,154 @@
+"""Answer the questions of a benchmark for many rows in one pass over its pictures.
+
+A matrix is many rows over the same pictures. Here a picture is decoded and preprocessed once, and goes through the tower
+once with the evidence that all rows need together; then every row selects and answers. The answers go into each cell's journal;
+what a cell is, how it is asked and how it is scored does not change: measured alone it finds the same windows and batches, and
+gives the same answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+from vtpbench.harness.host.device import empty_cache, is_out_of_memory
+from vtpbench.harness.host.files import StorageError
+from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
+from vtpbench.harness.pruning.model import VisionLanguageModel
+from vtpbench.harness.pruning.pipeline import encode_together
+from vtpbench.harness.records.cell import Answer, Cell, Journal
+from vtpbench.harness.run.answering import Answerer, Encode, distinct_images, missing, windows
+from vtpbench.harness.run.bad_questions import BadQuestions
+from vtpbench.harness.run.questions import DecodedImages, Question
+
+AHEAD = 2
+"""Windows that are decoded before their turn: more would only fill the host's memory."""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A cell that takes part.
+
+    Attributes
+    ----------
+    cell : whose questions are answered
+    answerer : the model with the cell's pruner at its budget
+    journal : where the answers go
+    known : answers of an earlier attempt, by sample
+
+    """
+
+    cell: Cell
+    answerer: Answerer
+    journal: Journal
+    known: Mapping[str, Answer]
+
+
+@dataclass(frozen=True)
+class DecodedWindow:
+    """Questions with their pictures, decoded by sample; `groups` are the distinct pictures as the tower takes them."""
+
+    questions: Sequence[Question]
+    decoded: Mapping[str, DecodedImages]
+    groups: Sequence[ImageGroup] | None
+    """None where the model's processor refuses a picture: then each row finds out which."""
+
+
+def sweep(
+    rows: Sequence[SweepRow],
+    questions: Sequence[Question],
+    bad: BadQuestions,
+    progress: Callable[[int, int], None],
+    log: Callable[[Cell], AbstractContextManager[None]],
+) -> None:
+    """Answer what the rows do not know yet, window by window.
+
+    A row in which anything goes wrong is left out from then on, and its journal keeps what it has: the cell will be asked by
+    itself, and says what is wrong as if it had never been here. All rows have the same model and the same batch size.
+
+    Parameters
+    ----------
+    rows : cells of one model and benchmark
+    questions : of the benchmark, in its order
+    bad : what becomes of questions whose pictures cannot be decoded
+    progress : is told how many answers of how many there are, first those that were known
+    log : where to keep what is said while a cell's questions are answered
+
+    Raises
+    ------
+    StorageError : a journal cannot be written
+    BadQuestion : a picture cannot be decoded, unless such questions are left out
+
+    """
+    left = list(rows)
+    done, total = sum(q.sample in row.known for row in rows for q in questions), len(rows) * len(questions)
+    progress(done, total)
+    model, size = rows[0].answerer.pipeline.model, rows[0].answerer.batch_size
+    wanted = [part for part in windows(questions, size) if any(missing(part, row.known) for row in rows)]
+    for window in _read_ahead(model, wanted, bad):
+        asking = [row for row in left if missing(window.questions, row.known)]
+        for row, encode in zip(asking, _encode(window, asking), strict=True):
+            try:
+                with log(row.cell):
+                    for answers in row.answerer.answer_window(window.questions, row.known, window.decoded, encode):
+                        row.journal.add(answers)
+                        done += len(answers)
+                        progress(done, total)
+            except (KeyboardInterrupt, GeneratorExit, StorageError):
+                raise
+            except BaseException:  # a stranger's pruner may also end the program; the cell's own turn tells what is wrong
+                left.remove(row)
+
+
+def _encode(window: DecodedWindow, rows: Sequence[SweepRow]) -> list[Encode | None]:
+    """Encode a window's pictures once for the rows that can share that; say how each gets at its own."""
+    groups = window.groups
+    if groups is None:
+        return [None] * len(rows)
+    pipelines = [row.answerer.pipeline for row in rows]
+    start = time.perf_counter()
+    try:
+        shared = encode_together(pipelines, groups)
+    except Exception as e:  # what is wrong with the evidence, or how little memory there is, each row finds out by itself
+        if is_out_of_memory(e):
+            empty_cache()
+        shared = [None] * len(rows)
+    spent, sharing = time.perf_counter() - start, sum(own is not None for own in shared)
+    for row, own in zip(rows, shared, strict=True):
+        row.answerer.seconds += 0.0 if own is None else spent / sharing
+    return [
+        partial(pipeline.encode_groups, groups) if own is None else partial(tuple[VisionTokens, ...], own)
+        for pipeline, own in zip(pipelines, shared, strict=True)
+    ]
+
+
+def _read_ahead(model: VisionLanguageModel, parts: Sequence[Sequence[Question]], bad: BadQuestions) -> Iterator[DecodedWindow]:
+    """Decode and preprocess windows in a thread of their own, in their order, while the device is busy with those before."""
+    coming: list[Future[DecodedWindow]] = []
+    rest = iter(parts)
+    with ThreadPoolExecutor(1, "pictures") as reader:
+        try:
+            while True:
+                while len(coming) < AHEAD and (part := next(rest, None)) is not None:
+                    coming.append(reader.submit(_read, model, part, bad))
+                if not coming:
+                    return
+                yield coming.pop(0).result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def _read(model: VisionLanguageModel, questions: Sequence[Question], bad: BadQuestions) -> DecodedWindow:
+    decoded = bad.decode(questions)
+    usable = [question for question in questions if question.sample in decoded]
+    distinct = list(distinct_images(decoded, usable).values())
+    try:
+        groups = model.group(distinct) if distinct else ()
+    except Exception:  # each row finds out which picture it is
+        return DecodedWindow(questions, decoded, None)
+    return DecodedWindow(questions, decoded, groups)

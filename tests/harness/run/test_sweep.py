@@ -1,0 +1,321 @@
+"""One pass over the pictures for many rows: each row answers as it does alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from runpy import run_path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.schedule import Schedule
+from vtpbench.harness.records.cell import Answer
+from vtpbench.harness.records.record import Record
+from vtpbench.harness.run.answering import WINDOW, Answerer
+from vtpbench.harness.run.bad_questions import BadQuestion, BadQuestions
+from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
+from vtpbench.harness.run.progress import Progress
+from vtpbench.harness.run.questions import Question
+from vtpbench.harness.run.sweep import AHEAD, SweepRow, sweep
+from vtpbench.pruners.base import ModelShape, Pruner, TokenView
+from vtpbench.pruners.errors import Impossible
+from vtpbench.pruners.registry import BUILT_IN, build
+from vtpbench.pruners.vanilla import Vanilla
+
+make_cell = run_path(str(Path(__file__).parents[1] / "scripted_run.py"))["make_cell"]
+PICTURES = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (30 + n, 40, 3), dtype=np.uint8)) for n in range(5)]
+BATCH = 2
+
+
+def question(n: int, pictures: Sequence[int]) -> Question:
+    return Question(str(n), "Is there a thing? " * (1 + n % 3), lambda: [PICTURES[p] for p in pictures], 4)
+
+
+ASKED = [question(n, [[n // 3 % 5], [n // 3 % 5], [], [n // 3 % 5, (n + 1) % 5]][n % 4]) for n in range(18)]
+
+
+class Kept:
+    """A journal in memory."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+
+    def known(self) -> dict[str, Answer]:
+        return dict(self.answers)
+
+    def add(self, answers: list[Answer]) -> None:
+        assert not self.answers.keys() & {answer.sample for answer in answers}, "nothing is answered twice"
+        self.answers.update((answer.sample, answer) for answer in answers)
+
+    def remove(self) -> None:
+        self.answers.clear()
+
+
+def half(n: int) -> int:
+    """Half of an image's tokens, in such a number that five tiles can share them."""
+    return 8 if n == 16 else max(5, n // 2 // 5 * 5)
+
+
+def answerer(model: Family, pruner: Pruner) -> Answerer:
+    return Answerer(Pipeline(model, pruner, (lambda n: None) if isinstance(pruner, Vanilla) else half), BATCH)
+
+
+def row(model: Family, name: str, pruner: Pruner, known: dict[str, Answer] | None = None) -> SweepRow:
+    journal = Kept()
+    return SweepRow(make_cell(name), answerer(model, pruner), journal, known or {})
+
+
+def swept(model: Family, rows: Sequence[SweepRow], asked: Sequence[Question] = ASKED) -> list[tuple[int, int]]:
+    seen: list[tuple[int, int]] = []
+    sweep(rows, asked, BadQuestions(model), lambda done, of: seen.append((done, of)), lambda cell: nullcontext())
+    return seen
+
+
+def alone(model: Family, pruner: Pruner, known: dict[str, Answer] | None = None) -> dict[str, Answer]:
+    found = answerer(model, pruner).answer(ASKED, known or {})
+    return {answer.sample: answer for answers in found for answer in answers}
+
+
+def answers_of(row: SweepRow) -> dict[str, Answer]:
+    return row.journal.known()
+
+
+def possible(model: Family) -> dict[str, Pruner]:
+    """Built-in pruners that this model can take, with options where its few layers ask for them."""
+    found = {}
+    for name in BUILT_IN:
+        pruner = build(name, {"layer": 1} if name in ("fastv", "dart") else {})
+        try:
+            alone(model, pruner)
+        except Impossible:
+            continue
+        found[name] = pruner
+    return found
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_every_pruner_answers_in_a_sweep_as_it_does_alone(family: str) -> None:
+    model = TINY[family]()
+    pruners = possible(model)
+    assert len(pruners) >= 15, sorted(pruners)
+    rows = {name: row(model, name, pruner) for name, pruner in pruners.items()}
+    seen = swept(model, list(rows.values()))
+    for name, pruner in pruners.items():
+        assert answers_of(rows[name]) == alone(model, pruner), name
+    total = len(rows) * len(ASKED)
+    assert seen[0] == (0, total)
+    assert seen[-1] == (total, total)
+
+
+@pytest.mark.parametrize("known", [{"0"}, {str(n) for n in range(9)}, {"3", "11", "12"}, {str(n) for n in range(18)}])
+def test_a_resumed_sweep_answers_the_rest_as_an_undisturbed_one(known: set[str]) -> None:
+    model = TINY["llava"]()
+    pruners = {"random": build("random", {}), "visionzip": build("visionzip", {}), "vanilla": build("vanilla", {})}
+    whole = {name: alone(model, pruner) for name, pruner in pruners.items()}
+    rows = {
+        name: row(model, name, pruner, {n: whole[name][n] for n in known} if name != "vanilla" else {})
+        for name, pruner in pruners.items()
+    }
+    swept(model, list(rows.values()))
+    assert answers_of(rows["vanilla"]) == whole["vanilla"]
+    for name in ("random", "visionzip"):
+        assert answers_of(rows[name]) == {n: answer for n, answer in whole[name].items() if n not in known}
+
+
+def test_what_stays_of_a_picture_does_not_depend_on_what_is_asked_or_on_the_question_before() -> None:
+    model = TINY["llava"]()
+    pipeline = Pipeline(model, build("random", {}), lambda n: 5)
+    seen: list[tuple[tuple[str, ...], list[list[int]]]] = []
+    watched = replace(pipeline, observer=lambda view, kept: seen.append((view.keys, kept.index.tolist())))
+    list(Answerer(watched, BATCH).answer(ASKED))
+    drawn: dict[str, list[int]] = {}
+    for keys, index in seen:
+        for key, places in zip(keys, index, strict=True):
+            assert drawn.setdefault(key, places) == places
+    assert len(drawn) == len(PICTURES)
+    assert len({tuple(places) for places in drawn.values()}) > 1
+
+
+def test_the_tower_runs_once_for_all_rows_that_leave_it_as_it_is() -> None:
+    model, passes = TINY["llava"](), list[int]()
+    plain = model.encode
+
+    def encode(group: ImageGroup, schedule: Schedule) -> VisionTokens:
+        passes.append(len(group.members))
+        return plain(group, schedule)
+
+    model.encode = encode  # type: ignore[method-assign] # counted, nothing else
+    asked = [question(n, [n // 4]) for n in range(WINDOW * BATCH * 2)]
+    names = ["vanilla", "random", "visionzip", "hiprune", "divprune", "fastervlm"]
+    swept(model, [row(model, name, build(name, {})) for name in names], asked)
+    assert passes == [2, 2], "two windows of two pictures, once each"
+    passes.clear()
+    swept(model, [row(model, name, build(name, {})) for name in ("vanilla", "random", "downsample", "tome", "text-only")], asked)
+    assert sorted(passes) == [2] * 6, "what changes the tower's input or inside has passes of its own"
+
+
+class Breaks(Pruner):
+    """Breaks at the third picture that it is shown."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.shown, self.error = 0, error
+
+    def score(self, view: TokenView) -> torch.Tensor:
+        self.shown += len(view.features)
+        if self.shown > 2:
+            raise self.error
+        norms: torch.Tensor = view.features.norm(dim=-1)
+        return norms
+
+
+@pytest.mark.parametrize("error", [RuntimeError("what?"), SystemExit(0), Impossible("no")])
+def test_a_row_that_breaks_keeps_its_answers_and_the_others_go_on(error: BaseException) -> None:
+    model = TINY["llava"]()
+    asked = [question(n, [n // 4]) for n in range(WINDOW * BATCH * 2)]
+    broken, fine = row(model, "mine", Breaks(error)), row(model, "random", build("random", {}))
+    swept(model, [broken, fine], asked)
+    assert len(answers_of(broken)) == WINDOW * BATCH
+    assert len(answers_of(fine)) == len(asked)
+
+
+def test_a_pruner_that_cannot_say_what_it_needs_is_left_to_its_own_turn() -> None:
+    class Needy(Breaks):
+        def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[object, ...]:  # type: ignore[override]
+            raise ZeroDivisionError
+
+    model = TINY["llava"]()
+    broken, fine = row(model, "mine", Needy(RuntimeError())), row(model, "random", build("random", {}))
+    swept(model, [broken, fine])
+    assert answers_of(broken) == {}
+    assert answers_of(fine) == alone(model, build("random", {}))
+
+
+def test_a_stop_by_the_user_ends_the_sweep() -> None:
+    model = TINY["llava"]()
+    with pytest.raises(KeyboardInterrupt):
+        swept(model, [row(model, "mine", Breaks(KeyboardInterrupt())), row(model, "random", build("random", {}))])
+
+
+def test_no_more_windows_are_decoded_than_two_ahead() -> None:
+    model, decoded, most = TINY["llava"](), list[int](), 0
+
+    def ask(n: int) -> Question:
+        return Question(str(n), "What?", lambda: decoded.append(n) or [PICTURES[n % 5]], 2)  # type: ignore[func-returns-value]
+
+    class Watching(Kept):
+        def add(self, answers: list[Answer]) -> None:
+            nonlocal most
+            super().add(answers)
+            most = max(most, len(decoded) // (WINDOW * BATCH) - len(self.answers) // (WINDOW * BATCH))
+
+    asked = [ask(n) for n in range(WINDOW * BATCH * 6)]
+    journal = Watching()
+    swept(model, [SweepRow(make_cell("random"), answerer(model, build("random", {})), journal, {})], asked)
+    assert sorted(decoded) == list(range(len(asked))), "each question's pictures are decoded once"
+    assert most <= AHEAD + 1
+
+
+def test_a_picture_that_cannot_be_decoded_is_named_and_what_came_before_is_kept() -> None:
+    model = TINY["llava"]()
+
+    def torn() -> list[Image.Image]:
+        raise OSError("image file is truncated")
+
+    asked = [question(n, [n // 4]) for n in range(WINDOW * BATCH)]
+    asked.append(Question("bad", "Who?", torn, 2))
+    kept = row(model, "random", build("random", {}))
+    with pytest.raises(BadQuestion, match="question bad of the benchmark"):
+        swept(model, [kept], asked)
+    assert len(answers_of(kept)) == WINDOW * BATCH
+
+
+PRUNERS = "[random, {fastv: {layer: 1}}, visionzip, tome]"
+MATRIX = f"matrix={{pruners: {PRUNERS}, budgets: [8, 6], benchmarks: [demo-exist, demo-open], seeds: [0]}}"
+
+
+@pytest.fixture
+def quick(tiny_checkpoint: Path, one_thread: None) -> Sequence[str]:
+    return [f"models=[{{label: tiny, path: {tiny_checkpoint}, dtype: float32}}]", MATRIX, "pictures=3"]
+
+
+def job_in(folder: Path, settings: Sequence[str]) -> Job:
+    return make_job("demo", RunOptions(folder, (), settings, 12, BATCH), print)
+
+
+def execute_quietly(job: Job) -> None:
+    execute(job, "cpu", Progress(Console(quiet=True)))
+
+
+def told(job: Job) -> dict[str, tuple[float | None, str | None, str | None]]:
+    found: list[Record] = job.store.records()
+    assert len(found) == len(job.cells)
+    return {record.cell_id: (record.score, record.samples_sha256, record.reason) for record in found}
+
+
+def test_cells_of_a_sweep_have_the_tables_of_cells_measured_one_by_one(tmp_path: Path, quick: Sequence[str]) -> None:
+    together = job_in(tmp_path / "together", quick)
+    execute_quietly(together)
+    apart = job_in(tmp_path / "apart", quick)
+    for cell in apart.cells:
+        execute_quietly(replace(apart, cells=(cell,)))
+    assert told(together) == told(apart)
+    assert {record.status for record in together.store.records()} == {"ok"}
+    assert all(record.timing is not None and record.timing.generate_s > 0 for record in together.store.records())
+    assert all(record.timing.overhead_s >= 0 for record in together.store.records() if record.timing)
+
+
+def test_a_sweep_that_is_stopped_goes_on_with_the_same_tables(
+    tmp_path: Path, quick: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = job_in(tmp_path / "whole", quick)
+    execute_quietly(whole)
+
+    stopped, calls = job_in(tmp_path / "stopped", quick), 0
+
+    def until_stopped(rows, questions, bad, progress, log):  # type: ignore[no-untyped-def] # as `sweep`
+        def stop(done: int, total: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 17:
+                raise KeyboardInterrupt
+            progress(done, total)
+
+        sweep(rows, questions, bad, stop, log)
+
+    monkeypatch.setattr("vtpbench.harness.run.engine.sweep", until_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        execute_quietly(stopped)
+    journals = [stopped.store.journal(cell).known() for cell in stopped.cells]
+    assert sum(map(len, journals)) >= 16
+    execute_quietly(stopped)
+    assert told(stopped) == told(whole)
+
+
+def test_what_a_pruner_says_goes_into_its_own_log(tmp_path: Path, quick: Sequence[str]) -> None:
+    talker = tmp_path / "talker.py"
+    talker.write_text(
+        "from dataclasses import dataclass\n"
+        "from vtpbench.pruners.base import Pruner\n"
+        "@dataclass(frozen=True)\n"
+        "class Talker(Pruner):\n"
+        "    def score(self, view):\n"
+        "        print('shown', len(view.features))\n"
+        "        return view.features.norm(dim=-1)\n"
+    )
+    matrix = f"matrix={{pruners: ['{talker}:Talker'], budgets: [8], benchmarks: [demo-exist], seeds: [0]}}"
+    job = job_in(tmp_path / "out", [quick[0], matrix])
+    execute_quietly(job)
+    said = {cell.pruner.name.rpartition(":")[2]: job.store.log_path(cell.id) for cell in job.cells}
+    assert [name for name, log in said.items() if log.exists()] == ["Talker"]
+    assert len(said) > 1
+    assert set(said["Talker"].read_text().splitlines()) == {"shown 2", "shown 1"}
