@@ -125,6 +125,7 @@ class PromptBatch:
     positions : (rows, width) int64, or (axes, rows, width) where positions have several axes
     layout : where what stands
     images : in the numbering of the layout
+    heads : token ids of each prompt before its first image
 
     """
 
@@ -132,3 +133,4 @@ class PromptBatch:
     positions: Tensor
     layout: PromptLayout
     images: tuple[ImageTokens, ...]
+    heads: tuple[tuple[int, ...], ...] = ()

@@ -27,6 +27,7 @@ from vtpbench.harness.pruning.schedule import (
     no_budget,
     resolve,
 )
+from vtpbench.harness.pruning.shared_prefix import distinct_prefixes, prefill_prefixes
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
 from vtpbench.pruners.base import Evidence, Pruner, TokenView, rank, take
 from vtpbench.pruners.errors import Impossible, UserError
@@ -71,6 +72,7 @@ class Pipeline:
     pruner : who takes tokens away
     budget : tokens for an image of so many
     observer : told of every selection
+    share_prefix : whether questions about a picture are asked behind one prefill of it, where `distinct_prefixes` allows
 
     """
 
@@ -78,6 +80,7 @@ class Pipeline:
     pruner: Pruner = field(default_factory=EvidenceCollector)
     budget: BudgetRule = no_budget
     observer: SelectionObserver = ignore_selection
+    share_prefix: bool = False
 
     def schedule(self, group: ImageGroup) -> Schedule:
         """Resolve what the pruner plans for images of a geometry; raises `Infeasible` or `Unsupported`."""
@@ -185,7 +188,9 @@ class Pipeline:
                     flat.append(image)
             rows.append(tuple(spans))
         layout, left = PromptLayout(tuple(rows)), tuple(flat)
-        return PromptBatch(self._embed(words, layout, left), self.model.positions(layout, left), layout, left)
+        image = self.model.image_id
+        heads = tuple(tuple(ids[: list(ids).index(image)]) if image in ids else tuple(ids) for ids in prompts)
+        return PromptBatch(self._embed(words, layout, left), self.model.positions(layout, left), layout, left, heads)
 
     def _embed(self, ids: list[int], layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Embed the text, project the vision tokens, and put both in their places; padding is zero."""
@@ -218,11 +223,19 @@ class Pipeline:
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=tokenizer.pad_token_id
         )
-        with decoder_hooks(self.model.decoder, batch) as trace:
+        flash = "flash" in self.model.decoder.config._attn_implementation
+        pictures = distinct_prefixes(batch, flash) if self.share_prefix else None
+        behind = None if pictures is None else prefill_prefixes(self.model, batch, pictures)
+        if behind is None:
+            prompts = {"inputs_embeds": batch.embeds, "position_ids": batch.positions}
+            valid = batch.layout.valid(self.model.device)
+        else:
+            prompts = {"inputs_embeds": behind.embeds, "position_ids": behind.positions, "past_key_values": behind.cache}
+            valid = behind.valid
+        with decoder_hooks(self.model.decoder, batch) if behind is None else behind.checked() as trace:
             tokens = model.generate(
-                inputs_embeds=batch.embeds,
-                attention_mask=batch.layout.valid(self.model.device).long(),
-                position_ids=batch.positions,
+                **prompts,
+                attention_mask=valid.long(),
                 generation_config=settings,
                 logits_processor=LogitsProcessorList([finite]),
             )

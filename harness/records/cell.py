@@ -25,6 +25,8 @@ class Cell:
     batch_size: int
     versions: Mapping[str, str]
     """Of lmms-eval, transformers, torch, pillow, tokenizers, and the harness's own code."""
+    share_prefix: bool = True
+    """Whether questions about a picture are asked behind one prefill of it, where that can be."""
     seeds: tuple[int, ...] = ()
     """All that the suite asks for of this row and benchmark: a report can tell which are missing. No part of the identity."""
 
@@ -38,6 +40,7 @@ class Cell:
             "benchmark": self.benchmark.model_dump(mode="json", exclude={"label"}),
             "seed": self.seed,
             "batch_size": self.batch_size,
+            "share_prefix": self.share_prefix,
             "versions": dict(self.versions),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

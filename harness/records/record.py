@@ -186,6 +186,8 @@ class BatchInfo(Frozen):
     requested: Count
     smallest: Count
     """Smallest batch that was needed; less than requested after running out of device memory."""
+    share_prefix: bool = False
+    """Whether questions about a picture were asked behind one prefill of it, where that can be."""
 
 
 class Environment(Frozen):

@@ -99,7 +99,7 @@ class Answerer:
         whole = None if encode is None else (len(usable), encode)
         for found in self._in_parts(partial(self._prune, decoded, whole), usable, WINDOW):
             pruned.update(found)
-        for batch in _batches([question for question in usable if question.sample in pruned], self.batch_size):
+        for batch in _batches([question for question in usable if question.sample in pruned], self.batch_size, decoded):
             if missing(batch, known):
                 for answers in self._in_parts(partial(self._batch, pruned), batch, 1):
                     yield [answer for answer in answers if answer.sample not in known]
@@ -233,10 +233,23 @@ def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _batches(window: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
-    """Put the questions of a window into batches: equally long answers together, the longest answers and questions first."""
-    ordered = sorted(window, key=lambda q: (-q.max_new_tokens, -len(q.text)))
-    for _, alike in groupby(ordered, key=lambda q: q.max_new_tokens):
+def _batches(window: Sequence[Question], size: int, decoded: Mapping[str, DecodedImages]) -> Iterator[Sequence[Question]]:
+    """Put the questions of a window into batches: equally long answers together, the longest first.
+
+    Among these, questions on the same pictures stand together, so that they can share a prefix; pictures come by their longest
+    question, the longest first.
+    """
+    longest: dict[tuple[str, ...], int] = {}
+    for q in window:
+        names = decoded[q.sample].names
+        longest[names] = max(longest.get(names, 0), len(q.text))
+    place = {names: n for n, names in enumerate(longest)}
+
+    def order(q: Question) -> tuple[int, int, int, int]:
+        names = decoded[q.sample].names
+        return -q.max_new_tokens, -longest[names], place[names], -len(q.text)
+
+    for _, alike in groupby(sorted(window, key=order), key=lambda q: q.max_new_tokens):
         yield from _cut(list(alike), size)
 
 

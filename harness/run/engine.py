@@ -145,7 +145,7 @@ class Engine:
             pruner.needs(shape)
         else:
             schedule_of(cell, pruner, cell.model.vision_tokens, shape)
-        pipeline = self.pipeline(pruner, partial(_budget_of, cell))
+        pipeline = replace(self.pipeline(pruner, partial(_budget_of, cell)), share_prefix=cell.share_prefix)
         return Answerer(pipeline, self.batch_size, picture_folder, cell.benchmark.on_bad_question)
 
     def pipeline(self, pruner: Pruner, budget: BudgetRule) -> Pipeline:

@@ -70,7 +70,7 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
         answers=_shares(rows, evaluated.answers),
         observed=_observed(answers, shape.decoder_layers),
         generate_s=evaluated.answerer.seconds,
-        batch=BatchInfo(requested=cell.batch_size, smallest=evaluated.answerer.smallest),
+        batch=BatchInfo(requested=cell.batch_size, smallest=evaluated.answerer.smallest, share_prefix=cell.share_prefix),
         samples=rows,
     )
 

@@ -89,6 +89,8 @@ class Suite(Strict):
     on_bad_question: OnBadQuestion = "fail"
     """What becomes of a cell with a question that cannot be asked: it fails, or the question is left out of all rows."""
     batch_size: int = Field(default=8, ge=1, le=LARGEST)
+    share_prefix: bool = True
+    """Ask questions about a picture behind one prefill of it, where nothing leaves inside the language model."""
     pictures: int = Field(default=4, ge=0, le=LARGEST)
     """Questions of each benchmark for which the report can show the tokens that stay; changes no answer and no cell."""
     generation: Generation = Generation()

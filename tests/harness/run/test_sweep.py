@@ -67,7 +67,7 @@ def half(n: int) -> int:
 
 
 def answerer(model: Family, pruner: Pruner) -> Answerer:
-    return Answerer(Pipeline(model, pruner, (lambda n: None) if isinstance(pruner, Vanilla) else half), BATCH)
+    return Answerer(Pipeline(model, pruner, (lambda n: None) if isinstance(pruner, Vanilla) else half, share_prefix=True), BATCH)
 
 
 def row(model: Family, name: str, pruner: Pruner, known: dict[str, Answer] | None = None) -> SweepRow:

@@ -1,0 +1,120 @@
+"""Prefill what prompts of a batch begin with, system prompt and image, once for all questions about a picture.
+
+A batch can share where each prompt is text, one image, text; where as many tokens are left of each image, and the text before it
+is the same; where nothing leaves inside the language model; and where a picture comes more than once. Other batches are
+prefilled whole. Prompts then lie as prefix, padding, question, so that all prefixes end in the same column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vtpbench.harness.pruning.batch import PromptBatch
+from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace, layer_hooks
+from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.pruners.base import take
+from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from vtpbench.harness.pruning.model import VisionLanguageModel
+
+
+@dataclass(frozen=True)
+class PrefilledBatch:
+    """A batch behind its prefixes.
+
+    Attributes
+    ----------
+    cache : keys and values of each prompt's prefix, transformers' `DynamicCache`
+    embeds, positions, valid : of the whole prompts, prefix first, as `PromptBatch` has them; `valid` is (rows, width) bool
+    trace : what the forward pass of the prefixes showed, in the image numbers of the batch
+    pruning : knows whether a selection must be refused, to be asked when the answers are there
+
+    """
+
+    cache: Any
+    embeds: Tensor
+    positions: Tensor
+    valid: Tensor
+    trace: ForwardTrace
+    pruning: DecoderPruning
+
+    @contextmanager
+    def checked(self) -> Iterator[ForwardTrace]:
+        """Give the trace; on the way out, when the answers are there, raises `UserError` for a wrong selection."""
+        yield self.trace
+        self.pruning.raise_if_invalid()
+
+
+def distinct_prefixes(batch: PromptBatch, flash: bool) -> list[int] | None:
+    """Give each prompt the number of its picture among the distinct ones; None where the batch cannot share.
+
+    FlashAttention takes no padding in the middle.
+    """
+    rows, images = batch.layout.rows, batch.images
+    if flash or len(images) != len(rows) or any(image.later_cuts for image in images):
+        return None
+    if any([span.image for span in row] != [None, n, None] for n, row in enumerate(rows)):
+        return None
+    if len({(row[0].length, row[1].length) for row in rows}) > 1 or len(set(batch.heads)) > 1:
+        return None
+    numbers: dict[int, int] = {}
+    found = [numbers.setdefault(id(image), len(numbers)) for image in images]
+    return found if len(numbers) < len(rows) else None
+
+
+@torch.inference_mode()
+def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: list[int]) -> PrefilledBatch:
+    """Run the language model over each distinct prefix, and lay the prompts out behind them.
+
+    Parameters
+    ----------
+    model : whose decoder runs
+    batch : that can share
+    pictures : number of each prompt's picture among the distinct ones
+
+    """
+    from transformers import DynamicCache
+
+    layout, device = batch.layout, batch.embeds.device
+    prefix = sum(span.length for span in layout.rows[0][:2])
+    columns = copy_to_device(_prefix_first(layout, prefix), device)
+    embeds, positions = take(batch.embeds, columns), _columns_of(batch.positions, columns)
+    first = [pictures.index(n) for n in range(max(pictures) + 1)]
+    own = copy_to_device(torch.tensor(first), device)
+    rows = tuple((layout.rows[r][0], replace(layout.rows[r][1], image=n)) for n, r in enumerate(first))
+    prefixes = PromptBatch(
+        embeds[own, :prefix], positions[..., own, :prefix], PromptLayout(rows), tuple(batch.images[r] for r in first)
+    )
+    cache = DynamicCache(config=model.decoder.config)
+    state = DecoderPruning(model.decoder, prefixes)
+    with layer_hooks(model.decoder, lambda: state):
+        model.decoder(inputs_embeds=prefixes.embeds, position_ids=prefixes.positions, past_key_values=cache, use_cache=True)
+    trace = state.trace
+    cache.reorder_cache(copy_to_device(torch.tensor(pictures), device))
+    whole = ForwardTrace(
+        per_layer={row: list(trace.per_layer[n]) for row, n in enumerate(pictures)},
+        kept={row: dict(trace.kept[n]) for row, n in enumerate(pictures)},
+    )
+    return PrefilledBatch(cache, embeds, positions, layout.valid(device).gather(1, columns), whole, state)
+
+
+def _prefix_first(layout: PromptLayout, prefix: int) -> Tensor:
+    """Columns of left-padded prompts in the order prefix, padding, question, `(rows, width)`."""
+    order = torch.arange(layout.width).expand(len(layout.rows), -1).clone()
+    for r, length in enumerate(layout.lengths):
+        padding = layout.width - length
+        order[r, :prefix] = torch.arange(padding, padding + prefix)
+        order[r, prefix : prefix + padding] = torch.arange(padding)
+    return order
+
+
+def _columns_of(positions: Tensor, columns: Tensor) -> Tensor:
+    """Take columns of position ids, `(rows, width)` or `(axes, rows, width)`."""
+    return positions.gather(-1, columns.expand(positions.shape))

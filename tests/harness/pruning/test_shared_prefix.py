@@ -1,0 +1,144 @@
+"""Questions behind one prefill of their picture are answered as behind their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.tiny import TINY, tiny_llava
+from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.shared_prefix import distinct_prefixes, prefill_prefixes
+from vtpbench.pruners.base import Pruner, Selection, TokenView
+from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.registry import build
+
+QUESTIONS = ["What?", "Is there a thing in the picture, or is there none?", "Which?", "How many of them are there?", "Hm?"]
+
+
+def half(n: int) -> int:
+    return max(5, n // 2 // 5 * 5)
+
+
+def pipeline(model: Family, pruner: Pruner, **options: Any) -> Pipeline:
+    return Pipeline(model, pruner, (lambda n: None) if type(pruner).__name__ == "Vanilla" else half, **options)
+
+
+def pruned(pipeline: Pipeline, tools: Any, count: int = 2) -> list[ImageTokens]:
+    left = pipeline.select(pipeline.encode([tools.picture(40, 30, n) for n in range(count)]), [str(n) for n in range(count)])
+    return [left[n] for n in range(count)]
+
+
+def batch_of(pipeline: Pipeline, tools: Any) -> PromptBatch:
+    """Five questions about two pictures."""
+    images = pruned(pipeline, tools)
+    return pipeline.assemble(QUESTIONS, [[images[n % 2]] for n in range(len(QUESTIONS))])
+
+
+@contextmanager
+def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
+    """Note rows and columns that enter the first decoder layer, in every pass."""
+    seen: list[tuple[int, int]] = []
+
+    def note(module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        seen.append((hidden.shape[0], hidden.shape[1]))
+
+    layers: Any = model.decoder.layers
+    handle = layers[0].register_forward_pre_hook(note, with_kwargs=True)
+    yield seen
+    handle.remove()
+
+
+@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["vanilla", "random", "visionzip", "pool", "prumerge-plus"])
+def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, family: str, attention: str, name: str) -> None:
+    model = TINY[family](attention)
+    pruner = build(name, {})
+    batch = batch_of(pipeline(model, pruner), tools)
+    whole, by_itself = pipeline(model, pruner).generate(batch, 8)
+    shared, together = pipeline(model, pruner, share_prefix=True).generate(batch, 8)
+    assert distinct_prefixes(batch, flash=False) == [0, 1, 0, 1, 0]
+    assert shared == whole
+    assert (together.per_layer, together.written, together.ended) == (by_itself.per_layer, by_itself.written, by_itself.ended)
+    assert together.finite == by_itself.finite
+    for image, cuts in by_itself.kept.items():
+        assert {at: index.tolist() for at, index in together.kept[image].items()} == {
+            at: index.tolist() for at, index in cuts.items()
+        }
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, family: str) -> None:
+    model = TINY[family]()
+    batch = batch_of(pipeline(model, build("visionzip", {})), tools)
+    behind = prefill_prefixes(model, batch, [0, 1, 0, 1, 0])
+    prefix = sum(span.length for span in batch.layout.rows[0][:2])
+    with torch.inference_mode():
+        shared = model.model(
+            inputs_embeds=behind.embeds[:, prefix:],
+            position_ids=behind.positions[..., prefix:],
+            attention_mask=behind.valid.long(),
+            past_key_values=behind.cache,
+        ).logits[:, -1]
+        for row, length in enumerate(batch.layout.lengths):
+            alone = model.model(
+                inputs_embeds=batch.embeds[row : row + 1, -length:], position_ids=batch.positions[..., row : row + 1, -length:]
+            ).logits[0, -1]
+            torch.testing.assert_close(shared[row], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_picture_enters_the_language_model_once(tools: Any) -> None:
+    model = tiny_llava()
+    own = pipeline(model, build("vanilla", {}), share_prefix=True)
+    batch = batch_of(own, tools)
+    prefix = sum(span.length for span in batch.layout.rows[0][:2])
+    with columns_seen(model) as seen:
+        own.generate(batch, 2)
+    assert seen[:2] == [(2, prefix), (5, batch.layout.width - prefix)]
+
+
+def test_what_cannot_share_is_prefilled_whole(tools: Any) -> None:
+    model = tiny_llava()
+    own = pipeline(model, build("vanilla", {}))
+    first, second = pruned(own, tools)
+    several = {
+        "every picture once": [[first], [second]],
+        "two pictures in a prompt": [[first, second], [first, second]],
+        "a prompt without a picture": [[first], [], [first]],
+        "one prompt": [[first]],
+        "other counts": [[first], [first], [replace(second, features=second.features[:5], index=second.index[:5])]],
+    }
+    for why, images in several.items():
+        assert distinct_prefixes(own.assemble(QUESTIONS[: len(images)], images), flash=False) is None, why
+    fine = own.assemble(QUESTIONS[:2], [[first], [first]])
+    assert distinct_prefixes(fine, flash=False) == [0, 0]
+    assert distinct_prefixes(fine, flash=True) is None
+    assert distinct_prefixes(replace(fine, heads=((1,), (2,))), flash=False) is None
+    inside = pipeline(model, build("fastv", {"layer": 1}))
+    (cut,) = pruned(inside, tools, 1)
+    assert distinct_prefixes(inside.assemble(QUESTIONS[:2], [[cut], [cut]]), flash=False) is None
+
+
+@dataclass(frozen=True)
+class Twice(Pruner):
+    """Names one token twice."""
+
+    def reduce(self, view: TokenView) -> Selection:
+        return Selection(torch.zeros(len(view.features), view.cut.keep, dtype=torch.int64))
+
+
+def test_a_wrong_selection_is_refused_behind_a_shared_prefix_too(tools: Any) -> None:
+    own = pipeline(tiny_llava(), Twice(), share_prefix=True)
+    batch = batch_of(own, tools)
+    assert distinct_prefixes(batch, flash=False) is not None
+    with pytest.raises(UserError, match="Twice"):
+        own.generate(batch, 2)
