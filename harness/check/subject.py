@@ -92,10 +92,10 @@ class PrunerOnModel:
             return Pillow.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
         return (
-            Prompt("What?", (picture(64, 48),)),
-            Prompt("What is to the left of the thing in the middle?", (picture(48, 64),)),
-            Prompt("Which differ?", (picture(56, 56), picture(64, 48))),
-            Prompt("Is there an image?", ()),
+            Prompt("short", "What?", (picture(64, 48),)),
+            Prompt("long", "What is to the left of the thing in the middle?", (picture(48, 64),)),
+            Prompt("two", "Which differ?", (picture(56, 56), picture(64, 48))),
+            Prompt("none", "Is there an image?", ()),
         )
 
     @cached_property

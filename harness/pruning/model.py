@@ -46,6 +46,12 @@ class VisionLanguageModel(ABC):
         """The text model, with `layers` and `rotary_emb`."""
 
     @property
+    def is_flash(self) -> bool:
+        """Whether the decoder's attention kernel is a FlashAttention, which takes one flag per column as a mask."""
+        config: Any = self.decoder.config
+        return "flash" in config._attn_implementation
+
+    @property
     @abstractmethod
     def vision_tower(self) -> nn.Module:
         """The vision tower: its first argument are pixels."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import torch
 from PIL.Image import Image
@@ -36,11 +37,16 @@ from vtpbench.pruners.transfer import copy_to_device
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question with its images; `names` are those of the images, for seeded draws, by default their numbers in the prompt."""
+    """A question with its images; `key` names it and its image, with a number where there are several, for seeded draws."""
 
+    key: str
     text: str
     images: Sequence[Image] = ()
-    names: Sequence[str] = ()
+
+    @property
+    def image_keys(self) -> list[str]:
+        """Name each image."""
+        return [self.key] if len(self.images) == 1 else [f"{self.key}:{n}" for n in range(len(self.images))]
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class Pipeline:
     def run(self, prompts: Sequence[Prompt], max_new_tokens: int) -> PipelineResult:
         """Answer some prompts in one batch."""
         images = [image for prompt in prompts for image in prompt.images]
-        keys = [name for p in prompts for name in (p.names or map(str, range(len(p.images))))]
+        keys = [key for prompt in prompts for key in prompt.image_keys]
         asked = [prompt.text for prompt in prompts for _ in prompt.images]
         left = self.select(self.encode(images), keys, asked)
         numbers = iter(range(len(images)))
@@ -188,8 +194,7 @@ class Pipeline:
                     flat.append(image)
             rows.append(tuple(spans))
         layout, left = PromptLayout(tuple(rows)), tuple(flat)
-        image = self.model.image_id
-        heads = tuple(tuple(ids[: list(ids).index(image)]) if image in ids else tuple(ids) for ids in prompts)
+        heads = tuple(tuple(takewhile(lambda token: token != self.model.image_id, ids)) for ids in prompts)
         return PromptBatch(self._embed(words, layout, left), self.model.positions(layout, left), layout, left, heads)
 
     def _embed(self, ids: list[int], layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
@@ -223,8 +228,7 @@ class Pipeline:
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=tokenizer.pad_token_id
         )
-        flash = "flash" in self.model.decoder.config._attn_implementation
-        pictures = distinct_prefixes(batch, flash) if self.share_prefix else None
+        pictures = distinct_prefixes(batch, self.model.is_flash) if self.share_prefix else None
         behind = None if pictures is None else prefill_prefixes(self.model, batch, pictures)
         if behind is None:
             prompts = {"inputs_embeds": batch.embeds, "position_ids": batch.positions}

@@ -91,7 +91,7 @@ def trace_pruning(
     """
     choices: list[RecordedSelection] = []
     pipeline = Pipeline(family, pruner, budget, lambda *seen: choices.append(RecordedSelection(*seen)))
-    found = pipeline.run([Prompt(question, (image,), (key,))], longest)
+    found = pipeline.run([Prompt(key, question, (image,))], longest)
     (tokens,), (answer,) = found.images[0], found.texts
     kept = tokens.kept(found.trace.kept[0] if found.batch.images else {})
     cuts = tokens.schedule.cuts

@@ -31,7 +31,7 @@ def accuracies(model: Family, pruner: Pruner, budget: int | None, seed: int, que
     for task in TASKS:
         rows = benchmark_questions(task, seed, "heldout", questions)
         asked = [
-            Question(str(n), f"{task}:{n}", q.prompt, lambda seeds=seeds: [render(sample_scene(seeds))[0]], 8)  # type: ignore[misc]  # a default argument binds the loop's value
+            Question(str(n), q.prompt, lambda seeds=seeds: [render(sample_scene(seeds))[0]], 8)  # type: ignore[misc]  # a default argument binds the loop's value
             for n, (seeds, q) in enumerate(rows)
         ]
         answerer = Answerer(Pipeline(model, pruner, lambda n: budget), 32)

@@ -56,7 +56,7 @@ def test_the_code_block_of_the_documentation(name, stock) -> None:
 
 def test_a_loaded_checkpoint_answers_as_the_pipeline_does(tiny_checkpoint: Path) -> None:
     model, image = vtpbench.load(tiny_checkpoint, device="cpu"), picture()
-    expected = Pipeline(tiny_llava(), build("visionzip", {}), lambda n: 4).run([Prompt("What is it?", (image,))], 8)
+    expected = Pipeline(tiny_llava(), build("visionzip", {}), lambda n: 4).run([Prompt("any", "What is it?", (image,))], 8)
     with model.pruned("visionzip", budget=4) as trace:
         assert model.answer(image, "What is it?", max_new_tokens=8) == expected.texts[0].strip()
     assert trace.kept == [{0: expected.images[0][0].index.tolist()}]

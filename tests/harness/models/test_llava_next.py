@@ -141,7 +141,7 @@ def test_native_answers_about_very_long_pictures_as_transformers_does(shape, nat
     inputs = processor(text=[native.render("What?", 1)], images=[picture], return_tensors="pt")
     with torch.inference_mode():
         said = native.model.generate(**inputs, max_new_tokens=8, do_sample=False, pad_token_id=3)
-    result = Pipeline(native).run([Prompt("What?", [picture])], 8)
+    result = Pipeline(native).run([Prompt("key", "What?", [picture])], 8)
     assert result.texts == native.tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert result.trace.per_layer[0] == [int((inputs["input_ids"] == native.image_id).sum())] * 6
 
@@ -152,7 +152,7 @@ MET = [(pruner, share) for pruner in ("random", "divprune") for share in (0.2, 0
 @pytest.mark.parametrize(("pruner", "share"), [*MET, ("fastv", 0.5), ("fastv", 0.8)])
 def test_native_meets_any_budget_of_a_picture_whose_rows_are_empty(pruner, share, native, tools) -> None:
     pipeline = Pipeline(native, build(pruner, {}), lambda n: round(share * n))
-    result = pipeline.run([Prompt("What?", [tools.picture(2, 90)])], 1)
+    result = pipeline.run([Prompt("key", "What?", [tools.picture(2, 90)])], 1)
     assert result.images[0][0].original == 16 + 12
     assert sum(result.trace.per_layer[0]) / 6 == pytest.approx(round(share * 28), abs=1)
 

@@ -37,7 +37,7 @@ def broken(request: pytest.FixtureRequest) -> Family:
 
 @pytest.mark.parametrize("pruner", ["vanilla", "random", "fastv"])
 def test_a_prompt_whose_logits_overflow_is_told_from_its_neighbours(broken: Family, pruner: str, tools) -> None:
-    prompts = [Prompt(text, [tools.picture(40, 30)]) for text in ("What?", "Z?", "Which?")]
+    prompts = [Prompt(text, text, [tools.picture(40, 30)]) for text in ("What?", "Z?", "Which?")]
     rule = (lambda n: None) if pruner == "vanilla" else (lambda n: n // 2)
     pipeline = Pipeline(broken, build(pruner, {}), rule)
     together = pipeline.run(prompts, 3)

@@ -138,5 +138,5 @@ def test_pictures_tell_merged_rows_from_chosen_ones(tiny, tools) -> None:
 
 def test_they_come_along_to_the_prompt(tiny, tools) -> None:
     pipeline = Pipeline(tiny("llava"), FirstProjected(), lambda n: 3)
-    (row,) = pipeline.run([Prompt("What?", (tools.picture(40, 30),))], 1).images
+    (row,) = pipeline.run([Prompt("a", "What?", (tools.picture(40, 30),))], 1).images
     assert [image.projected for image in row] == [True]

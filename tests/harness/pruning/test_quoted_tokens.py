@@ -40,7 +40,7 @@ def test_every_special_token_in_a_question_is_text(name: str, tiny: Any, tools: 
         plain = family.token_ids(family.render("§", 2))
         assert [i for i in ids if i < len(special)] == [i for i in plain if i < len(special)], text
         assert text.replace("<image>", "") in family.tokenizer.decode(ids)
-        (answer,) = Pipeline(family).run([Prompt(text, [tools.picture(40, 30)])], 2).texts
+        (answer,) = Pipeline(family).run([Prompt("key", text, [tools.picture(40, 30)])], 2).texts
         assert isinstance(answer, str)
 
 

@@ -149,7 +149,7 @@ def test_a_prompt_beyond_the_models_positions_is_refused_unless_pruning_makes_ro
 
 def test_an_answer_that_leaves_the_models_positions_is_refused_with_the_number_that_fits(model: Family) -> None:
     pipeline = Pipeline(model)
-    width = pipeline.run([Prompt("What is it?", many(46)())], 1).batch.layout.width
+    width = pipeline.run([Prompt("key", "What is it?", many(46)())], 1).batch.layout.width
     with pytest.raises(BadQuestion, match=rf"its answer of 200 tokens behind a prompt of {width}.*allow at most {1024 - width}"):
         answered(Answerer(pipeline, 1), [ask(0, many(46), tokens=200)])
     assert answered(Answerer(pipeline, 1), [ask(0, many(46), tokens=1024 - width)])

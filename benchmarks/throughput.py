@@ -1,0 +1,211 @@
+"""Measure questions per second: one question at a time, one row after the other, and all rows in one pass.
+
+A model with random weights is asked several questions about each of some JPEG pictures. Three ways, in one run, on the same
+questions: one at a time without pruning, picture and prompt anew, with transformers' `generate`, as most papers' code runs; every
+row by itself in batches, with every prompt prefilled whole; the sweep of `vtpbench run`. Below them what this device can do: a
+matrix product and a copy.
+
+    python benchmarks/throughput.py --device cpu
+    python benchmarks/throughput.py --pictures 64 --questions 4 --batch-size 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from PIL import Image
+from pruner_options import OPTIONS
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.table import Table
+from trace_prefill import narrowed
+
+from vtpbench.harness.efficiency.options import describe, open_for_speed
+from vtpbench.harness.host.device import open_device
+from vtpbench.harness.models.dummy import filler, noise_picture
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.records.cell import Answer, Cell
+from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
+from vtpbench.harness.run.answering import Answerer
+from vtpbench.harness.run.bad_questions import BadQuestions
+from vtpbench.harness.run.questions import Question
+from vtpbench.harness.run.sweep import SweepRow, sweep
+from vtpbench.harness.suite.specs import DUMMY_PREFIX, ModelSpec
+from vtpbench.pruners.registry import build
+
+PRUNERS = ("random", "visionzip", "fastv", "sparsevlm", "pyramiddrop")
+SHARES = (1 / 3, 2 / 9, 1 / 9)
+"""Budgets: 192, 128 and 64 of LLaVA-1.5's 576 tokens."""
+SIZE = (640, 480)
+
+
+class Answers:
+    """A journal in memory."""
+
+    def __init__(self) -> None:
+        self.known_answers: dict[str, Answer] = {}
+
+    def known(self) -> dict[str, Answer]:
+        """Give what was added."""
+        return self.known_answers
+
+    def add(self, answers: list[Answer]) -> None:
+        """Keep a batch."""
+        self.known_answers.update((answer.sample, answer) for answer in answers)
+
+    def remove(self) -> None:
+        """Forget everything."""
+        self.known_answers.clear()
+
+
+def open_model(name: str, device: torch.device) -> Family:
+    """Open a model with random weights; on a CPU a narrow one with all layers and tokens."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if device.type == "cpu":
+            name = DUMMY_PREFIX + str(narrowed(name.removeprefix(DUMMY_PREFIX), Path(scratch)))
+        dtype = "float32" if device.type == "cpu" else "bfloat16"
+        return open_for_speed(describe(ModelSpec(path=name, label="dummy"), dtype, "sdpa"), device)
+
+
+def jpegs(count: int) -> list[bytes]:
+    """Make pictures of noise as files."""
+    found = []
+    for n in range(count):
+        stream = io.BytesIO()
+        noise_picture(*SIZE, seed=n).resize((80, 60)).resize(SIZE).save(stream, "JPEG", quality=90)
+        found.append(stream.getvalue())
+    return found
+
+
+def make_questions(family: Family, files: Sequence[bytes], each: int, new_tokens: int) -> list[Question]:
+    """Ask several questions of about 25 tokens about each picture."""
+
+    def ask(n: int) -> Question:
+        text = filler(family, 60, seed=n)
+        return Question(str(n), text, lambda: [Image.open(io.BytesIO(files[n // each])).convert("RGB")], new_tokens)
+
+    return [ask(n) for n in range(len(files) * each)]
+
+
+def rows_of(family: Family, batch_size: int, share_prefix: bool) -> list[SweepRow]:
+    """Vanilla, and every pruner at every budget."""
+    found = []
+    for name, share in [("vanilla", 1.0), *((name, share) for name in PRUNERS for share in SHARES)]:
+        pruner = build(name, {**OPTIONS.get(name, {})})
+        rule: Callable[[int], int | None] = (lambda n: None) if name == "vanilla" else (lambda n, share=share: round(share * n))  # type: ignore[misc]  # a default argument binds the loop's value
+        answerer = Answerer(Pipeline(family, pruner, rule, share_prefix=share_prefix), batch_size)
+        found.append(SweepRow(_cell(name, share, batch_size), answerer, Answers(), {}))
+    return found
+
+
+def _cell(name: str, share: float, batch_size: int) -> Cell:
+    """Name a row; nothing of it is recorded."""
+    model = ModelInfo(
+        label="dummy",
+        id="dummy",
+        family="dummy",
+        weights="none",
+        dtype="float32",
+        attention="sdpa",
+        preprocessing="pad",
+        prompt="0",
+        vision_tokens=None,
+    )
+    info = BenchmarkInfo(
+        label="noise", task="noise", metric="none", scale=1.0, split="test", limit=None, dataset="0", generation={}
+    )
+    pruner = PrunerInfo(name=name, label=name, options={}, code="0", distribution="vtpbench")
+    return Cell(model, pruner, BudgetInfo() if name == "vanilla" else BudgetInfo(ratio=share), info, 0, batch_size, {})
+
+
+def timed(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds of some work, the device's included."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def stock(family: Family, questions: Sequence[Question]) -> None:
+    """Answer one by one: every picture and prompt anew, no pruning."""
+    for q in questions:
+        vanilla = Pipeline(family)
+        (image,) = q.images()
+        kept = vanilla.select(vanilla.encode([image]), ["picture"])
+        vanilla.generate(vanilla.assemble([q.text], [[kept[0]]]), q.max_new_tokens)
+
+
+def one_by_one(rows: Sequence[SweepRow], questions: Sequence[Question]) -> None:
+    """Answer row after row."""
+    for row in rows:
+        for answers in row.answerer.answer(questions):
+            row.journal.add(answers)
+
+
+def together(family: Family, rows: Sequence[SweepRow], questions: Sequence[Question]) -> None:
+    """Answer all rows in one pass."""
+    sweep(rows, questions, BadQuestions(family), lambda done, total: None, lambda cell: nullcontext())
+
+
+def peaks(device: torch.device) -> tuple[float, float]:
+    """Time a matrix product and a copy: TFLOP/s and GB/s of this device."""
+    side = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a = torch.randn(side, side, device=device).to(dtype)
+    product = min(timed(device, lambda: a @ a) for _ in range(5))
+    copy = min(timed(device, a.clone) for _ in range(5))
+    return 2 * side**3 / product / 1e12, 2 * a.numel() * a.element_size() / copy / 1e9
+
+
+def main() -> None:
+    """Measure, compare the answers, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="dummy:llava-1.5-7b")
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=4, help="about each picture")
+    parser.add_argument("--new-tokens", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=16)
+    arguments = parser.parse_args()
+    device = open_device(arguments.device)
+    family = open_model(arguments.model, device)
+    questions = make_questions(family, jpegs(arguments.pictures), arguments.questions, arguments.new_tokens)
+    few = questions[: min(16, len(questions))]
+    stock(family, few[:2])  # warm
+    alone, shared = rows_of(family, arguments.batch_size, False), rows_of(family, arguments.batch_size, True)
+    total = len(alone) * len(questions)
+    rates = {
+        f"one question at a time, unpruned ({len(few)} of them)": len(few) / timed(device, lambda: stock(family, few)),
+        "one row after the other": total / timed(device, lambda: one_by_one(alone, questions)),
+        "all rows in one pass": total / timed(device, lambda: together(family, shared, questions)),
+    }
+    equal = sum(
+        a.journal.known()[q.sample].text == b.journal.known()[q.sample].text
+        for a, b in zip(alone, shared, strict=True)
+        for q in questions
+    )
+    table = Table("way", "questions/s", "ratio", box=MARKDOWN)
+    base = rates["one row after the other"]
+    for way, rate in rates.items():
+        table.add_row(way, f"{rate:.2f}", f"{rate / base:.2f}")
+    console = Console(width=130)
+    console.print(table)
+    flops, copied = peaks(device)
+    console.print(
+        f"{len(alone)} rows x {len(questions)} questions about {arguments.pictures} pictures, batch {arguments.batch_size}"
+    )
+    console.print(f"equal answers: {equal} of {total}")
+    console.print(f"measured here: matrix product {flops:.2f} TFLOP/s, copy {copied:.1f} GB/s")
+
+
+if __name__ == "__main__":
+    main()
