@@ -150,7 +150,8 @@ class Pruner:
     ----------------
     source : authors, where to read it
     venue, year : where and when it was published; empty and None for what was not
-    reads_question : whether `TokenView.questions` decides; what attention of the language model decides need not say so
+    reads_question : whether `TokenView.questions` decides: they are empty unless it says so, and a pruner that does not is asked
+        once for all questions about a picture; what attention of the language model decides need not say so
     scope : `image` = all tiles of an image together, `tile` = each tile alone with its share of the budget
 
     """

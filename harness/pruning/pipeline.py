@@ -154,6 +154,7 @@ class Pipeline:
         return left
 
     def _view(self, tokens: VisionTokens, keys: Sequence[str], questions: Sequence[str]) -> TokenView:
+        reads = tokens.schedule.pruner.reads_question  # who does not say so is asked once for all questions about a picture
         return TokenView(
             cut=tokens.schedule.cuts[0],
             stage=0,
@@ -164,7 +165,7 @@ class Pipeline:
             keys=tuple(keys[member] for member in tokens.members),
             evidence=tokens.evidence,
             cls=tokens.cls,
-            questions=tuple(questions[member] for member in tokens.members) if questions else (),
+            questions=tuple(questions[member] for member in tokens.members) if questions and reads else (),
         )
 
     @torch.inference_mode()

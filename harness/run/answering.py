@@ -140,7 +140,7 @@ class Answerer:
             numbers = [next(numbered) if len(image.index) else None for image in own.tokens]
             counts = tuple(nothing if n is None else tuple(trace.per_layer[n]) for n in numbers)
             originals = tuple(i.original for i in own.tokens)
-            later = [{} if n is None else trace.kept[n] for n in numbers]
+            later = [{} if n is None else trace.kept.get(n, {}) for n in numbers]
             kept = tuple(map(_kept, own.places, own.tokens, later))  # none where no picture is asked for
             ended = trace.ended[row] or any(stop in text for stop in q.until)
             cut = _until(text, q.until)

@@ -325,6 +325,8 @@ def test_pruners_see_the_prompts_where_a_processor_is_given(with_processor, stoc
 
     @dataclass(frozen=True)
     class Asking(Pruner):
+        reads_question = True
+
         def score(self, view: TokenView) -> torch.Tensor:
             seen.append(view.questions)
             return view.features[..., 0]

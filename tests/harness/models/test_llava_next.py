@@ -174,6 +174,7 @@ def test_native_counts_newlines_in_the_budget(pruner, native, tools) -> None:
 class Asked(Pruner):
     """Notes which question is shown with which image."""
 
+    reads_question = True
     seen: set[tuple[str, str]] = field(default_factory=set, compare=False)
 
     def score(self, view: TokenView) -> torch.Tensor:
