@@ -1,6 +1,6 @@
 """Registration with lmms-eval, entry point group `lmms_eval.models`.
 
-A module of its own, because lmms-eval asks for it while it is still being imported; `engine` needs it whole.
+A module of its own, because lmms-eval asks for it while it is still being imported; `lmms_model` needs it whole.
 """
 
 from __future__ import annotations
@@ -12,4 +12,4 @@ def manifest() -> Any:
     """Tell lmms-eval where `--model vtpbench` is."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return ModelManifest("vtpbench", simple_class_path="vtpbench.harness.run.engine.Plugin")
+    return ModelManifest("vtpbench", simple_class_path="vtpbench.harness.run.lmms_model.Plugin")

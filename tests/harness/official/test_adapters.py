@@ -13,8 +13,8 @@ from PIL import Image
 
 from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
 from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.run.adapter import Adapter
 from vtpbench.harness.run.answering import Answerer
-from vtpbench.harness.run.engine import Adapter
 from vtpbench.harness.suite.generation import asked_by, greedy
 from vtpbench.pruners.registry import build
 

@@ -15,8 +15,9 @@ from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.journal import FileJournal
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.run.answering import Answerer
-from vtpbench.harness.run.engine import Engine, Plugin, open_engine
+from vtpbench.harness.run.engine import Engine, open_engine
 from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
+from vtpbench.harness.run.lmms_model import Plugin
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.progress import Progress
 from vtpbench.harness.run.scoring import Evaluated
