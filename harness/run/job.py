@@ -15,9 +15,10 @@ from vtpbench.harness.records.environment import environment, versions
 from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.forecast import Forecast, foresee
-from vtpbench.harness.run.loop import CellEngine, RunContext, Summary, run
+from vtpbench.harness.run.loop import CellEngine, RunContext, run
 from vtpbench.harness.run.plan import estimator, narrow, plan, render_plan
 from vtpbench.harness.run.progress import Progress
+from vtpbench.harness.run.summary import Summary
 from vtpbench.harness.suite.specs import ModelSpec
 from vtpbench.harness.suite.suite import Suite, load
 from vtpbench.pruners.errors import UserError, did_you_mean

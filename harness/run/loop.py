@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import gc
 import traceback
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -24,7 +22,8 @@ from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import Environment, ModelInfo, Record, Timing
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.pictures import PictureFolder
-from vtpbench.harness.run.progress import Progress, duration, headline
+from vtpbench.harness.run.progress import Progress
+from vtpbench.harness.run.summary import CellVisit, Summary
 from vtpbench.pruners.errors import Impossible, UserError, failing_line
 
 if TYPE_CHECKING:
@@ -80,48 +79,6 @@ class RunContext:
     environment: Environment
     progress: Progress
     pictures: int = 0
-
-
-@dataclass(frozen=True)
-class CellVisit:
-    """A cell of this run with its record, which another run may have written meanwhile."""
-
-    cell: Cell
-    record: Record
-    elsewhere: bool = False
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a run went; `before` cells had their record already."""
-
-    visits: tuple[CellVisit, ...]
-    before: int
-    seconds: float
-    folder: Path
-    """Of the suite's results."""
-
-    @property
-    def exit_code(self) -> int:
-        """1 if a cell failed."""
-        return 1 if any(visit.record.status == "failed" for visit in self.visits) else 0
-
-    def lines(self) -> list[str]:
-        """Say at the end what failed and why, then the counts."""
-        failed = [visit for visit in self.visits if visit.record.status == "failed"]
-        lines = [f"failed: {v.cell}: {headline(v.record.reason)} ({self._files(v.cell)})" for v in failed]
-        counts = Counter("done by another run" if visit.elsewhere else visit.record.status for visit in self.visits)
-        counts["done before"] = self.before
-        parts = [f"{counts[word]} {word}" for word in _WORDS if counts[word]]
-        return [*lines, f"{len(self.visits) + self.before} cells: {', '.join(parts) or 'none'}; {duration(self.seconds)}"]
-
-    def _files(self, cell: Cell) -> str:
-        """Name the record of a cell, and the file of what was said where there is one."""
-        log = self.folder / "logs" / f"{cell.id}.log"
-        return f"{self.folder}/records/{cell.id}.json" + (f"; what was said: {log}" if log.exists() else "")
-
-
-_WORDS = ("ok", "infeasible", "unsupported", "failed", "done by another run", "done before")
 
 
 def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
