@@ -29,6 +29,7 @@ from vtpbench.harness.pruning.schedule import (
 )
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
 from vtpbench.pruners.base import Pruner, TokenView, rank, take
+from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.transfer import copy_to_device
 
 
@@ -144,6 +145,10 @@ class Pipeline:
         return left
 
     def _view(self, tokens: VisionTokens, keys: Sequence[str], questions: Sequence[str]) -> TokenView:
+        asked = tuple(questions[member] for member in tokens.members) if questions else ()
+        reads = any(need.kind == "joint" for need in tokens.schedule.needs)
+        if reads and not asked:
+            raise UserError(f"{tokens.schedule.name} goes by the question, and none is known here; give its text")
         return TokenView(
             cut=tokens.schedule.cuts[0],
             stage=0,
@@ -154,7 +159,8 @@ class Pipeline:
             keys=tuple(keys[member] for member in tokens.members),
             evidence=tokens.evidence,
             cls=tokens.cls,
-            questions=tuple(questions[member] for member in tokens.members) if questions else (),
+            questions=asked,
+            asked=self.model.text_tower.embed(asked) if reads else None,
         )
 
     @torch.inference_mode()
