@@ -13,8 +13,8 @@ from vtpbench.pruners.base import Evidence, ModelShape, Pruner, Selection, Token
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.evidence import joint_space
 
-EXHAUSTED = 1e-10
-"""Determinants grow by no more where what is left lies in the span of what was taken."""
+EXHAUSTED = 1e-6
+"""By no more is the determinant multiplied where, but for float32's rounding, all that is left is explained by what was taken."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class CDPruner(Pruner):
     relevance_sign : -1, as the authors' code for CLIP, takes tokens that are *less* like the question for more relevant, by
         their observation of this tower and against the paper's words; 1 as the paper says
 
-    Source: Zhang, Liu, Li, Lu, Zhang, Pan, She, Zhang, "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in
-    MLLMs" (CDPruner), NeurIPS 2025, method section; github.com/Theia-4869/CDPruner. Departures: CLIP reads the prompt as it
+    Source: Zhang, Liu, Li, Lu, Zhang, Pan, She, Zhang, "Beyond Attention or Similarity: Maximizing Conditional Diversity for
+    Token Pruning in MLLMs" (CDPruner), NeurIPS 2025, method section; github.com/Theia-4869/CDPruner. Departures: CLIP reads the prompt as it
     is asked, hint at the form of the answer included, and its first 77 tokens (the code strips the hint, and averages over
     pieces of 77); relevance is scaled within an image, never over a batch, and is 1 where it is equal for all; the search
     stops where the authors' divides by zero; float32, ties to the lower index. Qwen2.5-VL, whose tower has no text side, is
@@ -91,9 +91,10 @@ def greedy_order(rows: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]
         gain, token = left.max(dim=1)  # the lowest index on ties
         taken.append(token)
         gains.append(gain)
-        before = columns[:, :step]
-        explained = (columns[image, :step, token][:, None] @ before).squeeze(1)
-        column = (kernel[image, token] - explained) * gain.clamp(min=EXHAUSTED).rsqrt()[:, None]
+        own = kernel[image, token][:, None]
+        if step:  # less what the tokens before explain
+            own = torch.baddbmm(own, columns[image, :step, token][:, None], columns[:, :step], alpha=-1)
+        column = own.squeeze(1) * gain.clamp(min=EXHAUSTED).rsqrt()[:, None]
         columns[:, step] = column
-        left = (left - column.square()).scatter(1, token[:, None], -torch.inf)  # once taken, never again
+        left = left.addcmul(column, column, value=-1).scatter_(1, token[:, None], -torch.inf)  # once taken, never again
     return torch.stack(taken, dim=1), torch.stack(gains, dim=1)

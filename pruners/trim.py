@@ -31,9 +31,9 @@ class TRIM(Pruner):
     count : `budget`, or `outliers` of the softmax over a tile, more than the third quartile and 1.5 interquartile ranges, with
         which the method was published, or the budget where that is fewer
 
-    Source: Song, Wang, Chen, Wang, Guan, Wang, "Less is More: A Simple yet Effective Token Reduction Method for Efficient Multi-modal LLMs" (TRIM),
-    COLING 2025, method section; github.com/FreedomIntelligence/TRIM. Departures: an exact count, the mean included; quartiles of a
-    tile, not of the batch; each tile of LLaVA-NeXT keeps its own (the code leaves the base tile's alone); a budget of all
+    Source: Song, Wang, Chen, Wang, Guan, Wang, "Less is More: A Simple yet Effective Token Reduction Method for Efficient
+    Multi-modal LLMs" (TRIM), COLING 2025, method section; github.com/FreedomIntelligence/TRIM. Departures: an exact count,
+    the mean included; quartiles of a tile, not of the batch; each tile of LLaVA-NeXT keeps its own (the code leaves the base tile's alone); a budget of all
     tokens has no mean; float32, ties to the lower index. Qwen2.5-VL, whose tower has no text side, is not supported.
     """
 

@@ -108,8 +108,9 @@ def describe_model(
     """Say what a checkpoint is, from its configuration and the hash of its files.
 
     `dtype` None is the one that the checkpoint names. `prompt` is `vicuna_v1` or a Jinja file; None takes the checkpoint's
-    template. `text_tower` is the hub id or folder of the CLIP model that the vision tower comes from; None takes the one that the
-    family knows. It is looked for on this machine alone: only few pruners need it. Raises `UserError` for a missing checkpoint or template, or an unsupported architecture.
+    template. `text_tower` is the CLIP model that the vision tower comes from, a hub id or a folder; None takes the one that the
+    family knows. Only some pruners need it, so that it is looked for on this machine alone. Raises `UserError` for a missing
+    checkpoint or template, or an unsupported architecture.
     """
     folder = find_checkpoint(path, revision, label)
     config = _read_config(folder, label)
