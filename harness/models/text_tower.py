@@ -30,7 +30,7 @@ class ClipTextTower(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it is."""
-        return self._from_text.weight.device
+        return torch.device(self._from_text.weight.device)
 
     @classmethod
     def load(cls, folder: Path, width: int, device: torch.device) -> ClipTextTower:

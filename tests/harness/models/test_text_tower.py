@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from vtpbench.harness.models.load import find_text_tower
+from vtpbench.harness.models.load import describe_model, find_text_tower
 from vtpbench.harness.models.text_tower import BATCH, ClipTextTower
 from vtpbench.harness.models.tiny import clip_tokenizer, tiny_clip, tiny_llava
 from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
 from vtpbench.pruners.cdpruner import CDPruner
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.fastervlm import FasterVLM
 
 CPU = torch.device("cpu")
 TEXTS = ["What is it?", "Where is the dog?\nAnswer with a word.", "What is it?", "x" * 300]
@@ -75,3 +76,23 @@ def test_without_questions_there_is_nothing_to_go_by() -> None:
     encoded = pipeline.encode([Pillow.new("RGB", (32, 32))])
     with pytest.raises(UserError, match="goes by the question"):
         pipeline.select(encoded, ["a"])
+
+
+def test_it_counts_for_the_cells_that_read_it_and_comes_with_the_model(tmp_path: Path) -> None:
+    family = tiny_llava()
+    family.model.save_pretrained(tmp_path / "model")
+    family.tokenizer.save_pretrained(tmp_path / "model")
+    family.image_processor.save_pretrained(tmp_path / "model")
+    folders = [str(saved(tmp_path / str(seed), seed)) for seed in (0, 1)]
+    one, other = (describe_model("m", str(tmp_path / "model"), text_tower=folder) for folder in folders)
+    assert one.info == other.info  # what does not read it is the same cell with either
+    assert FasterVLM().fingerprint(one.shape) == FasterVLM().fingerprint(other.shape) == ""
+    assert CDPruner().fingerprint(one.shape) != CDPruner().fingerprint(other.shape)
+    bare = describe_model("m", str(tmp_path / "model"))
+    with pytest.raises(Unsupported, match="give the model `text_tower:`"):
+        CDPruner().needs(bare.shape)
+    tower = ClipTextTower.load(Path(folders[1]), 32, CPU)
+    source = one.shape.text_tower
+    assert source is not None
+    assert source.weights == CDPruner().fingerprint(one.shape)
+    assert tower.embed(["Why?"]).shape == (1, 16)
