@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from vtpbench.harness.models.load import describe_model, find_text_tower
+from vtpbench.harness.models.load import describe_model, find_text_tower, open_model
 from vtpbench.harness.models.text_tower import BATCH, ClipTextTower
 from vtpbench.harness.models.tiny import clip_tokenizer, tiny_clip, tiny_llava
 from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
@@ -48,8 +48,7 @@ def test_equal_texts_run_once_and_many_in_batches(monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(together[71], tower.embed(["<image>\nquestion 1"])[0], atol=1e-5)
 
 
-def test_the_question_decides(tmp_path: Path) -> None:
-    del tmp_path
+def test_the_question_decides() -> None:
     pixels = torch.randint(0, 256, (48, 64, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     image, pipeline = Pillow.fromarray(pixels.numpy()), Pipeline(tiny_llava(side=8), CDPruner(), lambda n: n // 4)
     prompts = [Prompt(text, text, (image,)) for text in ("What?", "A cat on a mat, or a dog in a fog?")]
@@ -78,21 +77,15 @@ def test_without_questions_there_is_nothing_to_go_by() -> None:
         pipeline.select(encoded, ["a"])
 
 
-def test_it_counts_for_the_cells_that_read_it_and_comes_with_the_model(tmp_path: Path) -> None:
-    family = tiny_llava()
-    family.model.save_pretrained(tmp_path / "model")
-    family.tokenizer.save_pretrained(tmp_path / "model")
-    family.image_processor.save_pretrained(tmp_path / "model")
+def test_it_counts_for_the_cells_that_read_it_and_comes_with_the_model(tmp_path: Path, tiny_checkpoint: Path) -> None:
     folders = [str(saved(tmp_path / str(seed), seed)) for seed in (0, 1)]
-    one, other = (describe_model("m", str(tmp_path / "model"), text_tower=folder) for folder in folders)
+    one, other = (describe_model("m", str(tiny_checkpoint), text_tower=folder) for folder in folders)
     assert one.info == other.info  # what does not read it is the same cell with either
     assert FasterVLM().fingerprint(one.shape) == FasterVLM().fingerprint(other.shape) == ""
     assert CDPruner().fingerprint(one.shape) != CDPruner().fingerprint(other.shape)
-    bare = describe_model("m", str(tmp_path / "model"))
     with pytest.raises(Unsupported, match="give the model `text_tower:`"):
-        CDPruner().needs(bare.shape)
-    tower = ClipTextTower.load(Path(folders[1]), 32, CPU)
-    source = one.shape.text_tower
-    assert source is not None
-    assert source.weights == CDPruner().fingerprint(one.shape)
-    assert tower.embed(["Why?"]).shape == (1, 16)
+        CDPruner().needs(describe_model("m", str(tiny_checkpoint)).shape)
+    family = open_model(other, CPU)
+    assert CDPruner().needs(family.shape)
+    assert family.text_tower is family.text_tower
+    assert torch.equal(family.text_tower.embed(["Why?"]), ClipTextTower.load(Path(folders[1]), 32, CPU).embed(["Why?"]))
