@@ -13,7 +13,7 @@ QWEN_OPTIONS: dict[str, dict[str, Any]] = {
     "vscan": {"positions": "keep"},
 }
 """Without which they refuse Qwen2.5-VL."""
-UNSUPPORTED = {("hired", "qwen2_5_vl")}
+UNSUPPORTED = {(name, "qwen2_5_vl") for name in ("hired", "cdpruner", "trim")}
 """Pruners and families that no option brings together."""
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from pretended_gpu import Wait, moved, pretended_gpu
+from torch import nn
 
 from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, run
 
@@ -34,7 +35,9 @@ def rehearse(subject: PrunerAtBudget, prompts: Prompts) -> Rehearsal:
     What is made once for each geometry and then kept for the next picture is not counted: the run is the second one.
     """
     quick = Prompts(prompts.images, prompts.question, 2)
-    with pretended_gpu() as gpu, moved(subject.family.model):
+    tower = nn.Module() if subject.family.open_text_tower is None else subject.family.text_tower
+    assert isinstance(tower, nn.Module), "vtpbench's own"
+    with pretended_gpu() as gpu, moved(subject.family.model), moved(tower):
         run(subject, quick, lambda stage: None)
         waits: list[Wait] = []
         launched: Counter[str] = Counter()

@@ -38,6 +38,7 @@ from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models import configs
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.tiny import beside_text_tower
 from vtpbench.harness.records.efficiency import STAGES
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.suite.options import NEUTRAL, model_path
@@ -71,6 +72,8 @@ def open_model(name: str, device: torch.device) -> tuple[Family, str]:
             name = DUMMY_PREFIX + str(narrowed(name.removeprefix(DUMMY_PREFIX), Path(scratch)))
         spec = ModelSpec(path=model_path(name), label=name)
         family = open_for_speed(describe(spec, "bfloat16", "sdpa"), device)
+    if family.shape.has_cls and name.startswith(DUMMY_PREFIX):
+        beside_text_tower(family, layers=12)  # as deep as that of openai/clip-vit-large-patch14-336
     return family, filler(family, TEXT_TOKENS) if name.startswith(DUMMY_PREFIX) else NEUTRAL
 
 

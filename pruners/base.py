@@ -17,9 +17,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vtpbench.pruners.errors import share
+from vtpbench.pruners.errors import Impossible, share
 from vtpbench.pruners.evidence import ATTENTION_KINDS, DECODER_KINDS, TEXT_KINDS, Evidence, Kind, TextView, look_up
-from vtpbench.pruners.geometry import Cut, Grid, ModelShape, average_in
+from vtpbench.pruners.geometry import Cut, Grid, ModelShape, TextTowerSource, average_in
 from vtpbench.pruners.ranking import NOWHERE, offset_index, rank, take, top
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "ModelShape",
     "Pruner",
     "Selection",
+    "TextTowerSource",
     "TextView",
     "TokenView",
     "average_in",
@@ -63,6 +64,7 @@ class TokenView:
     text : the text after the image, inside the language model where evidence has to do with it, else None
     size : (images, n) float32 or None; inside the tower, what was given as `Selection.size` at the cut before
     questions : what is asked about each image, at depth 0: for pruners that embed it with a text encoder of their own
+    asked : (images, joint) float32; the questions as CLIP's text tower embeds them, where evidence `joint` was asked for
 
     """
 
@@ -78,6 +80,7 @@ class TokenView:
     text: TextView | None = None
     size: Tensor | None = None
     questions: tuple[str, ...] = ()
+    asked: Tensor | None = None
 
     def get(self, kind: Kind, layer: int | None = None) -> Tensor:
         """Give evidence, `(images, n, ...)`; `layer` as it was asked for, None where one layer alone was."""
@@ -106,6 +109,7 @@ class TokenView:
             questions=tuple(question for question in self.questions for _ in range(tiles)),
             evidence={name: split(value) for name, value in self.evidence.items()},
             cls=None if self.cls is None else split(self.cls),
+            asked=None if self.asked is None else self.asked.repeat_interleave(tiles, dim=0),
         )
 
 
@@ -173,9 +177,16 @@ class Pruner:
         return "keep"
 
     def fingerprint(self, shape: ModelShape) -> str:
-        """Hash the files beside the options that decide what is kept on a model, e.g. trained weights; empty without any."""
-        del shape
-        return ""
+        """Hash the files beside the options that decide what is kept on a model, e.g. trained weights; empty without any.
+
+        Unless overridden these are the text tower's, where `needs` asks for evidence of it.
+        """
+        try:
+            needs = self.needs(shape)
+        except Impossible:  # said where the cell is planned
+            return ""
+        tower = shape.text_tower if any(need.kind == "joint" for need in needs) else None
+        return "" if tower is None else tower.weights or ""
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """List evidence to collect; raises `Unsupported` where the model cannot give it."""

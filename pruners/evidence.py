@@ -12,7 +12,7 @@ from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.geometry import ModelShape
 
 Kind = Literal[
-    "hidden", "received", "cls", "keys", "cls_one_head", "keys_all_heads", "projected",
+    "hidden", "received", "cls", "keys", "cls_one_head", "keys_all_heads", "projected", "joint",
     "row", "rows_mean", "text", "layer_keys", "states", "normed", "embeddings", "rotary",
 ]  # fmt: skip
 ATTENTION_KINDS: frozenset[Kind] = frozenset(("received", "cls", "keys", "cls_one_head", "keys_all_heads"))
@@ -36,7 +36,9 @@ class Evidence:
     - `keys`: key projections before any scaling, mean over heads, `(images, n, head_dim)`;
     - `cls_one_head`: attention of the CLS query as if the layer had one head as wide as all of them, `(images, n)`;
     - `keys_all_heads`: as `keys`, but of all heads, one behind the other, `(images, n, width)`;
-    - `projected`: tokens after the projector, in the language model's space, `(images, n, dim)`; `layer` unused.
+    - `projected`: tokens after the projector, in the language model's space, `(images, n, dim)`; `layer` unused;
+    - `joint`: features in the space that a CLIP tower shares with its text tower (its last layer norm, then its projection),
+      `(images, n, joint)`; `layer` unused. With it comes `TokenView.asked`, what is asked in the same space.
 
     Qwen2.5-VL: `hidden`, `received`, `keys` and `keys_all_heads` are means over the four patches of a token, in raster order;
     keys are taken after the rotary embedding; `projected` are the features themselves.
@@ -69,6 +71,19 @@ def feature_attention(shape: ModelShape, name: str) -> Evidence:
     if shape.feature_layer not in shape.full_attention:
         raise Unsupported(f"{name} needs full attention in the feature layer {shape.feature_layer} of {shape.family}")
     return Evidence("cls" if shape.has_cls else "received", shape.feature_layer)
+
+
+def joint_space(shape: ModelShape, name: str) -> Evidence:
+    """Name the evidence of tokens in the space of CLIP's text tower; raises `Unsupported`, naming the pruner, without a tower."""
+    tower = shape.text_tower
+    if tower is None:
+        why = (
+            "has a vision tower that was trained without one" if not shape.has_cls else "names none: give the model `text_tower:`"
+        )
+        raise Unsupported(f"{name} compares tokens with the question by CLIP's text tower, and {shape.family} {why}")
+    if tower.weights is None:
+        raise Unsupported(f"{name} needs the text tower of {tower.name}, which is not here; run `hf download {tower.name}`")
+    return Evidence("joint")
 
 
 def look_up(evidence: Mapping[Evidence, Tensor], kind: Kind, layer: int | None) -> Tensor:

@@ -55,6 +55,23 @@ def sequence_on(grid: Grid, device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
+class TextTowerSource:
+    """The CLIP model that a vision tower is part of, whose text tower reads questions.
+
+    Attributes
+    ----------
+    name : its hub id or folder
+    weights : hash of its files; None where they are not on this machine
+    folder : where it is, None where it is not
+
+    """
+
+    name: str
+    weights: str | None = None
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """What a pruner may know of a model before it runs."""
 
@@ -77,6 +94,8 @@ class ModelShape:
     """Tiles of an image, where every image has equally many."""
     positions: int | None = None
     """Tokens of prompt and answer that the language model was made for, where that is limited."""
+    text_tower: TextTowerSource | None = None
+    """What was trained together with the vision tower to read text; None where there is no such thing or none is known."""
 
     def vision_layer(self, fraction: float) -> int:
         """Find the module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, take, top
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.ranking import outliers
 from vtpbench.pruners.tiles import kind_by_kind
 
 
@@ -100,17 +101,3 @@ class PruMerge(Pruner):
     def join(self, tiles: Selection, view: TokenView) -> Selection:
         """Put the base tile first, then the centres of all other tiles, then their last tokens."""
         return kind_by_kind(super().join(tiles, view), view.grid.tiles, (slice(tiles.k - 1), slice(tiles.k - 1, None)))
-
-
-def outliers(attention: Tensor) -> Tensor:
-    """Count the tokens of each image with more than the third quartile and 1.5 interquartile ranges, `(images, 1)`."""
-    ascending, last = attention.sort(dim=1).values, attention.shape[1] - 1
-
-    def quantile(share: float) -> Tensor:
-        """Interpolate between the two nearest."""
-        low = int(share * last)
-        high = min(low + 1, last)
-        return torch.lerp(ascending[:, low : low + 1], ascending[:, high : high + 1], share * last - low)
-
-    first, third = quantile(0.25), quantile(0.75)
-    return (attention > third + 1.5 * (third - first)).sum(dim=1, keepdim=True)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vtpbench.pruners.base import rank
-from vtpbench.pruners.prumerge import PruMerge, outliers
+from vtpbench.pruners.prumerge import PruMerge
+from vtpbench.pruners.ranking import outliers
 
 
 @dataclass(frozen=True)

@@ -28,3 +28,17 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     """Gather rows: `(images, n, ...)` by `(images, k)` to `(images, k, ...)`."""
     shape = index.shape + (1,) * (x.dim() - 2)
     return x.gather(1, index.reshape(shape).expand(*index.shape, *x.shape[2:]))
+
+
+def outliers(score: Tensor) -> Tensor:
+    """Count the tokens of each image that score more than the third quartile and 1.5 interquartile ranges, `(images, 1)`."""
+    ascending, last = score.sort(dim=1).values, score.shape[1] - 1
+
+    def quantile(share: float) -> Tensor:
+        """Interpolate between the two nearest."""
+        low = int(share * last)
+        high = min(low + 1, last)
+        return torch.lerp(ascending[:, low : low + 1], ascending[:, high : high + 1], share * last - low)
+
+    first, third = quantile(0.25), quantile(0.75)
+    return (score > third + 1.5 * (third - first)).sum(dim=1, keepdim=True)

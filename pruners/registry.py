@@ -41,6 +41,8 @@ BUILT_IN = {
     "prumerge": "vtpbench.pruners.prumerge:PruMerge",
     "prumerge-plus": "vtpbench.pruners.prumerge_plus:PruMergePlus",
     "divprune": "vtpbench.pruners.divprune:DivPrune",
+    "cdpruner": "vtpbench.pruners.cdpruner:CDPruner",
+    "trim": "vtpbench.pruners.trim:TRIM",
     "tome": "vtpbench.pruners.tome:ToMe",
     "holov": "vtpbench.pruners.holov:HoloV",
     "vscan": "vtpbench.pruners.vscan:VScan",

@@ -52,9 +52,10 @@ def _row(entry: PrunerEntry) -> PrunerSummary:
 
 def _described(pruner: Pruner) -> tuple[str, str, str]:
     """Say where a pruner acts, what it needs, and whether it looks at the question."""
-    from vtpbench.pruners.base import DECODER_KINDS, Grid, ModelShape
+    from vtpbench.pruners.base import DECODER_KINDS, Grid, ModelShape, TextTowerSource
 
-    shape = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)))
+    clip = TextTowerSource("openai/clip-vit-large-patch14-336", "any")
+    shape = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)), text_tower=clip)
     cuts = pruner.cuts(BUDGET, TOKENS, shape)
     tower = [cut.at % shape.vision_layers for cut in pruner.tower_cuts(BUDGET, TOKENS, shape)]
     shrinks = pruner.target_grid(BUDGET, Grid(1, 24, 24), shape) is not None

@@ -90,7 +90,8 @@ def describe(spec: ModelSpec, dtype: str | None, attention: str) -> Described:
     if spec.dummy is not None:
         described = describe_dummy(spec.dummy, **options)
     else:
-        described = describe_model(spec.label, spec.location, revision=spec.revision, prompt=spec.prompt, **options)
+        options |= {"revision": spec.revision, "prompt": spec.prompt, "text_tower": spec.text_tower}
+        described = describe_model(spec.label, spec.location, **options)
     info = described.info.model_copy(update={"id": spec.path, "label": spec.label})
     return dataclasses.replace(described, info=info)
 

@@ -35,6 +35,12 @@ class Family(VisionLanguageModel):
         return None
 
     @classmethod
+    def clip_model(cls, config: Any) -> str | None:
+        """Hub id of the CLIP model whose vision tower a model has, by the tower's sizes; None where none is known."""
+        del config
+        return None
+
+    @classmethod
     def template(cls, folder: Path) -> str:
         """Prompt template of a checkpoint, as Jinja."""
         found = chat_template(folder)

@@ -119,6 +119,14 @@ class Llava(Family):
         )
         return shape, tile_side(config) ** 2
 
+    @classmethod
+    def clip_model(cls, config: Any) -> str | None:
+        """Name the CLIP model of LLaVA-1.5 and LLaVA-NeXT where the tower has its sizes."""
+        vision = config.vision_config
+        sizes = (vision.hidden_size, vision.num_hidden_layers, vision.patch_size, vision.image_size)
+        is_clip = getattr(vision, "model_type", "") == "clip_vision_model"
+        return "openai/clip-vit-large-patch14-336" if is_clip and sizes == (1024, 24, 14, 336) else None
+
     @staticmethod
     def model_class() -> Any:
         """Class of transformers that holds the weights."""
@@ -220,6 +228,8 @@ class Llava(Family):
         for need in needs:
             if need.kind == "projected":
                 evidence[need] = self.project(features[:, 1:]).float()
+            elif need.kind == "joint":
+                evidence[need] = self.text_tower.project(features[:, 1:])
         return EncodedTiles(features, pruning_state.index, evidence, pruning_state.per_layer, pruning_state.invalid)
 
     def project(self, features: Tensor) -> Tensor:

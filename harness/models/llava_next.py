@@ -162,6 +162,7 @@ def _single(view: TokenView, row: int) -> TokenView:
         questions=view.questions[part],
         evidence={need: value[part] for need, value in view.evidence.items()},
         cls=None if view.cls is None else view.cls[part],
+        asked=None if view.asked is None else view.asked[part],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from vtpbench.harness.models.family import Family
-    from vtpbench.pruners.base import ModelShape
+    from vtpbench.pruners.base import ModelShape, TextTowerSource
 
 
 MOST_LAYERS = 10_000
@@ -102,11 +103,14 @@ def describe_model(
     attention: str = "sdpa",
     preprocessing: str | None = None,
     prompt: str | None = None,
+    text_tower: str | None = None,
 ) -> Described:
     """Say what a checkpoint is, from its configuration and the hash of its files.
 
     `dtype` None is the one that the checkpoint names. `prompt` is `vicuna_v1` or a Jinja file; None takes the checkpoint's
-    template. Raises `UserError` for a missing checkpoint or template, or an unsupported architecture.
+    template. `text_tower` is the CLIP model that the vision tower comes from, a hub id or a folder; None takes the one that the
+    family knows. Only some pruners need it, so that it is looked for on this machine alone. Raises `UserError` for a missing
+    checkpoint or template, or an unsupported architecture.
     """
     folder = find_checkpoint(path, revision, label)
     config = _read_config(folder, label)
@@ -116,7 +120,9 @@ def describe_model(
         known = ", ".join(family.preprocessings)
         raise UserError(f"model '{label}': preprocessing '{chosen}' is not one of this model's ({known})")
     with _checkpoint_errors(folder, label):
-        shape, tokens = family.describe(family.read_config(folder), chosen)
+        read = family.read_config(folder)
+        shape, tokens = family.describe(read, chosen)
+        clip = (text_tower or family.clip_model(read)) if shape.has_cls else None
         used_template = family.template(folder) if prompt is None else read_template(prompt, label)
         tower = family.tower(folder)
     if (tokens or 0) > MOST_TOKENS:
@@ -133,19 +139,36 @@ def describe_model(
         prompt=_prompt_name(used_template),
         vision_tokens=tokens,
     )
-    return Described(info, replace(shape, folder=str(folder)), folder, None if prompt is None else used_template)
+    shape = replace(shape, folder=str(folder), text_tower=None if clip is None else find_text_tower(clip, label))
+    return Described(info, shape, folder, None if prompt is None else used_template)
+
+
+def find_text_tower(name: str, label: str) -> TextTowerSource:
+    """Look for a CLIP model on this machine, a folder or in the Hugging Face cache; without weights where it is not."""
+    from vtpbench.harness.host import hub
+    from vtpbench.pruners.base import TextTowerSource
+
+    folder = Path(name) if Path(name).is_dir() else hub.cached_model(name, None) if name.count("/") == 1 else None
+    if folder is None or not weight_files(folder):
+        return TextTowerSource(name)
+    return TextTowerSource(name, _weights(folder, label), str(folder))
 
 
 def open_model(described: Described, device: torch.device) -> Family:
     """Load the checkpoint onto a device."""
     import torch
 
+    from vtpbench.harness.models.text_tower import ClipTextTower
+
     info = described.info
     family = families()[_model_type(_read_config(described.folder, info.label), info.label)]
     dtype = getattr(torch, info.dtype)
     template = described.template or family.template(described.folder)
     loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing, template)
-    loaded.shape = replace(loaded.shape, folder=described.shape.folder)
+    source = described.shape.text_tower
+    loaded.shape = replace(loaded.shape, folder=described.shape.folder, text_tower=source)
+    if source is not None and source.folder is not None:
+        loaded.open_text_tower = partial(ClipTextTower.load, Path(source.folder), loaded.shape.vision_width, device)
     if described.template is not None:
         verify_template(loaded, info.label)
     return loaded

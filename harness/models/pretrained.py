@@ -35,6 +35,13 @@ def load_pretrained(cls: Any, folder: Path | str, device: torch.device, *, given
     UserError : weights are missing or have another shape; transformers would draw them at random
 
     """
+    model = read_complete(cls, folder, given=given, **options)
+    model.generation_config = ending(model)
+    return model.to(device).eval()
+
+
+def read_complete(cls: Any, folder: Path | str, *, given: bool = False, **options: Any) -> Any:
+    """Read a class of transformers from a folder, as `load_pretrained` does, to where it has its weights: all, or `UserError`."""
     place = None if given else folder
     model, info = read_pretrained(cls, place, **options, output_loading_info=True, ignore_mismatched_sizes=True)
     if info["missing_keys"]:
@@ -42,8 +49,7 @@ def load_pretrained(cls: Any, folder: Path | str, device: torch.device, *, given
     if info["mismatched_keys"]:
         wrong = _some(name for name, *_ in info["mismatched_keys"])
         raise UserError(f"{folder}: weights of another shape than config.json says: {wrong}; fetch all its files from one place")
-    model.generation_config = ending(model)
-    return model.to(device).eval()
+    return model
 
 
 def with_own_settings(model: Any) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
@@ -11,6 +13,8 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
 from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
+from vtpbench.harness.models.text_tower import ClipTextTower
+from vtpbench.pruners.base import TextTowerSource
 
 _LLAVA = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
 _QWEN = ["<unk>", "<s>", "<|im_end|>", "<pad>", "<|image_pad|>", "<|im_start|>", "<|vision_start|>", "<|vision_end|>"]
@@ -20,6 +24,7 @@ _CHATML = (
     "{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+AnyFamily = TypeVar("AnyFamily", bound=Family)
 PATCH = 4
 """Pixels along each side of a patch, in every family."""
 
@@ -48,7 +53,7 @@ def tiny_llava(attention: str = "sdpa", dtype: torch.dtype = torch.float32, side
     tokenizer, vision = byte_tokenizer(), _clip(side)
     config = LlavaConfig(vision_config=vision, text_config=_llama(len(tokenizer)), image_token_id=4, image_seq_length=side * side)
     model = _random(LlavaForConditionalGeneration, config, attention, dtype, seed)
-    return Llava(model, tokenizer, CLIPImageProcessorPil(**_sizes(side)), VICUNA_V1, "pad")
+    return beside_text_tower(Llava(model, tokenizer, CLIPImageProcessorPil(**_sizes(side)), VICUNA_V1, "pad"))
 
 
 def tiny_llava_next(
@@ -68,7 +73,41 @@ def tiny_llava_next(
     )
     model = _random(LlavaNextForConditionalGeneration, config, attention, dtype, seed)
     processor = LlavaNextImageProcessorPil(**_sizes(side), image_grid_pinpoints=pinpoints)
-    return LlavaNext(model, tokenizer, processor, VICUNA_V1, preprocessing)
+    return beside_text_tower(LlavaNext(model, tokenizer, processor, VICUNA_V1, preprocessing))
+
+
+def beside_text_tower(family: AnyFamily, layers: int = 2) -> AnyFamily:
+    """Stand a random text tower beside a model's vision tower, made when it is first asked."""
+    source = TextTowerSource("tiny", "tiny")
+    family.shape = replace(family.shape, text_tower=source)
+    family.open_text_tower = partial(_tiny_text_tower, family.shape.vision_width, layers, family)
+    return family
+
+
+def _tiny_text_tower(width: int, layers: int, family: Family) -> ClipTextTower:
+    """Build a tower of 77 positions, 32 wide, and the way of vision features of some width into its space of 16."""
+    return ClipTextTower(tiny_clip(width, layers), clip_tokenizer(), family.device)
+
+
+def clip_tokenizer() -> Any:
+    """Tokenizer of single bytes whose texts begin and end, and are filled up behind, as CLIP's."""
+    from tokenizers import processors
+
+    tokenizer = byte_tokenizer()
+    ends = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    return tokenizer
+
+
+def tiny_clip(width: int = 32, layers: int = 2, seed: int = 0) -> Any:
+    """Build a random CLIP whose vision tower is as wide as a model's."""
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = {"num_hidden_layers": layers, "num_attention_heads": 4}
+    text = {**sizes, **_ENDS, "vocab_size": len(clip_tokenizer()), "hidden_size": 32, "intermediate_size": 64}
+    vision = {**sizes, "num_hidden_layers": 1, "hidden_size": width, "intermediate_size": 16, "image_size": 16, "patch_size": 8}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16, initializer_factor=3.0)
+    return _random(CLIPModel, config, "sdpa", torch.float32, seed)
 
 
 def tiny_qwen2_5_vl(attention: str = "sdpa", dtype: torch.dtype = torch.float32, side: int = 6, seed: int = 0) -> Qwen25VL:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL.Image import Image
@@ -17,9 +17,22 @@ from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import ModelShape, Selection, TokenView
+from vtpbench.pruners.errors import Unsupported
 
 IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""
+
+
+class TextTower(Protocol):
+    """The other half of the model that a CLIP vision tower was trained in."""
+
+    def project(self, features: Tensor) -> Tensor:
+        """Map vision features `(tiles, n, width)` into the space that both towers share, `(tiles, n, joint)` float32."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts in that space, `(texts, joint)` float32."""
+        ...
 
 
 class VisionLanguageModel(ABC):
@@ -34,6 +47,16 @@ class VisionLanguageModel(ABC):
     chat_template: str
     images_per_pass: int = 32
     """Images, tiles each on its own, that go through the vision tower together where it has a fixed size."""
+
+    open_text_tower: Callable[[], TextTower] | None = None
+    """Loads what `ModelShape.text_tower` names."""
+
+    @cached_property
+    def text_tower(self) -> TextTower:
+        """The text tower beside the vision tower, loaded when first something is asked of it."""
+        if self.open_text_tower is None:
+            raise Unsupported(f"no text tower is known beside the vision tower of {self.shape.family}")
+        return self.open_text_tower()
 
     @property
     def device(self) -> torch.device:

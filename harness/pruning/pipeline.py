@@ -155,6 +155,10 @@ class Pipeline:
 
     def _view(self, tokens: VisionTokens, keys: Sequence[str], questions: Sequence[str]) -> TokenView:
         reads = tokens.schedule.pruner.reads_question  # who does not say so is asked once for all questions about a picture
+        asked = tuple(questions[member] for member in tokens.members) if questions and reads else ()
+        joint = any(need.kind == "joint" for need in tokens.schedule.needs)
+        if joint and not asked:
+            raise UserError(f"{tokens.schedule.name} goes by the question, and none is known here; give its text")
         return TokenView(
             cut=tokens.schedule.cuts[0],
             stage=0,
@@ -165,7 +169,8 @@ class Pipeline:
             keys=tuple(keys[member] for member in tokens.members),
             evidence=tokens.evidence,
             cls=tokens.cls,
-            questions=tuple(questions[member] for member in tokens.members) if questions and reads else (),
+            questions=asked,
+            asked=self.model.text_tower.embed(asked) if joint else None,
         )
 
     @torch.inference_mode()

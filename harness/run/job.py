@@ -123,6 +123,7 @@ def _describe(spec: ModelSpec) -> Described:
         attention=spec.attention,
         preprocessing=spec.preprocessing,
         prompt=spec.prompt,
+        text_tower=spec.text_tower,
     )
     # As the suite has it: where a folder lies on this machine changes no number, and must not change a cell's identity.
     return dataclasses.replace(described, info=described.info.model_copy(update={"id": spec.path}))

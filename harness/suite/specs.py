@@ -49,6 +49,8 @@ class ModelSpec(Strict):
     """How images reach the tower, one of the model family's ways; None = its first."""
     prompt: str | None = None
     """Prompt template: `vicuna_v1`, or a Jinja file (from the suite's folder, else the working folder); None = the model's."""
+    text_tower: str | None = None
+    """CLIP model that the vision tower comes from, a hub id or a folder; None = the one that the family knows."""
     _local: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
@@ -77,6 +79,15 @@ class ModelSpec(Strict):
             return value
         if not os.path.isfile(locate(value, info.context)):
             reject(f"no prompt template {locate(value, info.context)}; give a Jinja file, or vicuna_v1")
+        return str(locate(value, info.context))
+
+    @field_validator("text_tower")
+    @classmethod
+    def _must_be_found(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or (not os.path.isdir(locate(value, info.context)) and value.count("/") == 1 and value[0] not in "./~"):
+            return value
+        if not os.path.isdir(locate(value, info.context)):
+            reject(f"no folder {locate(value, info.context)} of a CLIP model; give a folder, or a hub id (owner/name)")
         return str(locate(value, info.context))
 
     def model_post_init(self, context: Any) -> None:

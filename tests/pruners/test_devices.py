@@ -22,6 +22,7 @@ from vtpbench.pruners.base import (
     ModelShape,
     Pruner,
     Selection,
+    TextTowerSource,
     TextView,
     TokenView,
 )
@@ -29,7 +30,15 @@ from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.registry import build, entries
 
 WIDTH = 32
-CLIP = {"vision_layers": 24, "vision_width": WIDTH, "feature_layer": 22, "has_cls": True, "full_attention": tuple(range(24))}
+TOWER = TextTowerSource("some/clip", "abc")
+CLIP = {
+    "text_tower": TOWER,
+    "vision_layers": 24,
+    "vision_width": WIDTH,
+    "feature_layer": 22,
+    "has_cls": True,
+    "full_attention": tuple(range(24)),
+}
 QWEN = {"vision_layers": 32, "vision_width": WIDTH, "feature_layer": 31, "has_cls": False, "full_attention": (7, 15, 23, 31)}
 SHAPES = {
     "llava": (ModelShape("llava", 32, 32, WIDTH, **CLIP), Grid(1, 24, 24)),
@@ -76,6 +85,7 @@ def view(
         "cls_one_head": (n,),
         "keys_all_heads": (n, 16),
         "projected": (n, shape.decoder_width),
+        "joint": (n, 16),
         "row": (n,),
         "rows_mean": (n,),
         "text": (shape.decoder_heads, TEXT, n),
@@ -101,6 +111,7 @@ def view(
         evidence={need: drawn(*kinds[need.kind]) for need in due},
         cls=drawn(grid.tiles, width) if shape.has_cls and not late else None,
         text=TextView(torch.ones(images, TEXT, dtype=torch.bool, device=GPU), words) if late else None,
+        asked=drawn(16) if any(need.kind == "joint" for need in due) else None,
         questions=("Why?",) * images if cut.at == 0 else (),
         **more,
     )
@@ -145,6 +156,7 @@ def test_a_pruner_stays_on_the_device_and_never_waits_for_it(model: str, name: s
         ("pyramiddrop", {"positions": "keep"}),
         ("sparsevlm", {"positions": "keep"}),
         ("sparsevlm", {"version": "2", "clamp": None, "heads": 3}),
+        ("trim", {"count": "outliers", "similarity": "cosine"}),
         ("visionzip", {"contextual": 0}),
         ("vscan", {"merge": False}),
     ],

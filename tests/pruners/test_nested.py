@@ -14,8 +14,13 @@ from vtpbench.pruners.registry import build
 BUILDERS = {name: cache(builder) for name, builder in TINY.items()}
 
 
-@pytest.mark.parametrize("name", ["random", "divprune", "fastervlm", "fastv"])
-@pytest.mark.parametrize("family", TINY)
+CASES = [
+    *((family, name) for name in ("random", "divprune", "fastervlm", "fastv") for family in TINY),
+    *((family, "cdpruner") for family in ("llava", "llava_next")),
+]
+
+
+@pytest.mark.parametrize(("family", "name"), CASES)
 def test_a_smaller_budget_keeps_a_subset(family: str, name: str) -> None:
     """Of rankings and of greedy searches; FastV ranks what has seen all tokens, whatever the budget."""
     subject = PrunerOnModel(build(name, {"layer": 1} if name == "fastv" else {}), BUILDERS[family])

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported, UserError
-from vtpbench.pruners.prumerge import PruMerge, outliers
+from vtpbench.pruners.prumerge import PruMerge
 from vtpbench.pruners.prumerge_plus import PruMergePlus
+from vtpbench.pruners.ranking import outliers
 
 CLS, KEYS = Evidence("cls_one_head", 23), Evidence("keys_all_heads", 23)
 CLIP = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)), tiles=1)

@@ -43,6 +43,8 @@ CANNOT = {
     "holov": {},
     "vscan": {**MERGES, "keep-all": "infeasible"},  # half as many again arrive at the language model
     "hired": {},
+    "cdpruner": {},
+    "trim": MERGES,
     "grid": {},
     "pool": MERGES,
     "downsample": {"keep-all": "n/a", "indices": "n/a", "masking": "n/a"},
@@ -56,6 +58,8 @@ CANNOT_HERE = {
     ("pyramiddrop", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
     ("tome", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # its tower has windows
     ("vscan", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
+    ("cdpruner", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # its tower has no text side
+    ("trim", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
     ("hired", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # it has neither CLS nor tiles
 }
 KEEP, POST = {"positions": "keep"}, {"stage": "post"}
@@ -75,6 +79,7 @@ VARIANTS = [
     ("holov", {"scaling": "image"}, "llava_next", {}),
     ("hired", {"regions": "bands"}, "llava_next", {}),
     *(("vscan", {**KEEP, "merge": False, "first": 1.0}, family, {}) for family in TINY),
+    ("trim", {"count": "outliers", "similarity": "cosine"}, "llava_next", {**MERGES, "keep-all": "n/a"}),
     ("visionzip", {"order": "reference"}, "llava_next", {**MERGES, "keep-all": "n/a"}),
 ]
 
