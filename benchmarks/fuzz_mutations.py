@@ -194,7 +194,7 @@ def changed(value: Any, draw: random.Random) -> Any:
     return value
 
 
-def sealed(body: dict[str, Any]) -> str:
+def checksummed(body: dict[str, Any]) -> str:
     """Write a record with a checksum that is right."""
     body = {key: value for key, value in body.items() if key != "checksum"}
     checksum = sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode(errors="replace")).hexdigest()
@@ -229,7 +229,7 @@ def mutate_record(case: Case) -> Path:
     elif kind <= 3:
         path.write_bytes(flip(path.read_bytes(), case.draw))
     else:
-        path.write_text(sealed(changed(json.loads(path.read_text()), case.draw)))
+        path.write_text(checksummed(changed(json.loads(path.read_text()), case.draw)))
     return path
 
 
@@ -241,7 +241,7 @@ def mutate_efficiency(case: Case) -> Path:
     elif kind == 1:
         path.write_bytes(flip(path.read_bytes(), case.draw))
     else:
-        path.write_text(sealed(changed(json.loads(path.read_text()), case.draw)))
+        path.write_text(checksummed(changed(json.loads(path.read_text()), case.draw)))
     return path
 
 
@@ -272,7 +272,7 @@ def mutate_table(case: Case) -> Path:
     record = path.parent.parent / "records" / f"{path.stem}.json"
     body = json.loads(record.read_text())
     if case.draw.random() < 0.5 and path.is_file() and "samples_sha256" in body:
-        record.write_text(sealed({**body, "samples_sha256": sha256(path.read_bytes()).hexdigest()}))
+        record.write_text(checksummed({**body, "samples_sha256": sha256(path.read_bytes()).hexdigest()}))
     return path
 
 

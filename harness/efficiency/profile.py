@@ -49,7 +49,7 @@ class ProfileProtocol:
 def profile(
     family: Family, model: ModelInfo, pruner_rows: Sequence[PrunerRow], protocol: ProfileProtocol, suite: str, progress: Progress
 ) -> EfficiencyRecord:
-    """Measure; the first contestant is vanilla.
+    """Measure; the first row is vanilla.
 
     Every repeat runs all rows once, so that a machine that slows down slows all of them, each time in another order (`turn`),
     so that no row always comes first or behind the same one. What a pruner cannot do, or that it broke, is a row that says so.

@@ -32,7 +32,7 @@ class TooLarge(UserError):
 
 @dataclass
 class RowInProgress:
-    """A contestant with what it showed, and its times by stage, one for each repeat; or how it dropped out."""
+    """A pruner with what it showed, and its times by stage, one for each repeat; or how it dropped out."""
 
     pruner_row: PrunerRow
     subject: PrunerAtBudget

@@ -84,7 +84,7 @@ class KeptTokens:
     """Which vision tokens of one image stayed, and where they lie in a picture of it."""
 
     picture: str
-    """Name of the picture in the suite's album."""
+    """Name of the picture in the results of the suite."""
     tokens: int
     """Vision tokens of the image before pruning."""
     tiles: Tiles

@@ -253,10 +253,10 @@ def _batches(window: Sequence[Question], size: int, decoded: Mapping[str, Decode
         yield from _cut(list(alike), size)
 
 
-def _kept(board: TokenPlaces, image: ImageTokens, later: Mapping[int, Tensor]) -> KeptTokens:
+def _kept(places: TokenPlaces, image: ImageTokens, later: Mapping[int, Tensor]) -> KeptTokens:
     """Note what stays at each cut."""
     cuts = tuple((layer, tuple(left.tolist())) for layer, left in image.kept(later).items())
-    return KeptTokens(board.picture, image.original, board.tiles, cuts)
+    return KeptTokens(places.picture, image.original, places.tiles, cuts)
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

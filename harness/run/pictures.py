@@ -1,4 +1,4 @@
-"""The album: small pictures of a few questions' images, so that a report can show which vision tokens stayed.
+"""Small pictures of a few questions' images, so that a report can show which vision tokens stayed.
 
 A picture is written once, whichever cells show it: its name is the image's content hash and its own size. It holds what
 `vtpbench.harness.models.token_boxes` draws on; where the tokens lie in it goes with the answers.
@@ -33,7 +33,7 @@ QUALITY = 85
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """A picture in the album, and where the tokens lie in it."""
+    """A picture in the results, and where the tokens lie in it."""
 
     picture: str
     tiles: Tiles

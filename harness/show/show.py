@@ -116,31 +116,31 @@ class PanelMaker:
         return trace_pruning(self.family, pruner, image, key, question, lambda n: tokens_for(self.budget, n), longest)
 
     def _pruned(self, label: str, seen: PruningTrace, image: Image) -> Iterator[Panel]:
-        board = self._board(image, seen.grid)
+        boxed = self._boxed(image, seen.grid)
         for number, stop in enumerate(seen.stops, 1):
             last = number == len(seen.stops)
             note = self._note(seen) if last else ""
             title = label if number == 1 else f"{label}, continued"
-            yield _panel(title, seen, stop, board, note)
+            yield _panel(title, seen, stop, boxed, note)
             if stop.segments is not None:
                 slots = len(np.unique(stop.segments[stop.segments >= 0]))
                 detail = (f"{slots} segments",)
-                yield Panel(label, detail, board, kept=stop.kept[stop.kept >= 0], groups=stop.segments, coloured=True)
+                yield Panel(label, detail, boxed, kept=stop.kept[stop.kept >= 0], groups=stop.segments, coloured=True)
 
     def _note(self, seen: PruningTrace, before: str = "") -> str:
         return "" if self.question is None else before + (seen.answer.strip() or "(no answer)")
 
-    def _board(self, image: Image, grid: Grid) -> TokenBoxes:
+    def _boxed(self, image: Image, grid: Grid) -> TokenBoxes:
         canvas, boxes = token_boxes(self.family, image, grid)
         return TokenBoxes(np.asarray(_reduced(canvas)), boxes)
 
 
-def _panel(title: str, seen: PruningTrace, stop: CutTrace, board: TokenBoxes, note: str) -> Panel:
+def _panel(title: str, seen: PruningTrace, stop: CutTrace, boxed: TokenBoxes, note: str) -> Panel:
     """Show a cut. Where nothing but averages stays, show what was averaged; else mark places and members."""
     before = "in the vision tower" if seen.inside else "before the LLM"
     where = f"layer {stop.at}" if stop.at else before if seen.cut else "image made smaller" if seen.shrunk else "no cut"
     placed = stop.kept[stop.kept >= 0]
-    padding = int((np.ptp(board.boxes[placed].reshape(-1, 2, 2), axis=1) == 0).any(axis=1).sum())
+    padding = int((np.ptp(boxed.boxes[placed].reshape(-1, 2, 2), axis=1) == 0).any(axis=1).sum())
     averaged = len(stop.places) == len(placed) > 0
     counts = {
         "merged": len(stop.places),
@@ -150,12 +150,12 @@ def _panel(title: str, seen: PruningTrace, stop: CutTrace, board: TokenBoxes, no
     extra = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     detail = (f"{where}: {len(stop.kept)} of {seen.original}", *([extra] if extra else []))
     if averaged:
-        groups = np.full(len(board.boxes), -1)
+        groups = np.full(len(boxed.boxes), -1)
         for token, row in stop.members.items():
             groups[token] = row
-        return Panel(title, detail, board, kept=np.flatnonzero(groups >= 0), groups=groups, note=note)
+        return Panel(title, detail, boxed, kept=np.flatnonzero(groups >= 0), groups=groups, note=note)
     members = np.array(sorted(stop.members), dtype=np.int64)
-    return Panel(title, detail, board, kept=placed, places=stop.places, members=members, note=note)
+    return Panel(title, detail, boxed, kept=placed, places=stop.places, members=members, note=note)
 
 
 def _reduced(image: Image) -> Image:

@@ -1,18 +1,18 @@
 /** Pictures of kept tokens; text says what each shows. */
 class Gallery {
-  constructor({ pictures = {}, boards = [] }) {
+  constructor({ pictures = {}, places = [] }) {
     this.pictures = pictures
-    this.boards = boards
+    this.places = places
   }
 
   /** For each image of a sample, the picture as the tower saw it, then what is left of it at each cut. */
   figures(images) {
     return images.flatMap(([number, tokens, cuts], i) => {
-      const board = this.boards[number]
+      const place = this.places[number]
       const which = images.length > 1 ? `image ${i + 1} of ${images.length}, ` : ''
       return [
-        this.figure(board, `${which}${tokens} vision tokens`, null),
-        ...cuts.map(([layer, kept]) => this.figure(board, `${which}${layer ? `layer ${layer}` : 'before the LLM'}: ${this.count(board, tokens, kept)}`, kept)),
+        this.figure(place, `${which}${tokens} vision tokens`, null),
+        ...cuts.map(([layer, kept]) => this.figure(place, `${which}${layer ? `layer ${layer}` : 'before the LLM'}: ${this.count(place, tokens, kept)}`, kept)),
       ]
     })
   }

@@ -28,24 +28,24 @@ class EmbeddedPictures:
 
         Returns
         -------
-        For each image `[board, vision tokens before pruning, [[layer, kept tokens], ...]]`; images whose picture is
+        For each image `[place, vision tokens before pruning, [[layer, kept tokens], ...]]`; images whose picture is
         missing, or one too many for the page, are left out.
 
         """
         found = []
         for image in json.loads(kept) if kept else []:
-            board = self._board(image["picture"], image["tiles"])
-            if board is not None:
-                found.append([board, int(image["tokens"]), [[int(at), list(map(int, ids))] for at, ids in image["cuts"]]])
+            place = self._place(image["picture"], image["tiles"])
+            if place is not None:
+                found.append([place, int(image["tokens"]), [[int(at), list(map(int, ids))] for at, ids in image["cuts"]]])
         return found
 
     def data(self) -> dict[str, Any]:
-        """Hand out what samples refer to: pictures by name as base64, and boards `[picture, width, height, tiles]`."""
+        """Hand out what samples refer to: pictures by name as base64, and places `[picture, width, height, tiles]`."""
         pictures = {name: jpeg for name, jpeg in self._pictures.items() if jpeg is not None}
-        return {"pictures": pictures, "boards": [board for _, *board in self._token_places.values()]}
+        return {"pictures": pictures, "places": [place for _, *place in self._token_places.values()]}
 
-    def _board(self, name: str, tiles: list[Any]) -> int | None:
-        """Find or give the number of a board; None where its picture cannot be shown."""
+    def _place(self, name: str, tiles: list[Any]) -> int | None:
+        """Find or give the number of a place; None where its picture cannot be shown."""
         size = _SIZE.fullmatch(name)
         if size is None or not self._has(name):
             return None

@@ -56,7 +56,7 @@ def html(
     page = environment.from_string(_asset("page.html.jinja")).render(
         parts=list(zip(sections, embedded, strict=True)),
         speeds=[(part, embed({"choices": part.choices, "points": part.points})) for part in speeds],
-        gallery=embed(gallery.data()) if gallery.data()["boards"] else None,
+        gallery=embed(gallery.data()) if gallery.data()["places"] else None,
         policy=_policy(style, script),
         style=Markup(style),  # these two are ours, not data
         script=Markup(script),

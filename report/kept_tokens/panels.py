@@ -62,7 +62,7 @@ class Panel:
     Attributes
     ----------
     title, detail : above the image; a line per item, broken where it is too long
-    board : the image, None where there is nothing to draw
+    boxed : the image, None where there is nothing to draw
     kept : tokens that stay; None = nothing is marked
     places : tokens whose place a merged row takes
     members : tokens that were merged into such a row
@@ -74,7 +74,7 @@ class Panel:
 
     title: str
     detail: tuple[str, ...] = ()
-    board: TokenBoxes | None = None
+    boxed: TokenBoxes | None = None
     kept: Ids | None = None
     places: Ids = field(default_factory=_none)
     members: Ids = field(default_factory=_none)
@@ -104,9 +104,9 @@ class PanelLayout:
     @property
     def size(self) -> tuple[float, float]:
         """Width and height of the image, inches."""
-        if self.panel.board is None:
+        if self.panel.boxed is None:
             return WIDTH, 0.0
-        height, width = self.panel.board.pixels.shape[:2]
+        height, width = self.panel.boxed.pixels.shape[:2]
         scale = min(WIDTH / width, TALLEST * WIDTH / height)
         return scale * width, scale * height
 
@@ -118,7 +118,7 @@ class PanelLayout:
     @property
     def height(self) -> float:
         """Of everything, inches; where there is no image, what is below is the reason, and stands right behind the head."""
-        above = self.heights[0] if self.panel.board is None else self.above + self.middle + SPACE
+        above = self.heights[0] if self.panel.boxed is None else self.above + self.middle + SPACE
         return above + self.foot.height
 
     def draw(self, figure: Figure, x: float, y: float) -> None:
@@ -128,15 +128,15 @@ class PanelLayout:
             part.draw(figure, x, top)
             top += part.height
         self.foot.draw(figure, x, y + self.height - self.foot.height)
-        if self.panel.board is None:
+        if self.panel.boxed is None:
             return
         (across, down), (width, height) = figure.get_size_inches(), self.size
         place = (x / across, 1 - (y + self.above + height) / down, width / across, height / down)
         axes = figure.add_axes(place, xlim=(0, 1), ylim=(1, 0))
         axes.set_axis_off()
-        shaded = shade(self.panel, self.panel.board, (round(DPI * width), round(DPI * height)))
+        shaded = shade(self.panel, self.panel.boxed, (round(DPI * width), round(DPI * height)))
         axes.imshow(shaded, extent=(0, 1, 1, 0), aspect="auto")
-        _mark(axes, self.panel, self.panel.board, width)
+        _mark(axes, self.panel, self.panel.boxed, width)
 
 
 def aligned(panels: Sequence[Panel]) -> list[PanelLayout]:
@@ -146,17 +146,17 @@ def aligned(panels: Sequence[Panel]) -> list[PanelLayout]:
     return [PanelLayout(panel, above, middle) for panel in panels]
 
 
-def shade(panel: Panel, board: TokenBoxes, size: tuple[int, int]) -> Pixels:
+def shade(panel: Panel, boxed: TokenBoxes, size: tuple[int, int]) -> Pixels:
     """Fade what is not kept, or fill groups with colours; `size` is (width, height) of the result."""
-    image = np.asarray(Pillow.fromarray(board.pixels).resize(size, Pillow.Resampling.BICUBIC), dtype=np.float64)
+    image = np.asarray(Pillow.fromarray(boxed.pixels).resize(size, Pillow.Resampling.BICUBIC), dtype=np.float64)
     grey = image.mean(axis=2, keepdims=True)
     if panel.coloured and panel.groups is not None:
-        return _coloured(grey, board.boxes, panel.groups)
+        return _coloured(grey, boxed.boxes, panel.groups)
     if panel.kept is None:
         return image.astype(np.uint8)
     faded = FADED * grey + (1 - FADED) * (255 if grey.mean() < DARK else 0)
     shown = np.full_like(image, 255)  # what no token shows, the model does not see
-    for source, boxes in ((faded, board.boxes), (image, board.boxes[panel.kept])):
+    for source, boxes in ((faded, boxed.boxes), (image, boxed.boxes[panel.kept])):
         for rows, columns in _slices(boxes, size):
             shown[rows, columns] = source[rows, columns]
     return shown.astype(np.uint8)
@@ -178,9 +178,9 @@ def _slices(boxes: Boxes, size: tuple[int, int]) -> list[tuple[slice, slice]]:
     return [(slice(top, bottom), slice(left, right)) for left, top, right, bottom in edges]
 
 
-def _mark(axes: Axes, panel: Panel, board: TokenBoxes, width: float) -> None:
+def _mark(axes: Axes, panel: Panel, boxed: TokenBoxes, width: float) -> None:
     """Draw outlines and dots, in proportion to the tokens; `width` of the image in inches."""
-    boxes = board.boxes
+    boxes = boxed.boxes
     if not len(boxes):
         return
     side = POINTS * width * float((boxes[:, 2] - boxes[:, 0]).max())

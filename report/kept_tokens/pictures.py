@@ -81,7 +81,7 @@ def html(sheet: PictureSheet) -> bytes:
 
 
 def _section(strip: ImageStrip) -> str:
-    silent = ImageStrip("", tuple(replace(panel, note="") if panel.board else panel for panel in strip.panels))
+    silent = ImageStrip("", tuple(replace(panel, note="") if panel.boxed else panel for panel in strip.panels))
     texts = [(panel.title, ", ".join(panel.detail), panel.note) for panel in strip.panels]
     return STRIP.format(
         name=escape(strip.name),
@@ -93,7 +93,7 @@ def _section(strip: ImageStrip) -> str:
 
 def _facts(sheet: PictureSheet) -> tuple[str, ...]:
     """Facts, and what the marks mean that occur."""
-    panels = [panel for strip in sheet.strips for panel in strip.panels if panel.board is not None]
+    panels = [panel for strip in sheet.strips for panel in strip.panels if panel.boxed is not None]
     marks = {
         "bright: kept; faded: dropped": any(p.kept is not None and not p.coloured for p in panels),
         "pink box: a row into which others were merged, at its place; pink dot: merged": any(len(p.places) for p in panels),

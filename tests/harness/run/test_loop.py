@@ -110,7 +110,7 @@ def test_each_model_is_opened_once_and_freed_before_the_next(tmp_path: Path):
     assert (summary.exit_code, opened) == (0, ["a", "b"])
 
 
-def test_every_cell_gets_the_album_of_the_suite(tmp_path: Path):
+def test_every_cell_gets_the_pictures_of_the_suite(tmp_path: Path):
     picture_folders = []
 
     class Watched(scripted.ScriptedEngine):

@@ -45,15 +45,15 @@ def test_tiles_say_where_every_token_lies(name: str, size: tuple[int, int], tmp_
     family: Any = FAMILIES[name]()
     image = picture(*size)
     (encoded,) = Pipeline(family).encode([image])
-    board = add(PictureFolder(tmp_path, 1), image, family, encoded.grid)
+    places = add(PictureFolder(tmp_path, 1), image, family, encoded.grid)
     canvas, boxes = token_boxes(family, image, encoded.grid)
-    small = Image.open(tmp_path / "pictures" / f"{board.picture}.jpg")
+    small = Image.open(tmp_path / "pictures" / f"{places.picture}.jpg")
     assert small.format == "JPEG"
     assert max(small.size) <= LONGEST * max(canvas.size) / max(size) + 1
-    assert board.picture == f"{image_name(image)}-{small.width}x{small.height}"
+    assert places.picture == f"{image_name(image)}-{small.width}x{small.height}"
     found = [
         (x[column], y[row], x[column + 1], y[row + 1])
-        for x, y in board.tiles
+        for x, y in places.tiles
         for row in range(len(y) - 1)
         for column in range(len(x) - 1)
     ]
@@ -76,7 +76,7 @@ def test_many_may_write_the_same_picture_at_once(tmp_path: Path) -> None:
     family, images = tiny_llava(), [picture(200, 150, seed) for seed in range(4)]
     with ThreadPoolExecutor(8) as threads:
         token_places = list(threads.map(lambda n: add(PictureFolder(tmp_path, 1), images[n % 4], family), range(32)))
-    assert len({board.picture for board in token_places}) == len(list((tmp_path / "pictures").iterdir())) == 4
+    assert len({places.picture for places in token_places}) == len(list((tmp_path / "pictures").iterdir())) == 4
 
 
 def test_a_disk_that_refuses_is_said_in_one_line(tmp_path: Path) -> None:

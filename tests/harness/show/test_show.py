@@ -256,7 +256,7 @@ def test_panels_say_what_was_done() -> None:
     assert fast.detail[0] == "layer 1: 6 of 16"
     assert late.detail == ("infeasible",)
     assert "at least" in late.note
-    assert late.board is None
+    assert late.boxed is None
     assert pool.detail == ("before the LLM: 8 of 16", "8 merged")
     assert pool.groups is not None
     assert small.detail[0] == "image made smaller: 8 of 16"

@@ -140,7 +140,7 @@ def test_each_picture_and_each_division_into_tokens_is_embedded_once(record: Mak
     rows = [cell["rows"] for cell in data["samples"]["benchmarks"][0]["cells"]]
     assert [[row[5] for row in one] for one in rows] == [[[[0, 2, [[0, [0, 1, -1]]]]], []]] * 2
     name = f"{'0' * 16}-30x20"
-    assert gallery == {"pictures": {name: b64encode(b"jpeg").decode()}, "boards": [[name, 30, 20, [[[0, 10.5, 30], [0, 20]]]]]}
+    assert gallery == {"pictures": {name: b64encode(b"jpeg").decode()}, "places": [[name, 30, 20, [[[0, 10.5, 30], [0, 20]]]]]}
     assert asked == [name]
 
 

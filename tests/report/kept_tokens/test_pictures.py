@@ -18,7 +18,7 @@ HALVES = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1]])  # the
 EVIL = "<script>alert('$x_1$ costs 5$')</script>"
 
 
-def board(brightness: int = 200) -> TokenBoxes:
+def boxed(brightness: int = 200) -> TokenBoxes:
     pixels = np.full((40, 40, 3), brightness, np.uint8)
     pixels[..., 0] //= 2
     return TokenBoxes(pixels, HALVES)
@@ -37,7 +37,7 @@ def size(data: bytes) -> tuple[int, int]:
 
 
 def test_kept_tokens_are_as_they_were_and_dropped_ones_fade() -> None:
-    kept, *dropped, outside = corners(shade(Panel("p", kept=np.array([0])), board(), (40, 40)))
+    kept, *dropped, outside = corners(shade(Panel("p", kept=np.array([0])), boxed(), (40, 40)))
     assert kept == [100, 200, 200]
     assert dropped[0] == dropped[1] == [dropped[0][0]] * 3  # grey
     assert dropped[0][0] < 100
@@ -45,20 +45,20 @@ def test_kept_tokens_are_as_they_were_and_dropped_ones_fade() -> None:
 
 
 def test_on_a_dark_image_dropped_tokens_become_lighter() -> None:
-    kept, dropped, *_ = corners(shade(Panel("p", kept=np.array([0])), board(30), (40, 40)))
+    kept, dropped, *_ = corners(shade(Panel("p", kept=np.array([0])), boxed(30), (40, 40)))
     assert kept == [15, 30, 30]
     assert min(dropped) > 120
 
 
 def test_groups_have_colours_of_their_own() -> None:
     panel = Panel("p", kept=np.array([0]), groups=np.array([0, 1, -1]), coloured=True)
-    first, second, none, _ = corners(shade(panel, board(), (40, 40)))
+    first, second, none, _ = corners(shade(panel, boxed(), (40, 40)))
     assert np.abs(np.subtract(first, second)).max() > 100
     assert none == [255, 255, 255]
 
 
 def test_an_input_is_shown_untouched() -> None:
-    assert (shade(Panel("p"), board(), (40, 40)) == board().pixels).all()
+    assert (shade(Panel("p"), boxed(), (40, 40)) == boxed().pixels).all()
 
 
 def test_borders_run_between_groups_only() -> None:
@@ -72,8 +72,8 @@ def test_marks_are_drawn_where_they_belong() -> None:
     plain, marked = (
         np.asarray(Image.open(io.BytesIO(png(PictureSheet("", (), (ImageStrip("", (panel,)),)))))).astype(int)
         for panel in (
-            Panel("p", board=board(), kept=np.array([0])),
-            Panel("p", board=board(), kept=np.array([0]), places=np.array([0]), members=np.array([0, 2])),
+            Panel("p", boxed=boxed(), kept=np.array([0])),
+            Panel("p", boxed=boxed(), kept=np.array([0]), places=np.array([0]), members=np.array([0, 2])),
         )
     )
     rows = min(len(plain), len(marked))  # a legend below the title makes the second taller
@@ -90,7 +90,7 @@ def test_rows_are_as_full_as_can_be(count: int, expected: int) -> None:
 
 
 def test_a_picture_is_the_same_every_time_and_grows_with_its_text() -> None:
-    short, long = (sheet(Panel("p", ("layer 2: 1 of 3",), board(), np.array([1]), note=note)) for note in ("left", EVIL * 9))
+    short, long = (sheet(Panel("p", ("layer 2: 1 of 3",), boxed(), np.array([1]), note=note)) for note in ("left", EVIL * 9))
     assert png(short) == png(short)
     assert size(png(long))[0] == size(png(short))[0]
     assert size(png(long))[1] > size(png(short))[1] + 100
@@ -98,11 +98,11 @@ def test_a_picture_is_the_same_every_time_and_grows_with_its_text() -> None:
 
 def test_a_reason_needs_no_image() -> None:
     only = Panel("fastv", ("infeasible",), note="FastV keeps all 144 tokens in 2 of 8 layers")
-    assert size(png(sheet(only)))[1] < size(png(sheet(Panel("p", board=board()))))[1]
+    assert size(png(sheet(only)))[1] < size(png(sheet(Panel("p", boxed=boxed()))))[1]
 
 
 def test_a_page_holds_its_pictures_and_escapes_its_text() -> None:
-    page = html(sheet(Panel(EVIL, (EVIL,), board(), np.array([1]), note=EVIL))).decode()
+    page = html(sheet(Panel(EVIL, (EVIL,), boxed(), np.array([1]), note=EVIL))).decode()
     assert "<script" not in page
     assert "a &amp; b" in page
     assert "&lt;why&gt;" in page
@@ -117,10 +117,10 @@ def test_a_page_holds_its_pictures_and_escapes_its_text() -> None:
 
 
 def test_the_legend_names_the_marks_that_occur() -> None:
-    plain = Panel("p", board=board(), kept=np.array([0]))
+    plain = Panel("p", boxed=boxed(), kept=np.array([0]))
     assert "pink" not in html(sheet(plain)).decode()
-    assert "pink" in html(sheet(Panel("p", board=board(), kept=np.array([0]), places=np.array([0])))).decode()
-    assert "faded" not in html(sheet(Panel("p", board=board()))).decode()
+    assert "pink" in html(sheet(Panel("p", boxed=boxed(), kept=np.array([0]), places=np.array([0])))).decode()
+    assert "faded" not in html(sheet(Panel("p", boxed=boxed()))).decode()
 
 
 def test_lines_fit_and_lose_nothing() -> None:
