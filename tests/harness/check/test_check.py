@@ -43,6 +43,7 @@ CANNOT = {
     "holov": {},
     "vscan": {**MERGES, "keep-all": "infeasible"},  # half as many again arrive at the language model
     "hired": {},
+    "sequence": {"keep-all": "infeasible"},  # the first leaves three quarters
     "grid": {},
     "pool": MERGES,
     "downsample": {"keep-all": "n/a", "indices": "n/a", "masking": "n/a"},
@@ -58,6 +59,7 @@ CANNOT_HERE = {
     ("vscan", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
     ("hired", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # it has neither CLS nor tiles
 }
+SEQUENCE_OF_MERGED = {**MERGES, "keep-all": "infeasible"}
 KEEP, POST = {"positions": "keep"}, {"stage": "post"}
 ALSO = (("pyramiddrop", KEEP, {}), ("sparsevlm", KEEP, MERGES), ("tome", POST, MERGES), ("vscan", KEEP, CANNOT["vscan"]))
 DOCUMENTED = [(name, options, family, cannot) for name, options, cannot in ALSO for family in TINY]
@@ -75,6 +77,8 @@ VARIANTS = [
     ("holov", {"scaling": "image"}, "llava_next", {}),
     ("hired", {"regions": "bands"}, "llava_next", {}),
     *(("vscan", {**KEEP, "merge": False, "first": 1.0}, family, {}) for family in TINY),
+    ("sequence", {"first": "pool", "second": "pyramiddrop", "second_options": KEEP}, "qwen2_5_vl", SEQUENCE_OF_MERGED),
+    ("sequence", {"first": "visionzip", "second": "sparsevlm"}, "llava", SEQUENCE_OF_MERGED),
     ("visionzip", {"order": "reference"}, "llava_next", {**MERGES, "keep-all": "n/a"}),
 ]
 
