@@ -176,6 +176,11 @@ class Pruner:
         """What a cut inside the language model does to the positions of what stays."""
         return "keep"
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of registered pruners that this one is made of: their source, too, decides what it keeps."""
+        return ()
+
     def fingerprint(self, shape: ModelShape) -> str:
         """Hash the files beside the options that decide what is kept on a model, e.g. trained weights; empty without any.
 

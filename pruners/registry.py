@@ -47,6 +47,7 @@ BUILT_IN = {
     "holov": "vtpbench.pruners.holov:HoloV",
     "vscan": "vtpbench.pruners.vscan:VScan",
     "hired": "vtpbench.pruners.hired:HiRED",
+    "sequence": "vtpbench.pruners.in_sequence:Sequence",
     "grid": "vtpbench.pruners.grid:UniformGrid",
     "pool": "vtpbench.pruners.pool:Pool",
     "downsample": "vtpbench.pruners.downsample:Downsample",

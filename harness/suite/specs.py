@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from vtpbench.harness.suite.bounded_yaml import shortened
 from vtpbench.harness.suite.options import DEMO, model_path
 from vtpbench.harness.suite.strict_yaml import LARGEST, Strict, reject
 from vtpbench.pruners.errors import BadOption, UserError
-from vtpbench.pruners.registry import build, find
+from vtpbench.pruners.registry import PrunerEntry, build, find
 
 if TYPE_CHECKING:
     from vtpbench.pruners.base import Pruner
@@ -111,7 +112,10 @@ class ModelSpec(Strict):
 
 
 class PrunerSpec(Strict):
-    """A pruner with options: `name`, `name: {option: value}`, or the long form with `label`, `name` and `options`."""
+    """A pruner with options: `name`, `name: {option: value}`, or the long form with `label`, `name` and `options`.
+
+    `sequence: [first, second]` stands for the pruner `sequence`; the first one's `share` stands among its options.
+    """
 
     name: str
     """Registered name, or `path/to/file.py:Class`."""
@@ -124,6 +128,8 @@ class PrunerSpec(Strict):
     @classmethod
     def _expand(cls, data: Any) -> Any:
         spec = {"name": data} if isinstance(data, str) else data
+        if isinstance(spec, Mapping) and isinstance(spec.get("sequence"), list):
+            return _in_sequence(spec)
         if isinstance(spec, Mapping) and len(spec) == 1 and "name" not in spec:
             name, options = next(iter(spec.items()))
             spec = {"name": name, "options": {} if options is None else options}
@@ -164,6 +170,29 @@ class PrunerSpec(Strict):
         except UserError as e:
             reject(str(e), "options")
         return self
+
+
+def _in_sequence(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `sequence: [first: {share: 0.5}, second]` out as the pruner of that name with its options."""
+    beside = {key: value for key, value in spec.items() if key != "sequence"}
+    if "name" in beside or "options" in beside:
+        reject("beside `sequence` only a `label` may stand; options go behind the names of its pruners", "sequence")
+    if len(spec["sequence"]) != 2:
+        reject("a sequence has two pruners, one before the language model and one inside it", "sequence")
+    options: dict[str, Any] = {}
+    for number, (turn, stage) in enumerate(zip(("first", "second"), spec["sequence"], strict=True)):
+        written = {stage: None} if isinstance(stage, str) else stage
+        if not isinstance(written, Mapping) or len(written) != 1:
+            reject("write a pruner of a sequence as `name`, or `name: {option: value}`", "sequence", number)
+        ((name, given),) = written.items()
+        if not isinstance(name, str) or not isinstance(given, Mapping | None):
+            reject("write a pruner of a sequence as `name`, or `name: {option: value}`", "sequence", number)
+        own = dict(given or {})
+        if turn == "first" and "share" in own:
+            options["share"] = own.pop("share")
+        options |= {turn: name, f"{turn}_options": own}
+    label = " + ".join(options[turn].rpartition(":")[2] for turn in ("first", "second"))
+    return {"label": label, **beside, "name": "sequence", "options": options}
 
 
 def _is_embedded(path: str, context: Mapping[str, Any] | None) -> bool:
@@ -210,11 +239,18 @@ def _described(spec: PrunerSpec, pruner: Pruner, fingerprint: str) -> PrunerInfo
         name=spec.name,
         label=spec.label,
         options={name: spec.options[name] if name in spec.files else option for name, option in options.items()},
-        code=(release_revision() if entry.distribution == "vtpbench" else None) or entry.code(),
+        code=_code([entry, *map(find, pruner.parts)]),
         distribution=entry.distribution,
         fingerprint=fingerprint or None,
         files=spec.files,
     )
+
+
+def _code(entries: Iterable[PrunerEntry]) -> str:
+    """Name the source that decides: of one pruner as it is, of one that is made of others all of it together."""
+    found = [(release_revision() if entry.distribution == "vtpbench" else None) or entry.code() for entry in entries]
+    different = list(dict.fromkeys(found))
+    return different[0] if len(different) == 1 else sha256("\0".join(different).encode()).hexdigest()[:16]
 
 
 def _budget(data: Any) -> Any:

@@ -391,6 +391,19 @@ m / cls @ 50%: unsupported: no CLS token
     )
 
 
+def test_a_sequence_is_planned_as_a_whole(folder: Path) -> None:
+    row = "{label: both, sequence: [divprune: {share: 0.5}, fastv: {layer: 2}]}"
+    cells = cells_of(folder, SUITE.replace("[random]", f"[{row}]").replace("[8, 25%]", "[8, 16, 32]"))
+    found = {cell.budget.tokens: foresee(cell, SHAPE) for cell in cells if cell.pruner.label == "both"}
+    assert {budget: forecast.schedule for budget, forecast in found.items()} == {
+        8: "",
+        16: "32 in layers 0-1, 11 in layers 2-7; average 16.2",
+        32: "",
+    }
+    assert found[8].obstacle.startswith("infeasible: FastV with layer=2 keeps all 32 tokens in 2 of 8 layers")
+    assert found[32].obstacle.startswith("infeasible: divprune with share=0.5 leaves 32 of 64 tokens, which must be more than")
+
+
 def test_where_the_count_varies_the_schedule_is_that_of_an_example(folder: Path) -> None:
     text = SUITE.replace("[random]", f"[random, '{folder}/late.py:Late']").replace("[8, 25%]", "[50%]")
     cells = plan(suite(folder, text), lambda spec: describe(spec, None), VERSIONS)
