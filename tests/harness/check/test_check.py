@@ -43,12 +43,9 @@ CANNOT = {
     "holov": {},
     "vscan": {**MERGES, "keep-all": "infeasible"},  # half as many again arrive at the language model
     "hired": {},
-<<<<<<< HEAD
     "cdpruner": {},
     "trim": MERGES,
-=======
     "sequence": {"keep-all": "infeasible"},  # the first leaves three quarters
->>>>>>> seq
     "grid": {},
     "pool": MERGES,
     "downsample": {"keep-all": "n/a", "indices": "n/a", "masking": "n/a"},
@@ -84,12 +81,9 @@ VARIANTS = [
     ("holov", {"scaling": "image"}, "llava_next", {}),
     ("hired", {"regions": "bands"}, "llava_next", {}),
     *(("vscan", {**KEEP, "merge": False, "first": 1.0}, family, {}) for family in TINY),
-<<<<<<< HEAD
     ("trim", {"count": "outliers", "similarity": "cosine"}, "llava_next", {**MERGES, "keep-all": "n/a"}),
-=======
     ("sequence", {"first": "pool", "second": "pyramiddrop", "second_options": KEEP}, "qwen2_5_vl", SEQUENCE_OF_MERGED),
     ("sequence", {"first": "visionzip", "second": "sparsevlm"}, "llava", SEQUENCE_OF_MERGED),
->>>>>>> seq
     ("visionzip", {"order": "reference"}, "llava_next", {**MERGES, "keep-all": "n/a"}),
 ]
 

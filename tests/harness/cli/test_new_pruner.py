@@ -96,20 +96,16 @@ def test_list_says_where_each_acts_and_what_it_needs():
 
 def test_list_says_who_looks_at_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     rows = {row.name: row.question for row in list_pruners()}
-<<<<<<< HEAD
     assert {name for name in BUILT_IN if rows[name] == "yes"} == {
         "cdpruner",
         "dart",
         "fastv",
         "pyramiddrop",
+        "sequence",
         "sparsevlm",
         "trim",
         "vscan",
     }
-=======
-    asking = {"dart", "fastv", "pyramiddrop", "sequence", "sparsevlm", "vscan"}
-    assert {name for name in BUILT_IN if rows[name] == "yes"} == asking
->>>>>>> seq
     assert {rows[name] for name in BUILT_IN} == {"yes", "no"}
     code = """
 from dataclasses import dataclass
