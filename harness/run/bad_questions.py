@@ -94,7 +94,7 @@ class BadQuestions:
             images: list[Image] = []
             try:
                 with pillow_settings(truncated=False):
-                    images = list(question.images())
+                    images = question.pictures()
                     found[question.sample] = DecodedImages(images, tuple(map(image_name, images)))
             except Exception as e:  # the task's code, the library of the data, or Pillow
                 self._leave_out(question, images, e)

@@ -41,12 +41,20 @@ class Plugin(Adapter):
     ) -> None:
         del max_batch_size
         refuse_launcher()
+        questions = _batch_size(batch_size)
         described = describe_model(pretrained, pretrained, dtype=dtype, attention=attention, preprocessing=preprocessing)
         wanted = _budget(budget, pruner)
         family = open_model(described, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        answerer = Answerer(Pipeline(family, build(pruner, options), wanted), int(batch_size))
+        answerer = Answerer(Pipeline(family, build(pruner, options), wanted), questions)
         info = described.info
         super().__init__(answerer, None, f"vtpbench {info.weights} {info.tower} {pruner} {budget} {sorted(options.items())}")
+
+
+def _batch_size(given: int | str) -> int:
+    """Read what lmms-eval's command line was given, which also takes `auto`."""
+    if not str(given).isdecimal() or int(given) < 1:
+        raise UserError(f"batch_size {str(given)!r:.40}: give a number of questions, such as --batch_size 8")
+    return int(given)
 
 
 def _budget(budget: str | int | None, pruner: str) -> BudgetRule:

@@ -29,6 +29,18 @@ class Question:
     benchmark: str = "the benchmark"
     """Where it is from, for messages."""
 
+    def pictures(self) -> list[Image]:
+        """Decode its pictures; a task that gives None has none to show, as in lmms-eval's adapters."""
+        from PIL import Image
+
+        shown = list(self.images() or ())
+        for each in shown:
+            if not isinstance(each, Image.Image):
+                raise TypeError(
+                    f"the task shows a {type(each).__name__}, {each!r:.60}, and no picture: video and sound are not supported"
+                )
+        return shown
+
 
 @dataclass(frozen=True)
 class DecodedImages:

@@ -110,6 +110,6 @@ def _find_broken(
 def _shown(question: Question | None) -> Sequence[object]:
     """Decode the pictures of a question once more, to name their sizes; none where that fails."""
     try:
-        return [] if question is None else list(question.images())
+        return [] if question is None else question.pictures()
     except Exception:  # only looked at for a message about something else
         return []

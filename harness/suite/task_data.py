@@ -127,6 +127,8 @@ def local_data(benchmark: Benchmark) -> dict[str, Path] | None:
     path = str(definition.get("dataset_path"))
     kwargs = definition.get("dataset_kwargs") or {}
     if "/" not in path and "data_files" in kwargs:
+        if kwargs["data_files"] is None:
+            raise UserError(f"benchmark '{benchmark.label}' needs data files, and `data_files` of its task names none")
         named = {at: _resolve(benchmark, name, folder) for at, name in _leaves(kwargs["data_files"])}
         return {f"{at}{file.name}": file for at, files in named.items() for file in files}
     for base in (folder, Path()):
@@ -158,7 +160,7 @@ def _beside(value: Any, folder: Path) -> Any:
         return {key: _beside(inner, folder) for key, inner in value.items()}
     if isinstance(value, list):
         return [_beside(inner, folder) for inner in value]
-    return str((folder / value).resolve()) if os.path.isfile(folder / value) else value
+    return str((folder / value).resolve()) if isinstance(value, str) and os.path.isfile(folder / value) else value
 
 
 def configs(benchmark: Benchmark) -> tuple[str | None, ...]:

@@ -85,7 +85,19 @@ def broken() -> list[Image.Image]:
     return [{}["no such column"]]
 
 
-@pytest.mark.parametrize("images", [broken, lambda: ["a path"], lambda: None], ids=["raises", "no picture", "nothing"])
+def test_a_task_that_gives_none_has_no_picture_to_show(model: Family) -> None:
+    none: Any = None
+    given = [answered(Answerer(Pipeline(model), 2), [ask(0, shown)]) for shown in (list, lambda: none)]
+    assert given[0] == given[1]
+
+
+@pytest.mark.parametrize("clip", ["clip.mp4", {"video": "clip.mp4"}, np.zeros((2, 8, 8, 3))])
+def test_a_video_is_said_to_be_one_that_cannot_be_shown(clip: Any, model: Family) -> None:
+    with pytest.raises(BadQuestion, match=r"question 7 of mine .*: video and sound are not supported"):
+        answered(Answerer(Pipeline(model), 2), [ask(7, lambda: [clip])])
+
+
+@pytest.mark.parametrize("images", [broken, lambda: ["a path"]], ids=["raises", "no picture"])
 def test_code_of_the_task_that_breaks_names_its_question_and_line(images: Any, model: Family) -> None:
     questions = [ask(n, images if n == 1 else stored(WHOLE)) for n in range(4)]
     with pytest.raises(BadQuestion, match="question 1 of mine") as told:

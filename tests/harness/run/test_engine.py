@@ -286,6 +286,13 @@ def test_in_lmms_evals_hands_an_answer_goes_on_behind_a_stop_text_as_in_its_own_
     assert plugin.generate_until([asked(until=whole[0])]) == [whole]
 
 
+@pytest.mark.parametrize("given", ["auto", "auto:4", "0", "-1", 2.5])
+def test_in_lmms_evals_hands_a_batch_size_that_is_no_number_says_so_before_a_model_is_loaded(given, monkeypatch) -> None:
+    monkeypatch.setattr("vtpbench.harness.run.lmms_model.open_model", lambda *a: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="give a number of questions, such as --batch_size 8"):
+        Plugin("demo", batch_size=given)
+
+
 def test_in_lmms_evals_hands_sampling_is_refused(plugin) -> None:
     with pytest.raises(UserError, match="task 'mine' asks for sampling; vtpbench decodes greedily"):
         plugin.generate_until([asked(temperature=0.7)])

@@ -114,6 +114,7 @@ TASKS = {
     "path": (TASK.replace("_path: parquet", "_path: [a]").encode(), "dataset_path: input should be a valid string"),
     "kwargs": (TASK.replace("{data_files: {test: data.parquet}}", "5").encode(), "dataset_kwargs: input should be a valid"),
     "data files": (TASK.replace("{test: data.parquet}", "{test: 5}").encode(), "data_files"),
+    "no data files": (TASK.replace("{test: data.parquet}", "~").encode(), "names none"),
     "metrics": (TASK.replace("metric_list: [", "metric_list: 5\nx: [").encode(), "metric_list: "),
     "generation": (TASK.replace("temperature: 0", "temperature: [a]").encode(), "generation_kwargs.temperature: "),
     "split": (TASK.replace("test_split: test", "test_split: {a: b}").encode(), None),
