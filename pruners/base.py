@@ -19,12 +19,13 @@ from torch import Tensor
 
 from vtpbench.pruners.errors import Impossible, share
 from vtpbench.pruners.evidence import ATTENTION_KINDS, DECODER_KINDS, TEXT_KINDS, Evidence, Kind, TextView, look_up
-from vtpbench.pruners.geometry import Cut, Grid, ModelShape, TextTowerSource, average_in
+from vtpbench.pruners.geometry import LLAVA_1_5_7B, Cut, Grid, ModelShape, TextTowerSource, average_in
 from vtpbench.pruners.ranking import NOWHERE, offset_index, rank, take, top
 
 __all__ = [
     "ATTENTION_KINDS",
     "DECODER_KINDS",
+    "LLAVA_1_5_7B",
     "NOWHERE",
     "TEXT_KINDS",
     "Cut",

@@ -87,7 +87,7 @@ def met(average: float, expected: float, *, adaptive: bool) -> bool:
     return within(average, expected) or (adaptive and average < expected)
 
 
-def one_of(option: str, value: object, allowed: Collection[str]) -> None:
+def one_of(option: str, value: object, allowed: Collection[object]) -> None:
     """Raise `BadOption` where an option has none of its values."""
     if value not in allowed:
         raise BadOption(option, f"option {option}={value!r}: use {' or '.join(map(repr, allowed))}")

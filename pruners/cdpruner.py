@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, Selection, TokenView, top
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.evidence import joint_space
 
 EXHAUSTED = 1e-6
@@ -46,8 +46,7 @@ class CDPruner(Pruner):
     relevance_sign: int = -1
 
     def __post_init__(self) -> None:
-        if self.relevance_sign not in (-1, 1):
-            raise UserError(f"option relevance_sign={self.relevance_sign}: use -1 or 1")
+        one_of("relevance_sign", self.relevance_sign, (-1, 1))
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for tokens as the language model gets them, and beside the question."""

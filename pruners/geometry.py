@@ -126,3 +126,7 @@ def average_in(cuts: tuple[Cut, ...], n: int, layers: int) -> float:
         total += count * (cut.at - start)
         count, start = cut.keep, cut.at
     return (total + count * (layers - start)) / layers
+
+
+LLAVA_1_5_7B = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)), tiles=1)
+"""On which pruners are asked where they act when no model is at hand."""

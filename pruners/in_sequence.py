@@ -12,12 +12,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Pruner, Selection, TokenView
+from vtpbench.pruners.base import LLAVA_1_5_7B, Cut, Evidence, Grid, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import BadOption, Impossible, Infeasible, Unsupported
 from vtpbench.pruners.registry import build
-
-TRIAL = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)), tiles=1)
-"""LLaVA-1.5-7B, on which stages are asked where they act as soon as they are named."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ def _unfit(stage: Pruner, turn: str) -> str:
         return "it acts on the image or inside the vision tower; name one that cuts before the language model, and one inside"
     cuts: tuple[Cut, ...] | None = None
     with suppress(Impossible):  # of this budget; where it can be met, `cuts` looks again
-        cuts = stage.cuts(192, 576, TRIAL)
+        cuts = stage.cuts(192, 576, LLAVA_1_5_7B)
     if cuts is None:
         return ""
     if turn == "first" and cuts != (Cut(0, 192),):
@@ -165,5 +162,5 @@ def _unfit(stage: Pruner, turn: str) -> str:
 def _acts_earlier(stage: Pruner) -> bool:
     """Whether a pruner shrinks images, or cuts inside the vision tower."""
     with suppress(Impossible):
-        return stage.target_grid(144, Grid(1, 24, 24), TRIAL) is not None or bool(stage.tower_cuts(144, 576, TRIAL))
+        return stage.target_grid(144, Grid(1, 24, 24), LLAVA_1_5_7B) is not None or bool(stage.tower_cuts(144, 576, LLAVA_1_5_7B))
     return True

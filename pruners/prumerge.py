@@ -13,7 +13,7 @@ from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, 
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import Unsupported, UserError
 from vtpbench.pruners.ranking import outliers
-from vtpbench.pruners.tiles import kind_by_kind
+from vtpbench.pruners.tiles import last_rows_behind
 
 
 @dataclass(frozen=True)
@@ -100,4 +100,4 @@ class PruMerge(Pruner):
 
     def join(self, tiles: Selection, view: TokenView) -> Selection:
         """Put the base tile first, then the centres of all other tiles, then their last tokens."""
-        return kind_by_kind(super().join(tiles, view), view.grid.tiles, (slice(tiles.k - 1), slice(tiles.k - 1, None)))
+        return last_rows_behind(super().join(tiles, view), view.grid.tiles)

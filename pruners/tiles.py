@@ -31,3 +31,9 @@ def kind_by_kind(joined: Selection, tiles: int, kinds: Sequence[slice]) -> Selec
         return None if x is None else x[:, order]
 
     return Selection(joined.index[:, order], ordered(joined.features), ordered(joined.valid), projected=joined.projected)
+
+
+def last_rows_behind(joined: Selection, tiles: int) -> Selection:
+    """Put the base tile first, then the other tiles without the last row of each, such as a mean, then these last rows."""
+    others = joined.k // tiles - 1
+    return kind_by_kind(joined, tiles, (slice(others), slice(others, None)))

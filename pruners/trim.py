@@ -11,10 +11,9 @@ from torch.nn.functional import normalize
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, Selection, TokenView, rank, take, top
 from vtpbench.pruners.budget import one_of
-from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.evidence import joint_space
 from vtpbench.pruners.ranking import outliers
-from vtpbench.pruners.tiles import kind_by_kind
+from vtpbench.pruners.tiles import last_rows_behind
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ class TRIM(Pruner):
     def __post_init__(self) -> None:
         one_of("similarity", self.similarity, ("dot", "cosine"))
         one_of("count", self.count, ("budget", "outliers"))
-        if self.relevance_sign not in (-1, 1):
-            raise UserError(f"option relevance_sign={self.relevance_sign}: use -1 or 1")
+        one_of("relevance_sign", self.relevance_sign, (-1, 1))
 
     @property
     def adaptive(self) -> bool:
@@ -88,4 +86,4 @@ class TRIM(Pruner):
 
     def join(self, tiles: Selection, view: TokenView) -> Selection:
         """Put the base tile first, then the chosen tokens of all other tiles, then their means."""
-        return kind_by_kind(super().join(tiles, view), view.grid.tiles, (slice(tiles.k - 1), slice(tiles.k - 1, None)))
+        return last_rows_behind(super().join(tiles, view), view.grid.tiles)

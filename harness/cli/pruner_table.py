@@ -52,10 +52,10 @@ def _row(entry: PrunerEntry) -> PrunerSummary:
 
 def _described(pruner: Pruner) -> tuple[str, str, str]:
     """Say where a pruner acts, what it needs, and whether it looks at the question."""
-    from vtpbench.pruners.base import DECODER_KINDS, Grid, ModelShape, TextTowerSource
+    from vtpbench.pruners.base import DECODER_KINDS, LLAVA_1_5_7B, Grid, TextTowerSource
 
     clip = TextTowerSource("openai/clip-vit-large-patch14-336", "any")
-    shape = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)), text_tower=clip)
+    shape = dataclasses.replace(LLAVA_1_5_7B, text_tower=clip)
     cuts = pruner.cuts(BUDGET, TOKENS, shape)
     tower = [cut.at % shape.vision_layers for cut in pruner.tower_cuts(BUDGET, TOKENS, shape)]
     shrinks = pruner.target_grid(BUDGET, Grid(1, 24, 24), shape) is not None
