@@ -33,6 +33,11 @@ class StorageError(UserError):
     """The disk refuses; since nothing can be recorded any more, the run stops."""
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name is a hub id, `owner/name`, rather than the path of a folder."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
 def locate(value: str, context: Mapping[str, Any] | None) -> Path:
     """Absolute path of a file or folder that YAML names: from the YAML file's folder, else from the working folder.
 

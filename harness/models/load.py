@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from vtpbench.harness.host.files import is_hub_id
 from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.pruners.errors import UserError
@@ -68,7 +69,7 @@ def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
     """
     if Path(path).is_dir():
         return Path(path)
-    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+    if not is_hub_id(path):
         raise UserError(f"model '{label}': no checkpoint folder {path}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -148,7 +149,7 @@ def find_text_tower(name: str, label: str) -> TextTowerSource:
     from vtpbench.harness.host import hub
     from vtpbench.pruners.base import TextTowerSource
 
-    folder = Path(name) if Path(name).is_dir() else hub.cached_model(name, None) if name.count("/") == 1 else None
+    folder = Path(name) if Path(name).is_dir() else hub.cached_model(name, None) if is_hub_id(name) else None
     if folder is None or not weight_files(folder):
         return TextTowerSource(name)
     return TextTowerSource(name, _weights(folder, label), str(folder))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from vtpbench.harness.host.files import locate
+from vtpbench.harness.host.files import is_hub_id, locate
 from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.records.environment import release_revision
 from vtpbench.harness.records.record import DUMMY, BudgetInfo, Dtype, PrunerInfo
@@ -67,8 +67,7 @@ class ModelSpec(Strict):
     @field_validator("path")
     @classmethod
     def _must_exist(cls, value: str, info: ValidationInfo) -> str:
-        is_hub_id = value.count("/") == 1 and not value.startswith((".", "/", "~"))
-        elsewhere = is_hub_id or value.startswith(DUMMY_PREFIX) or _is_embedded(value, info.context)
+        elsewhere = is_hub_id(value) or value.startswith(DUMMY_PREFIX) or _is_embedded(value, info.context)
         if not elsewhere and not os.path.isdir(locate(value, info.context)):
             reject(f"no checkpoint folder {locate(value, info.context)}; give a folder, a hub id (owner/name), or {DEMO}")
         return value
@@ -85,11 +84,14 @@ class ModelSpec(Strict):
     @field_validator("text_tower")
     @classmethod
     def _must_be_found(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None or (not os.path.isdir(locate(value, info.context)) and value.count("/") == 1 and value[0] not in "./~"):
-            return value
-        if not os.path.isdir(locate(value, info.context)):
-            reject(f"no folder {locate(value, info.context)} of a CLIP model; give a folder, or a hub id (owner/name)")
-        return str(locate(value, info.context))
+        if value is None:
+            return None
+        folder = locate(value, info.context)
+        if os.path.isdir(folder):
+            return str(folder)
+        if not is_hub_id(value):
+            reject(f"no folder {folder} of a CLIP model; give a folder, or a hub id (owner/name)")
+        return value
 
     def model_post_init(self, context: Any) -> None:
         """Note where the folder is, while the suite's place is known."""
@@ -182,9 +184,7 @@ def _in_sequence(spec: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for number, (turn, stage) in enumerate(zip(("first", "second"), spec["sequence"], strict=True)):
         written = {stage: None} if isinstance(stage, str) else stage
-        if not isinstance(written, Mapping) or len(written) != 1:
-            reject("write a pruner of a sequence as `name`, or `name: {option: value}`", "sequence", number)
-        ((name, given),) = written.items()
+        name, given = next(iter(written.items())) if isinstance(written, Mapping) and len(written) == 1 else (None, None)
         if not isinstance(name, str) or not isinstance(given, Mapping | None):
             reject("write a pruner of a sequence as `name`, or `name: {option: value}`", "sequence", number)
         own = dict(given or {})
