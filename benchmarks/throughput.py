@@ -16,7 +16,8 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,13 +33,14 @@ from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.records.cell import Answer, Cell
-from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
+from vtpbench.harness.pruning.schedule import BudgetRule, no_budget
+from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.bad_questions import BadQuestions
 from vtpbench.harness.run.questions import Question
 from vtpbench.harness.run.sweep import SweepRow, sweep
 from vtpbench.harness.suite.specs import DUMMY_PREFIX, ModelSpec
+from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.registry import build
 
 PRUNERS = ("random", "visionzip", "fastv", "sparsevlm", "pyramiddrop")
@@ -47,23 +49,15 @@ SHARES = (1 / 3, 2 / 9, 1 / 9)
 SIZE = (640, 480)
 
 
-class Answers:
-    """A journal in memory."""
+@dataclass(frozen=True)
+class MeasuredRow(SweepRow):
+    """A row that keeps its answers."""
 
-    def __init__(self) -> None:
-        self.known_answers: dict[str, Answer] = {}
+    answers: list[Answer] = field(default_factory=list)
 
-    def known(self) -> dict[str, Answer]:
-        """Give what was added."""
-        return self.known_answers
-
-    def add(self, answers: list[Answer]) -> None:
-        """Keep a batch."""
-        self.known_answers.update((answer.sample, answer) for answer in answers)
-
-    def remove(self) -> None:
-        """Forget everything."""
-        self.known_answers.clear()
+    def texts(self) -> dict[str, str]:
+        """Give the answers by question."""
+        return {answer.sample: answer.text for answer in self.answers}
 
 
 def open_model(name: str, device: torch.device) -> Family:
@@ -86,7 +80,7 @@ def jpegs(count: int) -> list[bytes]:
 
 
 def make_questions(family: Family, files: Sequence[bytes], each: int, new_tokens: int) -> list[Question]:
-    """Ask several questions of about 25 tokens about each picture."""
+    """Ask several questions about each picture, in prompts of 60 text tokens."""
 
     def ask(n: int) -> Question:
         text = filler(family, 60, seed=n)
@@ -95,35 +89,21 @@ def make_questions(family: Family, files: Sequence[bytes], each: int, new_tokens
     return [ask(n) for n in range(len(files) * each)]
 
 
-def rows_of(family: Family, batch_size: int, share_prefix: bool) -> list[SweepRow]:
+def rows_of(family: Family, batch_size: int, share_prefix: bool) -> list[MeasuredRow]:
     """Vanilla, and every pruner at every budget."""
+    pruners: list[tuple[Pruner, BudgetRule]] = [(build("vanilla", {}), no_budget)]
+    for name in PRUNERS:
+        pruners += [(build(name, OPTIONS.get(name, {})), partial(_tokens, share)) for share in SHARES]
     found = []
-    for name, share in [("vanilla", 1.0), *((name, share) for name in PRUNERS for share in SHARES)]:
-        pruner = build(name, {**OPTIONS.get(name, {})})
-        rule: Callable[[int], int | None] = (lambda n: None) if name == "vanilla" else (lambda n, share=share: round(share * n))  # type: ignore[misc]  # a default argument binds the loop's value
-        answerer = Answerer(Pipeline(family, pruner, rule, share_prefix=share_prefix), batch_size)
-        found.append(SweepRow(_cell(name, share, batch_size), answerer, Answers(), {}))
+    for pruner, budget in pruners:
+        answers: list[Answer] = []
+        answerer = Answerer(Pipeline(family, pruner, budget, share_prefix=share_prefix), batch_size)
+        found.append(MeasuredRow(answerer, {}, answers.extend, answers=answers))
     return found
 
 
-def _cell(name: str, share: float, batch_size: int) -> Cell:
-    """Name a row; nothing of it is recorded."""
-    model = ModelInfo(
-        label="dummy",
-        id="dummy",
-        family="dummy",
-        weights="none",
-        dtype="float32",
-        attention="sdpa",
-        preprocessing="pad",
-        prompt="0",
-        vision_tokens=None,
-    )
-    info = BenchmarkInfo(
-        label="noise", task="noise", metric="none", scale=1.0, split="test", limit=None, dataset="0", generation={}
-    )
-    pruner = PrunerInfo(name=name, label=name, options={}, code="0", distribution="vtpbench")
-    return Cell(model, pruner, BudgetInfo() if name == "vanilla" else BudgetInfo(ratio=share), info, 0, batch_size, {})
+def _tokens(share: float, n: int) -> int:
+    return round(share * n)
 
 
 def timed(device: torch.device, work: Callable[[], object]) -> float:
@@ -144,16 +124,16 @@ def stock(family: Family, questions: Sequence[Question]) -> None:
         vanilla.generate(vanilla.assemble([q.text], [[kept[0]]]), q.max_new_tokens)
 
 
-def one_by_one(rows: Sequence[SweepRow], questions: Sequence[Question]) -> None:
+def one_by_one(rows: Sequence[MeasuredRow], questions: Sequence[Question]) -> None:
     """Answer row after row."""
     for row in rows:
         for answers in row.answerer.answer(questions):
-            row.journal.add(answers)
+            row.add(answers)
 
 
 def together(family: Family, rows: Sequence[SweepRow], questions: Sequence[Question]) -> None:
     """Answer all rows in one pass."""
-    sweep(rows, questions, BadQuestions(family), lambda done, total: None, lambda cell: nullcontext())
+    sweep(rows, questions, BadQuestions(family), lambda done, total: None)
 
 
 def peaks(device: torch.device) -> tuple[float, float]:
@@ -188,11 +168,8 @@ def main() -> None:
         "one row after the other": total / timed(device, lambda: one_by_one(alone, questions)),
         "all rows in one pass": total / timed(device, lambda: together(family, shared, questions)),
     }
-    equal = sum(
-        a.journal.known()[q.sample].text == b.journal.known()[q.sample].text
-        for a, b in zip(alone, shared, strict=True)
-        for q in questions
-    )
+    texts = [(a.texts(), b.texts()) for a, b in zip(alone, shared, strict=True)]
+    equal = sum(one[q.sample] == other[q.sample] for one, other in texts for q in questions)
     table = Table("way", "questions/s", "ratio", box=MARKDOWN)
     base = rates["one row after the other"]
     for way, rate in rates.items():

@@ -37,13 +37,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return says_so or isinstance(error, torch.OutOfMemoryError)
 
 
-def empty_cache() -> None:
-    """Give back what torch keeps of a GPU's memory for later; nothing where there is none."""
-    import torch
-
-    torch.cuda.empty_cache()
-
-
 def refuse_lost(error: BaseException, at: object, around: str) -> None:
     """Raise `DeviceLost` where an error is the device's own: whatever came next would fail, too, and bear the blame.
 

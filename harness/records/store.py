@@ -214,6 +214,12 @@ class Store:
         """File of what was said while a cell was measured."""
         return self.folder / "logs" / f"{cell_id}.log"
 
+    def forget_log(self, cell_id: str) -> None:
+        """Remove what was said in an earlier attempt at a cell."""
+        path = self.log_path(cell_id)
+        with writing(path):
+            path.unlink(missing_ok=True)
+
     def samples_path(self, cell_id: str) -> Path:
         """File of a cell's per-sample table."""
         return self.folder / "samples" / f"{cell_id}.parquet"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vtpbench.harness.records.cell import Answer, Journal
-from vtpbench.harness.run.answer_faults import refuse_not_finite
+from vtpbench.harness.run.answer_faults import refuse_not_finite, trusted
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.lmms_library import lmms
 from vtpbench.harness.run.questions import ChangedPicture, Question
@@ -55,7 +55,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
         """Answer all questions; those that the journal knows are not asked again."""
         questions = self.questions(requests)
         self.asked.update((q.sample, q) for q in questions)
-        known = {sample: answer for sample, answer in self._journal.known().items() if answer.finite} if self._journal else {}
+        known = trusted(self._journal) if self._journal else {}
         self.answers.update((q.sample, known[q.sample]) for q in questions if q.sample in known)
         self._progress(len(self.answers), len(questions))
         try:

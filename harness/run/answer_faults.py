@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vtpbench.harness.records.cell import Answer
+from vtpbench.harness.records.cell import Answer, Journal
 from vtpbench.pruners.errors import UserError
 
 WIDER = {
@@ -12,6 +12,11 @@ WIDER = {
     "bfloat16": "set dtype: float32, and look at the weights where that does not help",
 }
 """What to do about logits that are not finite, by the number format of the model."""
+
+
+def trusted(journal: Journal) -> dict[str, Answer]:
+    """Read the answers of an earlier attempt, by sample, but for those that mean nothing: they are asked for again."""
+    return {sample: answer for sample, answer in journal.known().items() if answer.finite}
 
 
 def refuse_not_finite(answers: Sequence[Answer], dtype: str) -> None:

@@ -95,9 +95,12 @@ class Answerer:
         usable = [question for question in window if question.sample in decoded]
         if not missing(usable, known):
             return
+
+        def prune(part: Sequence[Question]) -> dict[str, PrunedImages]:
+            return self._prune(decoded, part, encode if len(part) == len(usable) else None)
+
         pruned: dict[str, PrunedImages] = {}
-        whole = None if encode is None else (len(usable), encode)
-        for found in self._in_parts(partial(self._prune, decoded, whole), usable, WINDOW):
+        for found in self._in_parts(prune, usable, WINDOW):
             pruned.update(found)
         for batch in _batches([question for question in usable if question.sample in pruned], self.batch_size, decoded):
             if missing(batch, known):
@@ -160,23 +163,16 @@ class Answerer:
         return batch
 
     def _prune(
-        self,
-        decoded: Mapping[str, DecodedImages],
-        whole: tuple[int, Encode] | None,
-        questions: Sequence[Question],
+        self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question], encode: Encode | None
     ) -> dict[str, PrunedImages]:
-        """Encode and prune the pictures of questions; those that the model's processor cannot take are left out.
-
-        `whole` says how to encode the pictures of a window of so many questions; a part of it encodes its own.
-        """
-        encode = whole[1] if whole is not None and len(questions) == whole[0] else None
+        """Encode and prune the pictures of questions; those that the model's processor cannot take are left out."""
         try:
             return self._select(decoded, questions, encode)
         except Exception as e:
             rest = self.bad.without_unreadable(decoded, questions) if is_of_question(e) else questions
             if len(rest) == len(questions):
                 raise
-        return self._prune(decoded, None, rest)
+        return self._prune(decoded, rest, None)
 
     def _select(
         self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question], encode: Encode | None

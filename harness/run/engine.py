@@ -6,8 +6,8 @@ lmms-eval's response cache, baseline test, result files and process groups are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Cell, Journal, tokens_for
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.run.adapter import Adapter, QuestionReader, QuestionsRead
+from vtpbench.harness.run.answer_faults import trusted
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.bad_questions import BadQuestions
 from vtpbench.harness.run.forecast import schedule_of
@@ -37,6 +38,7 @@ from vtpbench.pruners.errors import Impossible, UserError
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
     from vtpbench.harness.pruning.schedule import BudgetRule
+    from vtpbench.harness.records.record import BenchmarkInfo
     from vtpbench.harness.run.pictures import PictureFolder
     from vtpbench.harness.suite.benchmarks import Benchmark
     from vtpbench.pruners.base import Pruner
@@ -62,47 +64,30 @@ class Engine:
         benchmark: Benchmark,
         journal: Callable[[Cell], Journal],
         progress: Callable[[int, int], None],
-        picture_folder: PictureFolder | None = None,
-        log: Callable[[Cell], AbstractContextManager[None]] = lambda cell: nullcontext(),
+        picture_folder: PictureFolder,
+        log: Callable[[Cell], AbstractContextManager[None]],
     ) -> dict[str, float]:
         """Answer the questions of cells of one benchmark together; `run` then finds the answers in their journals.
 
         A cell whose answers are not all there afterwards says in `run` what is wrong with it. Returns the seconds that went
         into each cell, by its id.
         """
-        rows = []
+        rows: dict[str, SweepRow] = {}
         for cell in cells:
-            try:
-                answerer = self._answerer(cell, picture_folder)
-            except (Impossible, UserError):
-                continue
-            known = {sample: answer for sample, answer in journal(cell).known().items() if answer.finite}
-            rows.append(SweepRow(cell, answerer, journal(cell), known))
-        if rows:
-            try:
-                self._sweep(rows, benchmark, progress, log)
-            finally:
-                self._swept.update({row.cell.id: row.answerer for row in rows})
-        return {row.cell.id: row.answerer.seconds for row in rows}
-
-    def _sweep(
-        self,
-        rows: Sequence[SweepRow],
-        benchmark: Benchmark,
-        progress: Callable[[int, int], None],
-        log: Callable[[Cell], AbstractContextManager[None]],
-    ) -> None:
-        """Let lmms-eval put the questions once, and answer them for all rows."""
-        first = rows[0]
-        info, on_bad = first.cell.benchmark, first.cell.benchmark.on_bad_question
-        limit = None if info.draw else info.limit
-        bad = BadQuestions(self.family, on_bad)
-        with without_progress_bars(), pillow_settings(truncated=False), self._tasks.load(benchmark, info) as loaded:
-            questions = keep_askable(loaded.task, limit) if on_bad == "skip" else NumberedQuestions()
-            reader = QuestionReader(first.answerer, info.generation, "vtpbench", benchmark=benchmark.label, numbered=questions)
-            reader.tell = lambda asked: sweep(rows, asked, bad, progress, log)
+            with suppress(Impossible, UserError):
+                answerer, kept = self._answerer(cell, picture_folder), journal(cell)
+                rows[cell.id] = SweepRow(answerer, trusted(kept), kept.add, partial(log, cell))
+        if not rows:
+            return {}
+        first, info = next(iter(rows.values())).answerer, cells[0].benchmark
+        bad = BadQuestions(self.family, info.on_bad_question)
+        with self._asking(benchmark, info) as (loaded, questions):
+            reader = QuestionReader(first, info.generation, "vtpbench", benchmark=benchmark.label, numbered=questions)
+            reader.tell = lambda asked: sweep(list(rows.values()), asked, bad, progress)
             with suppress(QuestionsRead):
-                _evaluate(reader, loaded, limit)
+                _evaluate(reader, loaded, info)
+        self._swept |= {cell_id: row.answerer for cell_id, row in rows.items()}
+        return {cell_id: row.answerer.seconds for cell_id, row in rows.items()}
 
     def run(
         self,
@@ -116,15 +101,13 @@ class Engine:
         answerer, shape = self._answerer(cell, picture_folder), self.family.shape
         if (before := self._swept.pop(cell.id, None)) is not None:
             answerer.seconds, answerer.smallest = before.seconds, before.smallest
-        on_bad, limit = cell.benchmark.on_bad_question, None if cell.benchmark.draw else cell.benchmark.limit
-        with without_progress_bars(), pillow_settings(truncated=False), self._tasks.load(benchmark, cell.benchmark) as loaded:
-            questions = keep_askable(loaded.task, limit) if on_bad == "skip" else NumberedQuestions()
+        with self._asking(benchmark, cell.benchmark) as (loaded, questions):
             adapter = Adapter(
                 answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress, benchmark.label, questions
             )
             adapter.leave_out = partial(drop_requests, loaded.task, questions)
             with naming_questions(loaded.task, benchmark.label, adapter.asked, adapter.answers, questions):
-                results = _evaluate(adapter, loaded, limit)
+                results = _evaluate(adapter, loaded, cell.benchmark)
         samples = _behind_filter(loaded.task, results["samples"][loaded.name], cell.benchmark.filter)
         numbered = [{**sample, "doc_id": questions.name(sample["doc_id"])} for sample in samples]
         evaluated = Evaluated(
@@ -132,6 +115,13 @@ class Engine:
         )
         skipped = {**questions.skipped, **answerer.bad.skipped}
         return replace(outcome(cell, answerer.pipeline.pruner, shape, evaluated), skipped=skipped)
+
+    @contextmanager
+    def _asking(self, benchmark: Benchmark, info: BenchmarkInfo) -> Iterator[tuple[LoadedTask, NumberedQuestions]]:
+        """Load a benchmark's task to be asked once, with the questions that its code can put."""
+        with without_progress_bars(), pillow_settings(truncated=False), self._tasks.load(benchmark, info) as loaded:
+            skips = info.on_bad_question == "skip"
+            yield loaded, keep_askable(loaded.task, _limit(info)) if skips else NumberedQuestions()
 
     def _answerer(self, cell: Cell, picture_folder: PictureFolder | None) -> Answerer:
         """Put a cell's pruner on the model; what is impossible says so before anything is asked."""
@@ -148,14 +138,19 @@ class Engine:
         return Pipeline(self.family, pruner, budget)
 
 
-def _evaluate(adapter: Adapter, loaded: LoadedTask, limit: int | None) -> Any:
+def _limit(info: BenchmarkInfo) -> int | None:
+    """Count the first questions that are asked; None for all, also of those that were drawn."""
+    return None if info.draw else info.limit
+
+
+def _evaluate(adapter: Adapter, loaded: LoadedTask, info: BenchmarkInfo) -> Any:
     """Let lmms-eval ask and score."""
     with TemporaryDirectory() as scratch:  # MMBench's scorer writes files that nobody asked for
         return simple_evaluate(
             adapter,
             tasks=[loaded.task],
             task_manager=loaded.manager,
-            limit=limit,
+            limit=_limit(info),
             bootstrap_iters=0,
             process_docs_parallel=1,
             random_seed=0,

@@ -134,41 +134,45 @@ class _CellRunner:
                     self._setting.progress.skip(cell)
                 else:
                     mine.append(cell)
+            for cell in mine:
+                store.forget_log(cell.id)
             spent = self._sweep(mine) if len(mine) > 1 else {}
             for cell in mine:
-                self.visits.append(CellVisit(cell, self._measure(cell, spent.get(cell.id))))
+                self.visits.append(CellVisit(cell, self._measure(cell, spent.get(cell.id, 0.0))))
         return busy
 
+    def _log(self, cell: Cell) -> AbstractContextManager[None]:
+        """Keep what is said while something is done for a cell, behind what was said before."""
+        return output_to(self._setting.store.log_path(cell.id), append=True)
+
     def _sweep(self, cells: Sequence[Cell]) -> Mapping[str, float]:
-        """Answer the questions of cells of one model and benchmark in one pass; whatever goes wrong, each says by itself."""
-        setting, store = self._setting, self._setting.store
-        with output_to(store.log_path(cells[0].id)):
-            engine = self._open(cells[0].model)
+        """Answer the questions of cells of one model and benchmark in one pass; whatever goes wrong, each says by itself.
+
+        Returns the seconds that went into each, by its id.
+        """
+        setting, store, first = self._setting, self._setting.store, cells[0]
+        with self._log(first):
+            engine = self._open(first.model)
         if isinstance(engine, Outcome):
             return {}
-        for cell in cells:
-            store.log_path(cell.id).unlink(missing_ok=True)  # of an earlier attempt
-        benchmark, picture_folder = setting.benchmarks[cells[0].benchmark.label], PictureFolder(store.folder, setting.pictures)
+        benchmark, picture_folder = setting.benchmarks[first.benchmark.label], PictureFolder(store.folder, setting.pictures)
         setting.progress.begin_sweep(cells)
 
-        def log(cell: Cell) -> AbstractContextManager[None]:
-            return output_to(store.log_path(cell.id), append=True)
-
         def work() -> Mapping[str, float]:
-            return engine.sweep(cells, benchmark, store.journal, setting.progress.advance, picture_folder, log)
+            return engine.sweep(cells, benchmark, store.journal, setting.progress.advance, picture_folder, self._log)
 
-        with output_to(store.folder / "logs" / f"sweep-{cells[0].id}.log"):
-            spent = _attempt(work, StorageError, f"{cells[0].model.label} / {cells[0].benchmark.label}")
+        with output_to(store.log_path(f"sweep-{first.id}")):
+            spent = _attempt(work, StorageError, f"{first.model.label} / {first.benchmark.label}")
         return {} if isinstance(spent, Outcome) else spent
 
-    def _measure(self, cell: Cell, spent_s: float | None) -> Record:
-        """Score a cell; `spent_s` is what a sweep has spent on it, None where it took no part."""
+    def _measure(self, cell: Cell, spent_s: float) -> Record:
+        """Score a cell, and ask what is left to ask; `spent_s` is what a sweep has spent on it."""
         self._setting.progress.begin(cell)
-        with output_to(self._setting.store.log_path(cell.id), append=spent_s is not None):
+        with self._log(cell):
             engine = self._open(cell.model)
             start = perf_counter()
             outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell)
-        wall_s = perf_counter() - start + (spent_s or 0.0)
+        wall_s = perf_counter() - start + spent_s
         made = _attempt(lambda: _record(cell, outcome, self._setting, wall_s), StorageError, cell)
         record = _record(cell, made, self._setting, wall_s) if isinstance(made, Outcome) else made
         self._setting.store.add(record)

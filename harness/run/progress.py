@@ -89,7 +89,8 @@ class LiveProgress(Progress):
         self._cell = self._bars.add_task("", total=None, visible=False, facts="")
         self._pace = Pace()
         self._now: Cell | None = None
-        self._together: dict[str, float] = {}  # cells of the sweep, with the seconds that it took for each
+        self._together: frozenset[str] = frozenset()
+        self._each_s = 0.0
         self._begun = self._first_at = 0.0
         self._first: int | None = None
         self._sweeping = False
@@ -102,17 +103,14 @@ class LiveProgress(Progress):
 
     def begin_sweep(self, cells: Sequence[Cell]) -> None:
         """Start to answer the questions of cells of one model and benchmark together."""
-        self._together = dict.fromkeys((cell.id for cell in cells), 0.0)
-        self._sweeping = True
+        self._together, self._sweeping = frozenset(cell.id for cell in cells), True
         self._show(cells[0], sweep_name(cells))
 
     def begin(self, cell: Cell) -> None:
         """Start a cell; behind a sweep, to score it."""
         self._pending.pop(cell.id, None)
-        if cell.id in self._together and self._sweeping:
-            each = (monotonic() - self._begun) / len(self._together)
-            self._together = dict.fromkeys(self._together, each)
-        self._sweeping = False
+        if self._sweeping:
+            self._each_s, self._sweeping = (monotonic() - self._begun) / len(self._together), False
         self._show(cell, str(cell))
 
     def _show(self, cell: Cell, name: str) -> None:
@@ -132,7 +130,8 @@ class LiveProgress(Progress):
     def end(self, cell: Cell, record: Record) -> None:
         """Finish the current cell."""
         if record.status == "ok":
-            self._pace.add(cell, self._together.get(cell.id, 0.0) + monotonic() - self._begun)
+            swept_s = self._each_s if cell.id in self._together else 0.0
+            self._pace.add(cell, swept_s + monotonic() - self._begun)
         self._failed += record.status == "failed"
         self.note(f"{cell}: {describe(record)}")
         self._bars.update(self._cell, visible=False)

@@ -11,16 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from vtpbench.harness.host.device import empty_cache, is_out_of_memory
+import torch
+
+from vtpbench.harness.host.device import is_out_of_memory
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.model import VisionLanguageModel
-from vtpbench.harness.pruning.pipeline import encode_together
-from vtpbench.harness.records.cell import Answer, Cell, Journal
+from vtpbench.harness.pruning.shared_tower import encode_together
+from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.run.answering import Answerer, Encode, distinct_images, missing, windows
 from vtpbench.harness.run.bad_questions import BadQuestions
 from vtpbench.harness.run.questions import DecodedImages, Question
@@ -35,17 +37,17 @@ class SweepRow:
 
     Attributes
     ----------
-    cell : whose questions are answered
     answerer : the model with the cell's pruner at its budget
-    journal : where the answers go
     known : answers of an earlier attempt, by sample
+    add : keeps every finished batch, as a journal does
+    log : keeps what is said while the row is at work
 
     """
 
-    cell: Cell
     answerer: Answerer
-    journal: Journal
     known: Mapping[str, Answer]
+    add: Callable[[list[Answer]], None]
+    log: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,10 @@ def sweep(
     questions: Sequence[Question],
     bad: BadQuestions,
     progress: Callable[[int, int], None],
-    log: Callable[[Cell], AbstractContextManager[None]],
 ) -> None:
     """Answer what the rows do not know yet, window by window.
 
-    A row in which anything goes wrong is left out from then on, and its journal keeps what it has: the cell will be asked by
+    A row in which anything goes wrong is left out from then on, and what it has is kept: the cell will be asked by
     itself, and says what is wrong as if it had never been here. All rows have the same model and the same batch size.
 
     Parameters
@@ -76,11 +77,10 @@ def sweep(
     questions : of the benchmark, in its order
     bad : what becomes of questions whose pictures cannot be decoded
     progress : is told how many answers of how many there are, first those that were known
-    log : where to keep what is said while a cell's questions are answered
 
     Raises
     ------
-    StorageError : a journal cannot be written
+    StorageError : answers cannot be written
     BadQuestion : a picture cannot be decoded, unless such questions are left out
 
     """
@@ -93,9 +93,9 @@ def sweep(
         asking = [row for row in left if missing(window.questions, row.known)]
         for row, encode in zip(asking, _encode(window, asking), strict=True):
             try:
-                with log(row.cell):
+                with row.log():
                     for answers in row.answerer.answer_window(window.questions, row.known, window.decoded, encode):
-                        row.journal.add(answers)
+                        row.add(answers)
                         done += len(answers)
                         progress(done, total)
             except (KeyboardInterrupt, GeneratorExit, StorageError):
@@ -115,7 +115,7 @@ def _encode(window: DecodedWindow, rows: Sequence[SweepRow]) -> list[Encode | No
         shared = encode_together(pipelines, groups)
     except Exception as e:  # what is wrong with the evidence, or how little memory there is, each row finds out by itself
         if is_out_of_memory(e):
-            empty_cache()
+            torch.cuda.empty_cache()
         shared = [None] * len(rows)
     spent, sharing = time.perf_counter() - start, sum(own is not None for own in shared)
     for row, own in zip(rows, shared, strict=True):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from runpy import run_path
 
 import numpy as np
 import pytest
@@ -32,7 +30,6 @@ from vtpbench.pruners.errors import Impossible
 from vtpbench.pruners.registry import BUILT_IN, build
 from vtpbench.pruners.vanilla import Vanilla
 
-make_cell = run_path(str(Path(__file__).parents[1] / "scripted_run.py"))["make_cell"]
 PICTURES = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (30 + n, 40, 3), dtype=np.uint8)) for n in range(5)]
 BATCH = 2
 
@@ -50,15 +47,9 @@ class Kept:
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
 
-    def known(self) -> dict[str, Answer]:
-        return dict(self.answers)
-
     def add(self, answers: list[Answer]) -> None:
         assert not self.answers.keys() & {answer.sample for answer in answers}, "nothing is answered twice"
         self.answers.update((answer.sample, answer) for answer in answers)
-
-    def remove(self) -> None:
-        self.answers.clear()
 
 
 def half(n: int) -> int:
@@ -70,24 +61,25 @@ def answerer(model: Family, pruner: Pruner) -> Answerer:
     return Answerer(Pipeline(model, pruner, (lambda n: None) if isinstance(pruner, Vanilla) else half, share_prefix=True), BATCH)
 
 
-def row(model: Family, name: str, pruner: Pruner, known: dict[str, Answer] | None = None) -> SweepRow:
-    journal = Kept()
-    return SweepRow(make_cell(name), answerer(model, pruner), journal, known or {})
+class Row(SweepRow):
+    """A row that keeps its answers in memory."""
+
+    kept: Kept
+
+    def __init__(self, model: Family, pruner: Pruner, known: dict[str, Answer] | None = None) -> None:
+        object.__setattr__(self, "kept", Kept())  # the class is frozen
+        super().__init__(answerer(model, pruner), known or {}, self.kept.add)
 
 
 def swept(model: Family, rows: Sequence[SweepRow], asked: Sequence[Question] = ASKED) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
-    sweep(rows, asked, BadQuestions(model), lambda done, of: seen.append((done, of)), lambda cell: nullcontext())
+    sweep(rows, asked, BadQuestions(model), lambda done, of: seen.append((done, of)))
     return seen
 
 
 def alone(model: Family, pruner: Pruner, known: dict[str, Answer] | None = None) -> dict[str, Answer]:
     found = answerer(model, pruner).answer(ASKED, known or {})
     return {answer.sample: answer for answers in found for answer in answers}
-
-
-def answers_of(row: SweepRow) -> dict[str, Answer]:
-    return row.journal.known()
 
 
 def possible(model: Family) -> dict[str, Pruner]:
@@ -108,10 +100,10 @@ def test_every_pruner_answers_in_a_sweep_as_it_does_alone(family: str) -> None:
     model = TINY[family]()
     pruners = possible(model)
     assert len(pruners) >= 15, sorted(pruners)
-    rows = {name: row(model, name, pruner) for name, pruner in pruners.items()}
+    rows = {name: Row(model, pruner) for name, pruner in pruners.items()}
     seen = swept(model, list(rows.values()))
     for name, pruner in pruners.items():
-        assert answers_of(rows[name]) == alone(model, pruner), name
+        assert rows[name].kept.answers == alone(model, pruner), name
     total = len(rows) * len(ASKED)
     assert seen[0] == (0, total)
     assert seen[-1] == (total, total)
@@ -123,13 +115,13 @@ def test_a_resumed_sweep_answers_the_rest_as_an_undisturbed_one(known: set[str])
     pruners = {"random": build("random", {}), "visionzip": build("visionzip", {}), "vanilla": build("vanilla", {})}
     whole = {name: alone(model, pruner) for name, pruner in pruners.items()}
     rows = {
-        name: row(model, name, pruner, {n: whole[name][n] for n in known} if name != "vanilla" else {})
+        name: Row(model, pruner, {n: whole[name][n] for n in known} if name != "vanilla" else {})
         for name, pruner in pruners.items()
     }
     swept(model, list(rows.values()))
-    assert answers_of(rows["vanilla"]) == whole["vanilla"]
+    assert rows["vanilla"].kept.answers == whole["vanilla"]
     for name in ("random", "visionzip"):
-        assert answers_of(rows[name]) == {n: answer for n, answer in whole[name].items() if n not in known}
+        assert rows[name].kept.answers == {n: answer for n, answer in whole[name].items() if n not in known}
 
 
 def test_what_stays_of_a_picture_does_not_depend_on_what_is_asked_or_on_the_question_before() -> None:
@@ -157,10 +149,10 @@ def test_the_tower_runs_once_for_all_rows_that_leave_it_as_it_is() -> None:
     model.encode = encode  # type: ignore[method-assign] # counted, nothing else
     asked = [question(n, [n // 4]) for n in range(WINDOW * BATCH * 2)]
     names = ["vanilla", "random", "visionzip", "hiprune", "divprune", "fastervlm"]
-    swept(model, [row(model, name, build(name, {})) for name in names], asked)
+    swept(model, [Row(model, build(name, {})) for name in names], asked)
     assert passes == [2, 2], "two windows of two pictures, once each"
     passes.clear()
-    swept(model, [row(model, name, build(name, {})) for name in ("vanilla", "random", "downsample", "tome", "text-only")], asked)
+    swept(model, [Row(model, build(name, {})) for name in ("vanilla", "random", "downsample", "tome", "text-only")], asked)
     assert sorted(passes) == [2] * 6, "what changes the tower's input or inside has passes of its own"
 
 
@@ -182,10 +174,10 @@ class Breaks(Pruner):
 def test_a_row_that_breaks_keeps_its_answers_and_the_others_go_on(error: BaseException) -> None:
     model = TINY["llava"]()
     asked = [question(n, [n // 4]) for n in range(WINDOW * BATCH * 2)]
-    broken, fine = row(model, "mine", Breaks(error)), row(model, "random", build("random", {}))
+    broken, fine = Row(model, Breaks(error)), Row(model, build("random", {}))
     swept(model, [broken, fine], asked)
-    assert len(answers_of(broken)) == WINDOW * BATCH
-    assert len(answers_of(fine)) == len(asked)
+    assert len(broken.kept.answers) == WINDOW * BATCH
+    assert len(fine.kept.answers) == len(asked)
 
 
 def test_a_pruner_that_cannot_say_what_it_needs_is_left_to_its_own_turn() -> None:
@@ -194,16 +186,16 @@ def test_a_pruner_that_cannot_say_what_it_needs_is_left_to_its_own_turn() -> Non
             raise ZeroDivisionError
 
     model = TINY["llava"]()
-    broken, fine = row(model, "mine", Needy(RuntimeError())), row(model, "random", build("random", {}))
+    broken, fine = Row(model, Needy(RuntimeError())), Row(model, build("random", {}))
     swept(model, [broken, fine])
-    assert answers_of(broken) == {}
-    assert answers_of(fine) == alone(model, build("random", {}))
+    assert broken.kept.answers == {}
+    assert fine.kept.answers == alone(model, build("random", {}))
 
 
 def test_a_stop_by_the_user_ends_the_sweep() -> None:
     model = TINY["llava"]()
     with pytest.raises(KeyboardInterrupt):
-        swept(model, [row(model, "mine", Breaks(KeyboardInterrupt())), row(model, "random", build("random", {}))])
+        swept(model, [Row(model, Breaks(KeyboardInterrupt())), Row(model, build("random", {}))])
 
 
 def test_no_more_windows_are_decoded_than_two_ahead() -> None:
@@ -220,7 +212,7 @@ def test_no_more_windows_are_decoded_than_two_ahead() -> None:
 
     asked = [ask(n) for n in range(WINDOW * BATCH * 6)]
     journal = Watching()
-    swept(model, [SweepRow(make_cell("random"), answerer(model, build("random", {})), journal, {})], asked)
+    swept(model, [SweepRow(answerer(model, build("random", {})), {}, journal.add)], asked)
     assert sorted(decoded) == list(range(len(asked))), "each question's pictures are decoded once"
     assert most <= AHEAD + 1
 
@@ -233,10 +225,10 @@ def test_a_picture_that_cannot_be_decoded_is_named_and_what_came_before_is_kept(
 
     asked = [question(n, [n // 4]) for n in range(WINDOW * BATCH)]
     asked.append(Question("bad", "Who?", torn, 2))
-    kept = row(model, "random", build("random", {}))
+    kept = Row(model, build("random", {}))
     with pytest.raises(BadQuestion, match="question bad of the benchmark"):
         swept(model, [kept], asked)
-    assert len(answers_of(kept)) == WINDOW * BATCH
+    assert len(kept.kept.answers) == WINDOW * BATCH
 
 
 PRUNERS = "[random, {fastv: {layer: 1}}, visionzip, tome]"
@@ -282,7 +274,7 @@ def test_a_sweep_that_is_stopped_goes_on_with_the_same_tables(
 
     stopped, calls = job_in(tmp_path / "stopped", quick), 0
 
-    def until_stopped(rows, questions, bad, progress, log):  # type: ignore[no-untyped-def] # as `sweep`
+    def until_stopped(rows, questions, bad, progress):  # type: ignore[no-untyped-def] # as `sweep`
         def stop(done: int, total: int) -> None:
             nonlocal calls
             calls += 1
@@ -290,7 +282,7 @@ def test_a_sweep_that_is_stopped_goes_on_with_the_same_tables(
                 raise KeyboardInterrupt
             progress(done, total)
 
-        sweep(rows, questions, bad, stop, log)
+        sweep(rows, questions, bad, stop)
 
     monkeypatch.setattr("vtpbench.harness.run.engine.sweep", until_stopped)
     with pytest.raises(KeyboardInterrupt):
