@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.models.load import Described, families, own_dtype
+from vtpbench.harness.models.memory import require_room
 from vtpbench.harness.records.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -29,6 +30,15 @@ TEMPLATE = (
 """The images, then the question; the tokenizer puts one token in front. No other text, so that any short length can be had."""
 QWEN_PIXELS = {"shortest_edge": 4 * 28**2, "longest_edge": 16384 * 28**2}
 """Fewest and most pixels of an image for Qwen2.5-VL: 4 and 16,384 vision tokens, as published."""
+
+PUBLISHED = {
+    "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
+    "llava-hf/llava-1.5-13b-hf": "llava-1.5-13b",
+    "llava-hf/llava-v1.6-vicuna-7b-hf": "llava-next-7b",
+    "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2.5-vl-3b",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b",
+}
+"""Checkpoints whose configurations come with vtpbench, by their hub ids."""
 
 
 def dummy_names() -> tuple[str, ...]:
@@ -67,13 +77,15 @@ def describe_dummy(
 
 
 def open_dummy(described: Described, device: torch.device, seed: int = 0) -> Family:
-    """Build a dummy on a device, in its number format from the start."""
+    """Build a dummy on a device, in its number format from the start; raises `UserError` where that has no room for it."""
     import torch
 
     from vtpbench.harness.models.tiny import byte_tokenizer
 
     info, config, tokenizer = described.info, _read(described.folder), byte_tokenizer()
     config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    if device.type != "meta":
+        require_room(info.label, config, info.dtype, device)
     model = _random_model(config, getattr(torch, info.dtype), device, info.attention, seed)
     return _BUILDERS[config.model_type](model, tokenizer, info.preprocessing)
 

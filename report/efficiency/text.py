@@ -57,6 +57,12 @@ def as_dict(row: EfficiencyRow) -> dict[str, Any]:
         if name == "stages_ms":
             for stage in STAGES:
                 flat |= _flat(f"{stage}_ms", None if value is None else value[stage])
+        elif name in ("device_ms", "launches"):
+            flat |= {f"{stage}_{name}": None if value is None else value[stage] for stage in STAGES}
+        elif name in ("bound", "decode_bound"):
+            shares = {} if value is None else vars(value)
+            flat[name] = None if value is None else value.by
+            flat |= {f"{name}_{share}": shares.get(share) for share in ("busy", "compute", "memory")}
         else:
             flat |= _flat(name, value) if name in SPREADS else {name: value}
     return flat
@@ -83,6 +89,7 @@ def as_objects(tables: Sequence[EfficiencyTable]) -> list[dict[str, Any]]:
             "conditions": dict(table.conditions),
             "rows": [as_dict(row) for row in table.rows],
             "break_even": {pruner: vars(even) for pruner, even in table.break_even.items()},
+            "device_break_even": {pruner: vars(even) for pruner, even in table.device_break_even.items()},
             "notes": list(table.notes),
             "footer": dict(table.footer),
         }

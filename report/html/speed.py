@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vtpbench.report.efficiency.columns import ACCURACY, TIMES, Amount, EfficiencyColumn, amounts, facts, measured
+from vtpbench.report.efficiency.columns import ACCURACY, TIMES, Amount, EfficiencyColumn, amounts, columns, facts
 from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
 from vtpbench.report.html.costs import Profile
 from vtpbench.report.html.times import choices, point
@@ -71,7 +71,7 @@ def speed_section(profile: Profile, name: str, numbers: Mapping[str, int]) -> Sp
 
 def _ordered(table: EfficiencyTable) -> tuple[EfficiencyColumn, ...]:
     """Sort columns by what a reader asks for first."""
-    return tuple(sorted(measured(table), key=lambda column: (column.name in LATER, column.name != ACCURACY)))
+    return tuple(sorted(columns(table), key=lambda column: (column.name in LATER, column.name != ACCURACY)))
 
 
 def _heading(column: EfficiencyColumn) -> tuple[str, str]:
