@@ -134,8 +134,8 @@ def _task(
     described = known(model, order.dtype or model.dtype, attention)
     for _, budget in asked:
         refuse_large_budget(budget, described.info.vision_tokens, described.info.label)
-    if order.flops_only:
-        return ProfileTask(suite, described, pruner_rows([(_untrained(spec), budget) for spec, budget in asked]))
+    if order.flops_only and described.shape.folder is None:
+        asked = [(_untrained(spec), budget) for spec, budget in asked]
     return ProfileTask(suite, described, pruner_rows(asked, lambda pruner: pruner.fingerprint(described.shape)))
 
 
@@ -194,6 +194,7 @@ def _measure(task: ProfileTask, order: ProfileOptions, device: torch.device, pro
 def _count(task: ProfileTask, order: ProfileOptions, progress: Progress) -> Path:
     """Count the operations of one model, of which only the configuration is known."""
     info, family = task.described.info, open_dummy(task.described, NOWHERE)
+    family.shape = dataclasses.replace(family.shape, folder=task.described.shape.folder)  # trained pruners lie there
     protocol = dataclasses.replace(order.protocol, question=filler(family, TEXT_TOKENS))
     rows = count_rows(family, task.pruner_rows, protocol.prompts(1), _prefixed(info.label, progress))
     where = machine(torch.device("cpu"))

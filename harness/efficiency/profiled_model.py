@@ -61,4 +61,5 @@ def describe_counted(spec: ModelSpec, dtype: str | None, attention: str) -> Desc
     name = spec.dummy or published or str(own)
     described = describe_dummy(name, dtype=dtype, attention=attention, preprocessing=spec.preprocessing)
     info = described.info.model_copy(update={"id": spec.path, "label": spec.label})
-    return dataclasses.replace(described, info=info)
+    shape = dataclasses.replace(described.shape, folder=str(own.parent)) if own.is_file() else described.shape
+    return dataclasses.replace(described, info=info, shape=shape)

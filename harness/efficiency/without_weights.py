@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from vtpbench.harness.efficiency.operations import is_composite
+
 NOWHERE = torch.device("meta")
 
 
@@ -23,6 +25,9 @@ class KnownIntegers(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         options = dict(kwargs or {})
+        if is_composite(func):
+            with self:
+                return func.decompose(*args, **options)
         if func is torch.ops.aten._to_copy.default and options.get("device") == NOWHERE and _is_known(args[0]):
             return func(*args, **{**options, "device": args[0].device})
         if any(isinstance(x, Tensor) and x.is_meta for x in tree_leaves((args, options))):
