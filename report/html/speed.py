@@ -13,7 +13,7 @@ from vtpbench.report.html.times import choices, point
 from vtpbench.report.tables.layout import clean
 from vtpbench.report.tables.names import styles
 
-LATER = ("TPOT", "vision", "pruner", "prefill", "KV", "peak")
+LATER = ("TPOT", "vision", "pruner", "prefill", "decode", "KV", "peak")
 """Columns that the page shows behind all others."""
 
 
@@ -40,9 +40,11 @@ class SpeedSection:
     """Number and label of each pruner, vanilla first."""
     choices: list[dict[str, str]]
     points: list[dict[str, Any]]
-    """Empty where vanilla stands alone."""
+    """Empty where vanilla stands alone, or nothing was timed."""
     notes: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
+    by_batch: bool = False
+    """Whether it joins the records of several batches."""
 
 
 def speed_section(profile: Profile, name: str, numbers: Mapping[str, int]) -> SpeedSection:
@@ -56,14 +58,15 @@ def speed_section(profile: Profile, name: str, numbers: Mapping[str, int]) -> Sp
         for number, row in enumerate(rows)
     )
     points = [point(row, line.id, line.pruner) for row, line in zip(rows, lines, strict=True)]
+    known = choices(rows)
     return SpeedSection(
         id=name,
         title=f"Efficiency: {clean(profile.table.title)}",
         header=(("Pruner", "ascending"), ("Budget", "descending"), *map(_heading, shown)),
         lines=lines,
         pruners=tuple({line.pruner: line.label for line in lines}.items()),
-        choices=choices(rows),
-        points=points if any(row.status == "ok" for row in rows[1:]) else [],
+        choices=known,
+        points=points if known and any(row.status == "ok" for row in rows[1:]) else [],
         notes=tuple(map(clean, profile.table.notes)),
         facts=facts(profile.table),
     )
@@ -77,7 +80,7 @@ def _ordered(table: EfficiencyTable) -> tuple[EfficiencyColumn, ...]:
 def _heading(column: EfficiencyColumn) -> tuple[str, str]:
     """Name a column, and say how a first click sorts it."""
     text = f"{column.name} {'speed-up' if column.unit == TIMES else column.unit}".strip()
-    return text[:1].upper() + text[1:], "descending" if ACCURACY in column.name or column.unit == TIMES else "ascending"
+    return text[:1].upper() + text[1:], "descending" if ACCURACY in column.name or column.unit in (TIMES, "/s") else "ascending"
 
 
 def _line(row: EfficiencyRow, name: str, number: int, budget: float, shown: tuple[EfficiencyColumn, ...]) -> SpeedLine:

@@ -427,3 +427,31 @@ def test_a_device_that_failed_ends_the_profile_and_names_the_row(families: dict[
     lost = torch.AcceleratorError("CUDA error: device-side assert triggered")
     with pytest.raises(DeviceLost, match=r"triggered\) at pruner 'theirs'; .* leave out that pruner or the model"):
         measured(families["llava"], [*pruner_rows([]), stranger(Breaking(1, lost))])
+
+
+def test_several_batches_are_counted_once_and_have_a_record_each(families: dict[str, Family]) -> None:
+    phases: list[str] = []
+    protocol = replace(PROTOCOL, batches=(1, 3), repeats=1)
+    first, second = profile(
+        families["llava"], INFO, pruner_rows(ASKED), protocol, "tiny", lambda phase, done, total: phases.append(phase)
+    )
+    assert (first.load.batch, second.load.batch, first.ceilings) == (1, 3, second.ceilings)
+    assert phases.count("count") == len(first.rows)
+    assert all(len(row.times_ms["prefill"]) == 1 for row in (*first.rows[:-1], *second.rows[:-1]))
+    assert second.rows[1].kv_bytes == 3 * first.rows[1].kv_bytes
+    assert second.rows[-1].status == "infeasible"
+
+
+def test_every_stage_is_watched(record: EfficiencyRecord) -> None:
+    for row in record.rows[:-1]:
+        assert tuple(row.work) == STAGES
+        assert row.joules is None
+        for stage in ("vision", "prefill", "decode"):
+            work = row.work[stage]
+            assert work.launches > 0
+            assert work.moved_bytes > 0
+            assert work.device_ms > 0
+    prefill = [row.work["prefill"].moved_bytes for row in record.rows[:-1]]
+    assert prefill[0] > prefill[1] > prefill[2], "fewer tokens move less"
+    fastv, random = record.rows[3].work["pruner"].launches, record.rows[1].work["pruner"].launches
+    assert fastv > random
