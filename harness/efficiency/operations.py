@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vtpbench.harness.records.efficiency import StageWork
+from vtpbench.harness.records.efficiency import NOTHING, StageWork
 
 _READ_AS_WRITTEN = {"embedding", "index", "index_select", "gather", "copy_"}
 """They read as much as they write, whatever the size of their operands."""
@@ -40,7 +40,7 @@ class WatchedOperations(TorchDispatchMode):
 
     def mark(self, stage: str) -> None:
         """Say that what was done since the previous mark was `stage`."""
-        before = self.by_stage.get(stage, StageWork(device_ms=0, launches=0, moved_bytes=0))
+        before = self.by_stage.get(stage, NOTHING)
         self.by_stage[stage] = StageWork(
             device_ms=before.device_ms + 1000 * self._seconds,
             launches=before.launches + self._launches,

@@ -21,7 +21,7 @@ from vtpbench.harness.efficiency.rows import Progress, PrunerRow, RowInProgress,
 from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, observe, run, timed
 from vtpbench.harness.models.dummy import noise_picture
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.records.efficiency import STAGES, EfficiencyRecord, Load, Machine, Measured
+from vtpbench.harness.records.efficiency import NOTHING, STAGES, EfficiencyRecord, Load, Machine, Measured
 from vtpbench.harness.records.environment import environment
 from vtpbench.harness.records.record import ModelInfo
 from vtpbench.pruners.errors import UserError
@@ -190,7 +190,7 @@ def _finished(row: RowInProgress, new_tokens: int) -> Measured:
         kv_bytes=seen.kv_bytes,
         peak_bytes=seen.peak_bytes,
         flops=flops_of(row.subject.family, work),
-        work=dict(seen.work),
+        work={stage: seen.work.get(stage, NOTHING) for stage in STAGES},  # without a tower or further tokens there is none
         joules=row.joules,
     )
 

@@ -49,6 +49,9 @@ class StageWork(Frozen):
     """Operands and results of every operation, once each."""
 
 
+NOTHING = StageWork(device_ms=0, launches=0, moved_bytes=0)
+
+
 class Load(Frozen):
     """What every row had to do."""
 

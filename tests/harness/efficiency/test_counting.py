@@ -122,3 +122,16 @@ def test_a_model_that_the_host_has_no_room_for_is_refused_before_it_is_made(tmp_
     assert f"GiB in {dtype}, and cpu has" in said
     assert remedy in said
     assert "--flops-only, which needs no weights" in said
+
+
+def test_what_is_counted_without_weights_was_counted_on_a_gpu(tmp_path: Path) -> None:
+    """The record of an H200, with weights: every pruner's own operations within 2 %, all others equal."""
+    published = Path(__file__).parents[3] / "results/published/efficiency"
+    (gpu,) = (load_efficiency(file) for file in published.glob("*.json") if "H200" in file.read_text())
+    assert call("profile", "efficiency", "--flops-only", "--budget", "64", "--new-tokens", "8", "--out", tmp_path).exit_code == 0
+    (file,) = tmp_path.rglob("*.json")
+    for there, here in zip(gpu.rows, load_efficiency(file).rows, strict=True):
+        assert (there.pruner.label, there.observed, there.kv_bytes) == (here.pruner.label, here.observed, here.kv_bytes)
+        counted, found = there.flops["exact"], here.flops["exact"]
+        assert found.pruner == pytest.approx(counted.pruner, rel=0.02), here.pruner.label
+        assert found.model_copy(update={"pruner": 0}) == counted.model_copy(update={"pruner": 0})

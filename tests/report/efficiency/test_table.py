@@ -8,7 +8,17 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from vtpbench.harness.records.efficiency import STAGES, Ceilings, EfficiencyRecord, FlopsInfo, Load, Machine, Measured, StageWork
+from vtpbench.harness.records.efficiency import (
+    NOTHING,
+    STAGES,
+    Ceilings,
+    EfficiencyRecord,
+    FlopsInfo,
+    Load,
+    Machine,
+    Measured,
+    StageWork,
+)
 from vtpbench.harness.records.record import BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.efficiency.plot import COLOURS, MARKERS, plot
@@ -25,10 +35,9 @@ MODEL = ModelInfo(
 
 def watched(row: Measured, device_ms: float, moved_bytes: float = 0.0) -> Measured:
     """Let the prefill be all that the device did before the first token, and a tenth of it what it did afterwards."""
-    nothing = StageWork(device_ms=0, launches=0, moved_bytes=0)
     own = {"prefill": StageWork(device_ms=device_ms, launches=300, moved_bytes=moved_bytes)}
     own["decode"] = StageWork(device_ms=device_ms / 10, launches=40, moved_bytes=moved_bytes)
-    return row.model_copy(update={"work": dict.fromkeys(STAGES, nothing) | own})
+    return row.model_copy(update={"work": dict.fromkeys(STAGES, NOTHING) | own})
 
 
 def measured(pruner: str, tokens: int | None, prefill: list[float], pruner_ms: float = 1.0, status: str = "ok") -> Measured:
