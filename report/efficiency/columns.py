@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vtpbench.harness.records.efficiency import ON_DEVICE
-from vtpbench.report.efficiency.table import BreakEven, EfficiencyRow, EfficiencyTable, Spread
+from vtpbench.report.efficiency.break_even import BreakEven
+from vtpbench.report.efficiency.row import EfficiencyRow, Spread
+from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.tables.amounts import Operations, milliseconds, significant
 from vtpbench.report.tables.layout import NONE
 

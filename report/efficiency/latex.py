@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from vtpbench.report.efficiency.columns import TIMES, EfficiencyColumn, amounts, columns, facts
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
+from vtpbench.report.efficiency.row import EfficiencyRow
+from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.formats.latex import TablePart, escape, fact_lines, line, part_of
 from vtpbench.report.formats.latex import latex as document
 

@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from vtpbench.pruners.errors import UserError
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
+from vtpbench.report.efficiency.row import EfficiencyRow
+from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.efficiency.throughput import Throughput, throughputs
 from vtpbench.report.tables.names import styles
 

@@ -18,7 +18,8 @@ from vtpbench.harness.records.efficiency import STAGES
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.report.efficiency.columns import amounts, columns, facts
 from vtpbench.report.efficiency.latex import latex
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable, Spread
+from vtpbench.report.efficiency.row import EfficiencyRow, Spread
+from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.formats.markdown import escape, pipe_table
 from vtpbench.report.formats.render import OTHERS
 from vtpbench.report.tables.layout import clean, share

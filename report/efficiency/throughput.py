@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
+from vtpbench.report.efficiency.row import EfficiencyRow
+from vtpbench.report.efficiency.table import EfficiencyTable
 
 
 @dataclass(frozen=True)

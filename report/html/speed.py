@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vtpbench.report.efficiency.columns import ACCURACY, TIMES, Amount, EfficiencyColumn, amounts, columns, facts
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
+from vtpbench.report.efficiency.row import EfficiencyRow
+from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.html.costs import Profile
 from vtpbench.report.html.times import choices, point
 from vtpbench.report.tables.layout import clean

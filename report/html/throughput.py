@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vtpbench.report.efficiency.columns import Amount
-from vtpbench.report.efficiency.table import EfficiencyRow, Spread
+from vtpbench.report.efficiency.row import EfficiencyRow, Spread
 from vtpbench.report.efficiency.throughput import Curve, Throughput
 from vtpbench.report.html.speed import SpeedLine, SpeedSection
 from vtpbench.report.html.times import as_speedup, in_milliseconds, reading

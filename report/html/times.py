@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vtpbench.report.efficiency.table import EfficiencyRow, Spread
+from vtpbench.report.efficiency.row import EfficiencyRow, Spread
 from vtpbench.report.html.costs import TIMES
 from vtpbench.report.tables.amounts import milliseconds
 from vtpbench.report.tables.layout import clean

@@ -21,8 +21,10 @@ from vtpbench.harness.records.efficiency import (
 )
 from vtpbench.harness.records.record import BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
 from vtpbench.pruners.errors import UserError
+from vtpbench.report.efficiency.break_even import BreakEven
 from vtpbench.report.efficiency.plot import COLOURS, MARKERS, plot
-from vtpbench.report.efficiency.table import BreakEven, build, spread
+from vtpbench.report.efficiency.row import spread
+from vtpbench.report.efficiency.table import build
 from vtpbench.report.efficiency.text import EfficiencyTerminal, grid, render
 from vtpbench.report.tables.amounts import significant
 from vtpbench.report.tables.names import styles
