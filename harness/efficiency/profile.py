@@ -115,9 +115,10 @@ def _measure(
         progress(f"batch {batch}: measure", n, protocol.repeats)
         for row in turn(able, n):
             row.attempt(_time, prompts)
-    for n, row in enumerate(_able(rows) if meter is not None else ()):
-        progress(f"batch {batch}: energy", n, len(able))
-        row.attempt(partial(_weigh, meter), prompts)
+    if meter is not None:
+        for n, row in enumerate(able := _able(rows)):
+            progress(f"batch {batch}: energy", n, len(able))
+            row.attempt(partial(_weigh, meter), prompts)
     progress(f"batch {batch}: measure", protocol.repeats, protocol.repeats)
 
 

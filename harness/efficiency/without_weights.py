@@ -23,6 +23,9 @@ NOWHERE = torch.device("meta")
 class KnownIntegers(TorchDispatchMode):
     """Keep the host's integers while it is entered."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torch's has no annotations
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         options = dict(kwargs or {})
         if is_composite(func):

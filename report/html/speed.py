@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class SpeedSection:
     lines: tuple[SpeedLine, ...]
     pruners: tuple[tuple[int, str], ...]
     """Number and label of each pruner, vanilla first."""
-    choices: list[dict[str, str]]
+    choices: Sequence[Mapping[str, Any]]
     points: list[dict[str, Any]]
     """Empty where vanilla stands alone, or nothing was timed."""
     notes: tuple[str, ...]

@@ -48,17 +48,7 @@ def throughput_section(measured: Throughput, name: str, numbers: Mapping[str, in
         ),
         lines=lines,
         pruners=tuple({line.pruner: line.label for line in lines}.items()),
-        choices=[
-            {
-                "key": f"{key}-{n}",
-                "label": f"{label}, budget {clean(budget)}",
-                "quantity": key,
-                "budget": _budget(budget),
-                "log": True,
-            }
-            for n, budget in enumerate(budgets)
-            for key, (label, _, _) in QUANTITIES.items()
-        ],
+        choices=_choices(budgets),
         points=[point for curve, line in zip(measured.curves, lines, strict=True) for point in _points(curve, line)],
         notes=(),
         facts=(
@@ -67,6 +57,15 @@ def throughput_section(measured: Throughput, name: str, numbers: Mapping[str, in
         ),
         by_batch=True,
     )
+
+
+def _choices(budgets: tuple[str, ...]) -> list[dict[str, Any]]:
+    """List each quantity at each budget."""
+    return [
+        {"key": f"{key}-{n}", "label": f"{label}, {_budget(budget)}", "quantity": key, "budget": _budget(budget), "log": True}
+        for n, budget in enumerate(budgets)
+        for key, (label, _, _) in QUANTITIES.items()
+    ]
 
 
 def _facts(measured: Throughput) -> tuple[tuple[str, str], ...]:
