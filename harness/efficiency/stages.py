@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -83,6 +83,12 @@ class Observation:
     masked: int
     peak_bytes: int | None
     work: Mapping[str, StageWork]
+
+    def at_best(self, other: Observation) -> Observation:
+        """Keep the quicker of two looks at each stage: what else a machine does only adds to a time."""
+        looks = ((self.work[stage], other.work[stage]) for stage in self.work)
+        quickest = (min(pair, key=lambda work: work.device_ms) for pair in looks)
+        return replace(other, work=dict(zip(self.work, quickest, strict=True)))
 
 
 def run(subject: PrunerAtBudget, prompts: Prompts, mark: Mark) -> tuple[list[ImageTokens], PromptBatch, ForwardTrace]:

@@ -109,7 +109,7 @@ def _limits(record: EfficiencyRecord, rows: Sequence[EfficiencyRow]) -> Iterator
         yield (
             "ceilings",
             f"{significant(record.ceilings.tflops_per_s, 3)} TFLOP/s in a matrix product, "
-            f"{significant(record.ceilings.gb_per_s, 3)} GB/s in a copy, measured in the same run; device: one run",
+            f"{significant(record.ceilings.gb_per_s, 3)} GB/s in a copy, measured in the same run",
         )
 
 

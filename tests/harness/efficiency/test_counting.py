@@ -57,6 +57,7 @@ matrix:
   pruners:
     - {label: FastV, name: fastv}
     - {label: OC-VTP, name: oc-vtp}
+    - {label: TRIM, name: trim}
     - {label: unpadded, name: oc-vtp, options: {pad: none}}
     - {label: theirs, name: "theirs.py:Asking"}
   budgets: [64]
@@ -85,6 +86,8 @@ def test_published_models_and_folders_are_counted_without_their_weights(tmp_path
     assert (first.load.repeats, rows["FastV"].times_ms, rows["FastV"].work) == (0, {}, {})
     exact = rows["OC-VTP"].flops["exact"]
     assert exact.pruner == pytest.approx(6.65e9, rel=0.001), "measured on a CPU at full size: docs/efficiency.md"
+    text_tower = 12 * (2 * 77 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 77**2 * 768)
+    assert rows["TRIM"].flops["exact"].pruner == pytest.approx(text_tower + 2 * 576 * 1024 * 768, rel=0.002)
     assert sum(rows["vanilla"].flops["table4"].prefill) == pytest.approx(6.314e12, rel=0.001)
     assert rows["unpadded"].reason == "how many tokens it keeps depends on the picture; profile it on a device"
     assert re.match(r"pruner 'theirs\.py:Asking' broke with RuntimeError: .*meta", rows["theirs"].reason or "")
