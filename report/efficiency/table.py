@@ -56,7 +56,8 @@ def table_of(record: EfficiencyRecord, tables: Sequence[Table] = ()) -> Efficien
     accuracy = join(record, tables)
     rows = tuple(row_of(record, row, known) for row, known in zip(record.rows, accuracy.values, strict=True))
     model, load, environment = record.model, record.load, record.machine.environment
-    title = f"{model.label}, batch {load.batch}" + (", random weights" if model.weights == DUMMY else "")
+    weights = ", random weights" if model.weights == DUMMY else ""
+    title = f"{model.label}, batch {load.batch}{weights}" if load.repeats else f"{model.label}, operations of one prompt"
     reasons = (f"{row.pruner} @ {row.budget}: {row.status}: {row.reason}" for row in rows if row.status != "ok")
     return EfficiencyTable(
         title=title,
@@ -88,7 +89,7 @@ def _footer(record: EfficiencyRecord, rows: Sequence[EfficiencyRow]) -> tuple[tu
     )
     made = ("versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value))
     if not load.repeats:
-        return (("counted", f"operations of one prompt, nothing was run; {model.dtype}"), prompt, made, ("made", record.created))
+        return (("counted", f"nothing was run; the cache is of {model.dtype}"), prompt, made, ("made", record.created))
     return (
         *_limits(record, rows),
         ("device", f"{environment.device}, CPU threads: {record.machine.threads}"),

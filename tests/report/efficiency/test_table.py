@@ -175,7 +175,8 @@ def test_a_count_has_operations_and_no_times(record) -> None:
     counted = record.model_copy(update={"rows": rows, "load": record.load.model_copy(update={"repeats": 0})})
     (table,) = build([counted])
     assert [name for name in grid(table)[0] if "ms" in name.split() or " x" in name] == []
-    assert dict(table.footer)["counted"] == "operations of one prompt, nothing was run; float32"
+    assert table.title == "tiny-llava, operations of one prompt"
+    assert dict(table.footer)["counted"] == "nothing was run; the cache is of float32"
     assert table.break_even == {}
 
 
