@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal
 
 from vtpbench.harness.records.efficiency import Ceilings, Measured
@@ -19,7 +18,8 @@ class Bound:
 
     Attributes
     ----------
-    busy : time that the device worked, as a share of the time that passed; on a noisy machine it may exceed 1
+    busy : time that the device worked, as a share of the time that passed in the quickest turn; on a CPU with other work, where
+        neither is exact, it may exceed 1
     compute : operations each second of the device's time, as a share of what a large matrix product reaches
     memory : bytes each second of the device's time, as a share of what a large copy reaches
 
@@ -54,7 +54,7 @@ def bound(row: Measured, ceilings: Ceilings | None, batch: int, stages: tuple[st
         return None
     seconds = work.device_ms / 1000
     return Bound(
-        busy=work.device_ms / median(row.summed_ms(stages)),
+        busy=work.device_ms / min(row.summed_ms(stages)),  # both at their best: what else a machine does adds to either
         compute=batch * row.flops["exact"].of(stages) / seconds / 1e12 / ceilings.tflops_per_s,
         memory=work.moved_bytes / seconds / 1e9 / ceilings.gb_per_s,
     )

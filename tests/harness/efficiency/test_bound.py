@@ -35,8 +35,8 @@ def test_what_holds_a_row_back_is_named() -> None:
     target = torch.empty_like(large)
     works = {
         "sleeps": lambda: time.sleep(0.3),
-        "multiplies": lambda: [square @ square for _ in range(8)],
-        "copies": lambda: [target.copy_(large) for _ in range(8)],
+        "multiplies": lambda: [square @ square for _ in range(16)],
+        "copies": lambda: [target.copy_(large) for _ in range(16)],
     }
     rows = [
         PrunerRow(
@@ -44,7 +44,7 @@ def test_what_holds_a_row_back_is_named() -> None:
         )
         for name, work in works.items()
     ]
-    protocol = ProfileProtocol("Why?", (1,), picture=(24, 20), new_tokens=2, warmup=1, repeats=2)
+    protocol = ProfileProtocol("Why?", (1,), picture=(24, 20), new_tokens=1, warmup=3, repeats=3)
     (record,) = profile(TINY["llava"](), INFO, [*pruner_rows([]), *rows], protocol, "tiny", lambda *_: None)
     table = table_of(record)
     assert {row.pruner: row.bound.by for row in table.rows[1:] if row.bound} == {
