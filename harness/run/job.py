@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
@@ -92,9 +93,17 @@ def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
     refuse_launcher()
     device = open_device(device_name)
 
+    @cache
+    def look_at_benchmarks() -> None:
+        from vtpbench.harness.run.task_loading import refuse_videos
+
+        for info in {cell.benchmark.label: cell.benchmark for cell in job.store.missing(job.cells)}.values():
+            refuse_videos(job.suite.benchmarks[info.label], info)
+
     def open_engine(model: ModelInfo) -> CellEngine:
         from vtpbench.harness.run import engine  # imports lmms-eval: many seconds, which a complete folder need not pay
 
+        look_at_benchmarks()
         return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
 
     benchmarks, pictures = job.suite.benchmarks, job.suite.pictures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,15 +31,24 @@ class Question:
 
     def pictures(self) -> list[Image]:
         """Decode its pictures; a task that gives None has none to show, as in lmms-eval's adapters."""
-        from PIL import Image
-
         shown = list(self.images() or ())
-        for each in shown:
-            if not isinstance(each, Image.Image):
-                raise TypeError(
-                    f"the task shows a {type(each).__name__}, {each!r:.60}, and no picture: video and sound are not supported"
-                )
+        refuse_no_picture(shown)
         return shown
+
+
+class NoPicture(TypeError):
+    """A task shows something else than pictures."""
+
+
+def refuse_no_picture(shown: Iterable[object]) -> None:
+    """Raise `NoPicture` where a task shows anything that is none."""
+    from PIL import Image
+
+    for each in shown:
+        if not isinstance(each, Image.Image):
+            raise NoPicture(
+                f"the task shows a {type(each).__name__}, {each!r:.60}, and no picture: video and sound are not supported"
+            )
 
 
 @dataclass(frozen=True)

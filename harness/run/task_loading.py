@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vtpbench.harness.host.images import pillow_settings
+from vtpbench.harness.host.libraries import without_progress_bars
 from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, agree
 from vtpbench.harness.run.bad_questions import is_of_question, problem_of
 from vtpbench.harness.run.lmms_library import TaskManager, get_task_dict, load_yaml_config
+from vtpbench.harness.run.questions import NoPicture, refuse_no_picture
 from vtpbench.harness.run.sample_scores import is_number
 from vtpbench.harness.run.subset import draw_questions, keep_questions
 from vtpbench.harness.run.task_modules import fresh_modules
@@ -106,6 +108,20 @@ class TaskLoader:
             yield LoadedTask(name, task, facts.manager, set(info.terms) <= facts.means and len(info.terms) == 1)
         for call in calls:
             _prove(call, benchmark)
+
+
+def refuse_videos(benchmark: Benchmark, info: BenchmarkInfo) -> None:
+    """Look at what a task shows with its first question, before a model is loaded for it.
+
+    Raises `UserError` for what is no picture. Whatever else is wrong with the task, its own cells say.
+    """
+    try:
+        with without_progress_bars(), TaskLoader().load(benchmark, info) as loaded:
+            refuse_no_picture(loaded.task.doc_to_visual(loaded.task.eval_docs[0]) or ())
+    except NoPicture as e:
+        raise UserError(f"benchmark '{benchmark.label}': {e}; remove it, or name a task that shows pictures") from e
+    except Exception:
+        return
 
 
 def _load_task(label: str, facts: _Facts) -> tuple[str, Any]:

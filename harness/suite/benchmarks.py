@@ -17,7 +17,8 @@ from vtpbench.harness.suite.strict_yaml import LARGEST, Document, Strict, reject
 from vtpbench.harness.suite.task_data import fingerprint, must_download, require_data, require_unchanged, task_config
 from vtpbench.harness.suite.task_file import check_definition, find_task, read_task
 from vtpbench.harness.suite.task_metrics import choose_score
-from vtpbench.pruners.errors import UserError, did_you_mean
+from vtpbench.harness.suite.task_support import refuse_unsupported
+from vtpbench.pruners.errors import did_you_mean
 
 __all__ = [
     "Benchmark",
@@ -72,6 +73,8 @@ class Benchmark(Strict):
     """Keys of the task's YAML to replace, whole values each, such as `dataset_path` for a local copy of the data."""
     drop: tuple[str, ...] = Field(default=("submission",), strict=False)
     """Metrics not to compute: those that write files for an evaluation server."""
+    judged: bool | None = None
+    """Whether a language model is asked for scores; None = if the task's code could."""
     limit: int | None = Field(default=None, ge=1, le=LARGEST)
     """Questions to ask; None = as many as the suite says."""
     limit_seed: int | None = Field(default=None, ge=0, le=LARGEST)
@@ -236,13 +239,13 @@ def describe(
 
     Raises
     ------
-    UserError : the task is not answered by text, has no such metric, does not decode greedily, or its data are out of reach
+    UserError : the task cannot be answered or scored here, has no such metric, does not decode greedily, or its data are out of
+        reach
 
     """
     definition = benchmark.definition()
     name = _named(benchmark)
-    if definition.get("output_type", "generate_until") != "generate_until":
-        raise UserError(f"{name} has output_type {definition['output_type']}; vtpbench answers generate_until only")
+    refuse_unsupported(benchmark)
     score = choose_score(definition, benchmark.metric, name)
     limit, seed = benchmark.asked(limit, limit_seed)
     return BenchmarkInfo(

@@ -211,7 +211,7 @@ def test_native_batch_is_as_alone(native, tools) -> None:
         logits, _ = tools.forward(native, together)
         for row, asked in enumerate(tools.MIXED):
             expected, _ = tools.forward(native, tools.prepare(native, chosen, budget, [asked]))
-            torch.testing.assert_close(logits[row, -1], expected[0, -1], rtol=0, atol=1e-5)
+            torch.testing.assert_close(logits[row, -1], expected[0, -1], rtol=1e-5, atol=1e-5)  # threads add in another order
 
 
 @pytest.mark.parametrize("pruner", ["visionzip", "hiprune", "grid", "pool", "downsample"])

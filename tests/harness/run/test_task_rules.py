@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.harness.pruning.pipeline import Pipeline
@@ -19,7 +20,10 @@ from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BudgetInfo, ModelInfo, PrunerInfo
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.engine import Engine
+from vtpbench.harness.run.job import RunOptions, execute, make_job
+from vtpbench.harness.run.progress import Progress
 from vtpbench.harness.run.scoring import Evaluated, outcome
+from vtpbench.harness.run.task_loading import refuse_videos
 from vtpbench.harness.suite.benchmarks import Benchmark, describe
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
@@ -300,3 +304,31 @@ def test_a_mean_that_the_samples_do_not_have_fails_its_cell(make) -> None:
     assert scored(0.5).status == "ok"
     assert (scored(0.75).status, scored(0.75).score) == ("failed", None)
     assert scored(0.75).reason == "the task gives 0.75 as the mean of its samples, whose scores have the mean 0.5; mend the task"
+
+
+@pytest.mark.parametrize("shows", ['["clip.mp4"]', '[doc["image"], "clip.mp4"]'])
+def test_what_shows_a_video_is_refused_before_a_model_is_loaded(make, shows, tmp_path, monkeypatch) -> None:
+    make("right", utils=UTILS.replace('[doc["image"]]', shows))
+    suite = tmp_path / "suite.yaml"
+    benchmarks = "[demo-open, {label: mine, task: mine, folder: ., metric: right}]"
+    suite.write_text(f"models: [demo]\nmatrix: {{pruners: [vanilla], benchmarks: {benchmarks}}}\nlimit: 2\n")
+    loaded = []
+    monkeypatch.setattr("vtpbench.harness.run.engine.open_model", lambda *arguments: loaded.append(arguments))
+    job = make_job(str(suite), RunOptions(out=tmp_path / "results"), print)
+    with pytest.raises(UserError, match=r"benchmark 'mine': the task shows a str, 'clip.mp4'.*not supported; remove it") as e:
+        execute(job, "cpu", Progress(Console(file=io.StringIO())))
+    assert "\n" not in str(e.value)
+    assert not loaded
+
+
+@pytest.mark.parametrize("shows", ["None", "[]"])
+def test_a_task_without_pictures_is_asked_as_text(make, shows) -> None:
+    benchmark = make("right", utils=UTILS.replace('[doc["image"]]', shows))
+    refuse_videos(benchmark, cell_of(benchmark).benchmark)
+    assert play(benchmark, TRUTHS).score == 1
+
+
+def test_a_task_that_has_no_function_for_pictures_is_asked_as_text(make) -> None:
+    benchmark = make("right", TASK.replace("doc_to_visual: !function utils.visual\n", ""))
+    refuse_videos(benchmark, cell_of(benchmark).benchmark)
+    assert play(benchmark, TRUTHS).score == 1

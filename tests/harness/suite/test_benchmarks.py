@@ -18,6 +18,7 @@ from vtpbench.harness.host import hub
 from vtpbench.harness.suite.benchmarks import Benchmark, describe, fingerprint, must_download, registry, require_data, task_config
 from vtpbench.harness.suite.suite import load
 from vtpbench.harness.suite.task_file import find_task, read_task
+from vtpbench.harness.suite.task_support import refuse_unsupported
 from vtpbench.pruners.errors import UserError
 
 TASK = """\
@@ -238,6 +239,8 @@ def test_describe_states_what_is_in_force(tmp_path: Path) -> None:
         ({"overrides": {"generation_kwargs": {"do_sample": True}}}, "decodes greedily"),
         ({"overrides": {"generation_kwargs": {"num_beams": 2}}}, "decodes greedily"),
         ({"overrides": {"output_type": "multiple_choice"}}, "answers generate_until only"),
+        ({"overrides": {"dataset_kwargs": {"video": True}}}, "shows videos, which are not supported; remove it"),
+        ({"drop": ["hits"]}, "'hits' writes a file for an evaluation server and is no score; name another metric"),
         ({"overrides": {"dataset_kwargs": {"data_files": "gone.json"}}}, r"data file .*gone\.json, which does not exist"),
         ({"overrides": {"dataset_path": "./gone", "dataset_kwargs": None}}, r"folder \./gone, which does not exist"),
     ],
@@ -245,6 +248,60 @@ def test_describe_states_what_is_in_force(tmp_path: Path) -> None:
 def test_describe_refuses(changes: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         describe(toy(make_task(tmp_path / "tasks"), **changes), None, {})
+
+
+JUDGED = ("KEY = os.getenv('OPENAI_API_KEY', '')", "from lmms_eval.llm_judge import get_server", "MINE_API_KEY = 'none'")
+
+
+@pytest.mark.parametrize("line", JUDGED)
+def test_a_score_that_a_language_model_may_give_needs_its_key_or_a_word(line, tmp_path, monkeypatch) -> None:
+    for key in ("OPENAI_API_KEY", "AZURE_API_KEY", "MINE_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    folder = make_task(tmp_path / "tasks")
+    (folder / "other.py").write_text(line)
+    describe(toy(folder), None, {})  # a module of the folder that does not score
+    with (folder / "utils.py").open("a") as code:
+        code.write(line)
+    key = "MINE_API_KEY" if "MINE" in line else "OPENAI_API_KEY"
+    with pytest.raises(UserError, match=rf"may ask a language model to judge the answers, and of .*{key}.*judged: false"):
+        describe(toy(folder), None, {})
+    describe(toy(folder, judged=False), None, {})
+    monkeypatch.setenv(key, "secret")
+    describe(toy(folder), None, {})
+
+
+def test_a_benchmark_that_says_it_is_judged_needs_a_key(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("AZURE_API_KEY", raising=False)
+    with pytest.raises(UserError, match="of AZURE_API_KEY, OPENAI_API_KEY none is set"):
+        describe(toy(make_task(tmp_path / "tasks"), judged=True), None, {})
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "message"),
+    [
+        ("mmvet", "gpt_eval_score", "may ask a language model"),
+        ("mathvista_testmini_cot", "llm_as_judge_eval", "may ask a language model"),
+        ("hallusion_bench_image", "aAcc", "may ask a language model"),
+        ("vizwiz_vqa_test", "submission", "writes a file for an evaluation server"),
+        ("mvbench_action_sequence", "mvbench_accuracy", "shows videos"),
+        ("videomme", "videomme_perception_score", "shows videos"),
+    ],
+)
+def test_tasks_of_lmms_eval_that_cannot_be_scored_here_are_refused_before_their_data_are_looked_for(
+    task, metric, message, offline, monkeypatch
+) -> None:
+    for key in ("OPENAI_API_KEY", "AZURE_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    with pytest.raises(UserError, match=message):
+        describe(Benchmark.model_validate({"label": "x", "task": task, "metric": metric}), None, {})
+
+
+@pytest.mark.parametrize("label", sorted(OFFICIAL))
+def test_the_ten_need_no_judge(label, monkeypatch) -> None:
+    for key in ("OPENAI_API_KEY", "AZURE_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    refuse_unsupported(registry()[label])
 
 
 @pytest.mark.parametrize(
