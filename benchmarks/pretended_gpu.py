@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from vtpbench.harness.efficiency.operations import is_composite, launches
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.transfer import STAGED_BYTES
 
@@ -46,7 +46,6 @@ _BY_VALUE = {
 _INDEXING = {"index", "index_put", "index_put_"}
 _UNDIVIDED = {"scaled_dot_product_attention", "gru_cell"}
 """Made of other operations, which they choose by asking the driver."""
-_NOT_LAUNCHED = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh", "detach"}
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,8 @@ class PretendedGpu(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         options, name = dict(kwargs or {}), func.overloadpacket.__name__
-        if name not in _UNDIVIDED and _is_composite(func):
-            with self:  # in inference mode operations that are made of others arrive whole
+        if name not in _UNDIVIDED and is_composite(func):
+            with self:
                 return func.decompose(*args, **options)
         tensors = [x for x in tree_leaves((args, options)) if isinstance(x, Tensor)]
         there = any(isinstance(x, Pretended) for x in tensors)
@@ -142,7 +141,7 @@ class PretendedGpu(TorchDispatchMode):
         if there or place.type == GPU.type:
             if (what := self._reason(name, args, options, tensors)) is not None:
                 self.waits.append(_wait(what, sys._getframe(1)))
-            self.launched += name not in _NOT_LAUNCHED and not _is_view(func)
+            self.launched += launches(func)
         if name == "_pin_memory":
             return self._pin(args[0])
         if "device" in options:
@@ -226,17 +225,6 @@ def _wrapped(result: Any, operands: list[Tensor]) -> Any:
         return same
 
     return tree_map(wrap, result)
-
-
-@cache
-def _is_composite(func: Any) -> bool:
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
-
-
-@cache
-def _is_view(func: Any) -> bool:
-    aliases = [returned.alias_info for returned in func._schema.returns]
-    return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _wait(what: str, frame: FrameType | None) -> Wait:

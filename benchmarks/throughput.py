@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from trace_prefill import narrowed
 
-from vtpbench.harness.efficiency.options import describe, open_for_speed
+from vtpbench.harness.efficiency.profiled_model import describe, open_for_speed
 from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family

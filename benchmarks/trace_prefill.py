@@ -30,9 +30,10 @@ from rehearsal import rehearse
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
-from torch.profiler import ProfilerActivity, record_function
 
-from vtpbench.harness.efficiency.options import TEXT_TOKENS, describe, open_for_speed
+from vtpbench.harness.efficiency.activity import END, Span, by_stage, traced
+from vtpbench.harness.efficiency.options import TEXT_TOKENS
+from vtpbench.harness.efficiency.profiled_model import describe, open_for_speed
 from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, run
 from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models import configs
@@ -49,7 +50,6 @@ from vtpbench.pruners.transfer import STAGED_BYTES
 
 SYNCHRONISING = re.compile(r"cuda(Stream|Device|Event)Synchronize|cu(Stream|Ctx|Event)Synchronize|cudaMemcpy")
 """Calls of the runtime, or of the driver, that wait; a version may follow the name, as in `cudaMemcpy_v3020`."""
-LAUNCHING = re.compile(r"(cuda|cu)LaunchKernel(ExC|Ex)?|cuda(Memcpy|Memset)Async")
 VERSION = re.compile(r"(_ptds|_ptsz)?(_v\d+)?")
 LINE = re.compile(r"(?P<file>.*\.py)\((?P<line>\d+)\): (?P<function>.*)")
 """How the profiler names a frame of Python."""
@@ -110,20 +110,14 @@ def profiled(subject: PrunerAtBudget, prompts: Prompts, trace: Path) -> Look:
     for _ in range(2):  # what is made once, and memory
         run(subject, prompts, lambda stage: None)
 
-    def mark(stage: str) -> None:
-        with record_function(f"end of {stage}"):
-            pass
-
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], with_stack=True) as profiler:
-        run(subject, prompts, mark)
-    profiler.export_chrome_trace(str(trace))
-    spans = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("ph") == "X"]
-    return Look(synchronisations(spans), launches(spans))
+    spans = traced(lambda mark: run(subject, prompts, mark), trace, with_stack=True)
+    launched = Counter({stage: activity.launches for stage, activity in by_stage(spans).items()})
+    return Look(synchronisations(spans), launched)
 
 
-def synchronisations(spans: list[dict[str, Any]]) -> Waits:
+def synchronisations(spans: list[Span]) -> Waits:
     """Find calls that wait between the last mark of the tower and the last one of the prefill."""
-    begin, end = (max(e["ts"] for e in spans if e["name"] == f"end of {stage}") for stage in ("vision", "prefill"))
+    begin, end = (max(e["ts"] for e in spans if e["name"] == END + stage) for stage in ("vision", "prefill"))
     frames = [event for event in spans if event.get("cat") == "python_function" and LINE.match(event["name"])]
     staged = {_details(event).get("correlation") for event in spans if _is_staged(event)}
     calls = [event for event in spans if begin <= event["ts"] <= end and event["name"].startswith("cu")]
@@ -131,33 +125,22 @@ def synchronisations(spans: list[dict[str, Any]]) -> Waits:
     return Counter((call["name"], _place(call, frames)) for call in waiting)
 
 
-def launches(spans: list[dict[str, Any]]) -> Counter[str]:
-    """Count the kernels, copies and fills that were launched before the mark at which each stage ends."""
-    marks = sorted((e["ts"], e["name"].removeprefix("end of ")) for e in spans if e["name"].startswith("end of "))
-    times = sorted(event["ts"] for event in spans if _names(LAUNCHING, event))
-    found: Counter[str] = Counter()
-    for end, stage in marks:
-        found[stage] += sum(time < end for time in times)
-        times = [time for time in times if time >= end]
-    return found
-
-
-def _names(calls: re.Pattern[str], event: dict[str, Any]) -> bool:
+def _names(calls: re.Pattern[str], event: Span) -> bool:
     found = calls.match(event["name"])
     return found is not None and VERSION.fullmatch(event["name"], found.end()) is not None
 
 
-def _is_staged(event: dict[str, Any]) -> bool:
+def _is_staged(event: Span) -> bool:
     """Whether an event of the device is a copy that the driver had to stage, for which an asynchronous call waits, too."""
     copied = event.get("cat") == "gpu_memcpy" and "Pageable -> Device" in event["name"]
     return copied and int(_details(event).get("bytes", 0)) > STAGED_BYTES
 
 
-def _details(event: dict[str, Any]) -> dict[str, Any]:
+def _details(event: Span) -> dict[str, Any]:
     return event.get("args") or {}
 
 
-def _place(call: dict[str, Any], frames: list[dict[str, Any]]) -> str:
+def _place(call: dict[str, Any], frames: list[Span]) -> str:
     """Name the innermost frame outside torch that was running."""
     around = [f for f in frames if f["tid"] == call["tid"] and f["ts"] <= call["ts"] <= f["ts"] + f["dur"]]
     outside = [f for f in around if "/torch/" not in f["name"] and "contextlib" not in f["name"]]

@@ -28,7 +28,14 @@ def profile_command(
         list[str] | None,
         typer.Option(help="Average vision tokens per decoder layer, 64 or 11.1%; instead of a suite's own; may be repeated."),
     ] = None,
-    batch: Annotated[str, typer.Option(metavar="N|max", help="Prompts at once; max: as many as fit the GPU.")] = "1",
+    batch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N|max", help="Prompts at once, 1 by default; max: as many as fit the GPU; may be repeated."),
+    ] = None,
+    throughput: Annotated[bool, typer.Option("--throughput", help="Batches 1, 4, 16 and 64, and max on a GPU.")] = False,
+    flops_only: Annotated[
+        bool, typer.Option("--flops-only", help="Count operations; draw no weights, run nothing, on any machine.")
+    ] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each row, turn by turn.")] = 10,
     warmup: Annotated[int, typer.Option(min=0, help="Untimed runs of each row.")] = 2,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 16,
@@ -43,11 +50,16 @@ def profile_command(
     from vtpbench.harness.efficiency.options import ProfileOptions, profile_models, read_protocol
     from vtpbench.harness.host.phases import make_phases
     from vtpbench.harness.records.efficiency import load_efficiency
+    from vtpbench.pruners.errors import UserError
     from vtpbench.report.efficiency.table import build
     from vtpbench.report.efficiency.text import EfficiencyTerminal, render
 
-    protocol = read_protocol(batch, picture, new_tokens, warmup, repeats)
-    order = ProfileOptions(suite, model, pruner or (), budget or (), dtype, device, out, protocol)
+    if flops_only and (batch or throughput or device):
+        raise UserError("--flops-only runs nothing: leave out --batch, --throughput and --device")
+    if throughput and batch:
+        raise UserError("--throughput chooses the batches; give either it or --batch")
+    protocol = read_protocol(batch or ["1"], picture, new_tokens, warmup, repeats)
+    order = ProfileOptions(suite, model, pruner or (), budget or (), dtype, device, out, flops_only, throughput, protocol)
     with make_phases(Console(file=sys.stderr)) as display:
         files = profile_models(order, display.advance)
     console, records = Console(), [load_efficiency(file) for file in files]

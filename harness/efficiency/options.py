@@ -7,18 +7,20 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
-from vtpbench.harness.efficiency.profile import ProfileProtocol, Progress, profile, require_searchable
-from vtpbench.harness.efficiency.rows import PrunerRow
+from vtpbench.harness.efficiency.counting import count_rows
+from vtpbench.harness.efficiency.profile import THROUGHPUT, ProfileProtocol, machine, now, profile, require_searchable
+from vtpbench.harness.efficiency.profiled_model import describe, describe_counted, open_for_speed
+from vtpbench.harness.efficiency.rows import Progress, PrunerRow
 from vtpbench.harness.efficiency.timers import start_timer
+from vtpbench.harness.efficiency.without_weights import NOWHERE
 from vtpbench.harness.host.device import open_device
 from vtpbench.harness.host.files import prepare, write_atomic
-from vtpbench.harness.models.dummy import describe_dummy, filler, open_dummy
-from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.load import Described, describe_model, open_model
+from vtpbench.harness.models.dummy import filler, open_dummy
+from vtpbench.harness.models.load import Described
 from vtpbench.harness.records.efficiency import PLACE, SUFFIX, EfficiencyRecord
 from vtpbench.harness.records.record import DUMMY, BudgetInfo, Dtype, PrunerInfo
 from vtpbench.harness.suite.options import NEUTRAL, model_path, read_option, validate_option
@@ -34,6 +36,7 @@ from vtpbench.harness.suite.specs import (
 from vtpbench.harness.suite.suite import load
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import UserError, did_you_mean
+from vtpbench.pruners.registry import find
 
 TEXT_TOKENS = 32
 """Of a dummy's prompt, as in Table 4 of the OC-VTP paper."""
@@ -50,6 +53,8 @@ class ProfileOptions:
     dtype: str | None = None
     device: str | None = None
     out: Path = Path("results")
+    flops_only: bool = False
+    throughput: bool = False
     protocol: ProfileProtocol = dataclasses.field(default_factory=lambda: ProfileProtocol(""))
     """Its question is filled in."""
 
@@ -71,41 +76,23 @@ def profile_models(order: ProfileOptions, progress: Progress) -> list[Path]:
     """
     if order.dtype is not None and order.dtype not in get_args(Dtype):
         raise UserError(f"--dtype {order.dtype}: {did_you_mean(order.dtype, get_args(Dtype))}")
+    if order.flops_only:
+        return [_count(task, order, progress) for task in _prepared(order)]
     device = open_device(order.device)
     start_timer(device)  # refuses what has no clock
-    if order.protocol.batch is None:
+    if order.throughput:
+        protocol = dataclasses.replace(order.protocol, batches=THROUGHPUT, largest=device.type == "cuda")
+        order = dataclasses.replace(order, protocol=protocol)
+    if order.protocol.largest:
         require_searchable(device)
+    return [path for task in _prepared(order) for path in _measure(task, order, device, progress)]
+
+
+def _prepared(order: ProfileOptions) -> list[ProfileTask]:
     tasks = list(_of_suite(order) if order.suite is not None else _of_options(order))
     for task in tasks:
         prepare(_folder(task, order))
-    return [_measure(task, order, device, progress) for task in tasks]
-
-
-def describe(spec: ModelSpec, dtype: str | None, attention: str) -> Described:
-    """Say what a model is: a checkpoint, or behind `dummy:` a configuration that random weights are drawn for.
-
-    Without a dtype it is run in the one that its configuration names.
-    """
-    options: dict[str, Any] = {"dtype": dtype, "attention": attention, "preprocessing": spec.preprocessing}
-    if spec.dummy is not None:
-        described = describe_dummy(spec.dummy, **options)
-    else:
-        options |= {"revision": spec.revision, "prompt": spec.prompt, "text_tower": spec.text_tower}
-        described = describe_model(spec.label, spec.location, **options)
-    info = described.info.model_copy(update={"id": spec.path, "label": spec.label})
-    return dataclasses.replace(described, info=info)
-
-
-def open_for_speed(described: Described, device: torch.device) -> Family:
-    """Open a model whose answers never end early, so that all rows generate equally many tokens."""
-    import transformers
-
-    if described.info.weights == DUMMY:
-        return open_dummy(described, device)
-    transformers.logging.disable_progress_bar()  # the profile has one of its own
-    family = open_model(described, device)
-    family.model.generation_config = transformers.GenerationConfig()
-    return family
+    return tasks
 
 
 def _of_suite(order: ProfileOptions) -> Iterator[ProfileTask]:
@@ -116,8 +103,7 @@ def _of_suite(order: ProfileOptions) -> Iterator[ProfileTask]:
     for model in suite.models:
         matrices = [matrix for matrix in suite.matrix if matrix.models is None or model.label in matrix.models]
         asked = [(spec, budget) for matrix in matrices for spec in matrix.pruners for budget in budgets or matrix.budgets]
-        described = describe(model, order.dtype or model.dtype, str(model.attention))
-        yield _task(suite.name, described, asked)
+        yield _task(suite.name, model, str(model.attention), asked, order)
 
 
 def _of_options(order: ProfileOptions) -> Iterator[ProfileTask]:
@@ -126,9 +112,8 @@ def _of_options(order: ProfileOptions) -> Iterator[ProfileTask]:
     label = _label(order.model)
     model: ModelSpec = validate_option("--model", order.model, {"path": model_path(order.model), "label": label}, ModelSpec)
     named = model.model_copy(update={"path": order.model})  # where it lies is no part of a record
-    described = describe(named, order.dtype, "sdpa")
     specs = [read_option("--pruner", text, PrunerSpec) for text in order.pruners]
-    yield _task(label, described, [(spec, budget) for spec in specs for budget in _budgets(order)])
+    yield _task(label, named, "sdpa", [(spec, budget) for spec in specs for budget in _budgets(order)], order)
 
 
 def _budgets(order: ProfileOptions) -> list[BudgetInfo]:
@@ -142,10 +127,22 @@ def _label(model: str) -> str:
     return Path(model).absolute().name
 
 
-def _task(suite: str, described: Described, asked: Sequence[tuple[PrunerSpec, BudgetInfo]]) -> ProfileTask:
+def _task(
+    suite: str, model: ModelSpec, attention: str, asked: Sequence[tuple[PrunerSpec, BudgetInfo]], order: ProfileOptions
+) -> ProfileTask:
+    known = describe_counted if order.flops_only else describe
+    described = known(model, order.dtype or model.dtype, attention)
     for _, budget in asked:
         refuse_large_budget(budget, described.info.vision_tokens, described.info.label)
+    if order.flops_only and described.shape.folder is None:
+        asked = [(_untrained(spec), budget) for spec, budget in asked]
     return ProfileTask(suite, described, pruner_rows(asked, lambda pruner: pruner.fingerprint(described.shape)))
+
+
+def _untrained(spec: PrunerSpec) -> PrunerSpec:
+    """Let a network that is not named have random weights of the published widths: operations do not depend on their values."""
+    trained = "checkpoint" in {field.name for field in dataclasses.fields(find(spec.name).load())}
+    return spec.model_copy(update={"options": {"checkpoint": DUMMY, **spec.options}}) if trained else spec
 
 
 def pruner_rows(
@@ -185,11 +182,35 @@ def _folder(task: ProfileTask, order: ProfileOptions) -> Path:
     return order.out / PLACE / task.suite
 
 
-def _measure(task: ProfileTask, order: ProfileOptions, device: torch.device, progress: Progress) -> Path:
+def _measure(task: ProfileTask, order: ProfileOptions, device: torch.device, progress: Progress) -> list[Path]:
+    """Measure one model, batch after batch; each has its record as soon as it is done."""
     family, info = open_for_speed(task.described, device), task.described.info
     question = filler(family, TEXT_TOKENS) if info.weights == DUMMY else NEUTRAL
     protocol = dataclasses.replace(order.protocol, question=question)
-    record = profile(family, info, task.pruner_rows, protocol, task.suite, _prefixed(info.label, progress))
+    records = profile(family, info, task.pruner_rows, protocol, task.suite, _prefixed(info.label, progress))
+    return [_written(record, task, order) for record in records]
+
+
+def _count(task: ProfileTask, order: ProfileOptions, progress: Progress) -> Path:
+    """Count the operations of one model, of which only the configuration is known."""
+    info, family = task.described.info, open_dummy(task.described, NOWHERE)
+    family.shape = dataclasses.replace(family.shape, folder=task.described.shape.folder)  # trained pruners lie there
+    protocol = dataclasses.replace(order.protocol, question=filler(family, TEXT_TOKENS))
+    rows = count_rows(family, task.pruner_rows, protocol.prompts(1), _prefixed(info.label, progress))
+    where = machine(torch.device("cpu"))
+    nothing_run = where.environment.model_copy(update={"device": "none"})
+    record = EfficiencyRecord(
+        suite=task.suite,
+        model=info,
+        load=protocol.load(1, 0).model_copy(update={"warmup": 0}),
+        machine=where.model_copy(update={"environment": nothing_run}),
+        rows=rows,
+        created=now(),
+    )
+    return _written(record, task, order)
+
+
+def _written(record: EfficiencyRecord, task: ProfileTask, order: ProfileOptions) -> Path:
     path = _folder(task, order) / file_name(record)
     write_atomic(path, record.dump().encode())
     return path
@@ -208,11 +229,13 @@ def _prefixed(label: str, progress: Progress) -> Progress:
     return said
 
 
-def read_protocol(batch: str, picture: str, new_tokens: int, warmup: int, repeats: int) -> ProfileProtocol:
-    """Read the command line's `--batch 8|max` and `--picture 640x480`; raises `UserError`."""
+def read_protocol(batches: Sequence[str], picture: str, new_tokens: int, warmup: int, repeats: int) -> ProfileProtocol:
+    """Read the command line's `--batch 8 --batch max` and `--picture 640x480`; raises `UserError`."""
     size = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", picture)
     if size is None:
         raise UserError(f"--picture {picture}: write WIDTHxHEIGHT in pixels, e.g. 640x480")
-    if batch != "max" and not re.fullmatch(r"[1-9]\d*", batch):
-        raise UserError(f"--batch {batch}: give a number from 1, or max")
-    return ProfileProtocol("", None if batch == "max" else int(batch), (int(size[1]), int(size[2])), new_tokens, warmup, repeats)
+    for batch in batches:
+        if batch != "max" and not re.fullmatch(r"[1-9]\d*", batch):
+            raise UserError(f"--batch {batch}: give a number from 1, or max")
+    numbers = sorted({int(batch) for batch in batches if batch != "max"})
+    return ProfileProtocol("", tuple(numbers), "max" in batches, (int(size[1]), int(size[2])), new_tokens, warmup, repeats)

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from typing import get_args
 
 import torch
 from PIL.Image import Image
 
 from vtpbench.harness.efficiency.batch_size import LARGEST, largest, largest_for_all
-from vtpbench.harness.efficiency.dimensions import Dimensions
-from vtpbench.harness.efficiency.flops import Convention, Workload, count
+from vtpbench.harness.efficiency.ceilings import measure_ceilings
+from vtpbench.harness.efficiency.counting import flops_of
+from vtpbench.harness.efficiency.energy import EnergyMeter, open_meter
+from vtpbench.harness.efficiency.flops import Workload
 from vtpbench.harness.efficiency.pruner_flops import measure
-from vtpbench.harness.efficiency.rows import PrunerRow, RowInProgress, TooLarge, turn
-from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, observe, timed
+from vtpbench.harness.efficiency.rows import Progress, PrunerRow, RowInProgress, TooLarge, turn
+from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, observe, run, timed
 from vtpbench.harness.models.dummy import noise_picture
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.records.efficiency import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
+from vtpbench.harness.records.efficiency import NOTHING, STAGES, EfficiencyRecord, Load, Machine, Measured
 from vtpbench.harness.records.environment import environment
 from vtpbench.harness.records.record import ModelInfo
 from vtpbench.pruners.errors import UserError
 
-Progress = Callable[[str, int, int], None]
-"""Called with a phase, what is done of it, and its whole."""
+THROUGHPUT = (1, 4, 16, 64)
+"""Batches of a throughput card; where a device can tell, the largest that fits is added."""
 
 
 @dataclass(frozen=True)
 class ProfileProtocol:
-    """How to measure; `batch` None = the largest that fits for every row."""
+    """How to measure.
+
+    Attributes
+    ----------
+    question : asked about every picture
+    batches : prompts at once, one measurement after the other
+    largest : whether to find the largest batch that fits for every row, too, and to leave out those above it
+    picture : width and height, pixels
+    new_tokens, warmup, repeats : of each row
+
+    """
 
     question: str
-    batch: int | None = 1
+    batches: tuple[int, ...] = (1,)
+    largest: bool = False
     picture: tuple[int, int] = (640, 480)
     new_tokens: int = 16
     warmup: int = 2
@@ -45,50 +57,74 @@ class ProfileProtocol:
         pictures: list[Image] = [noise_picture(*self.picture, seed=n) for n in range(batch)]
         return Prompts(pictures, self.question, self.new_tokens)
 
+    def load(self, batch: int, repeats: int) -> Load:
+        """Say what every row has to do."""
+        return Load(batch=batch, picture=self.picture, new_tokens=self.new_tokens, warmup=self.warmup, repeats=repeats)
+
 
 def profile(
     family: Family, model: ModelInfo, pruner_rows: Sequence[PrunerRow], protocol: ProfileProtocol, suite: str, progress: Progress
-) -> EfficiencyRecord:
-    """Measure; the first row is vanilla.
+) -> Iterator[EfficiencyRecord]:
+    """Measure, batch after batch; the first row is vanilla.
 
     Every repeat runs all rows once, so that a machine that slows down slows all of them, each time in another order (`turn`),
     so that no row always comes first or behind the same one. What a pruner cannot do, or that it broke, is a row that says so.
 
     Raises
     ------
-    UserError : the batch does not fit, or the largest one was asked for on a device that cannot tell
+    UserError : a batch does not fit, or the largest one was asked for on a device that cannot tell
 
     """
+    counted = _begin(family, pruner_rows, protocol, progress)
+    ceilings, meter = measure_ceilings(family.device, family.model.dtype), open_meter(family.device)
+    for batch in _batches(_able(counted), protocol):
+        rows = [row.afresh() for row in counted]
+        _measure(rows, protocol, batch, meter, progress)
+        yield EfficiencyRecord(
+            suite=suite,
+            model=model,
+            load=protocol.load(batch, protocol.repeats),
+            machine=machine(family.device),
+            rows=[row.dropped or _finished(row, protocol.new_tokens) for row in rows],
+            ceilings=ceilings,
+            created=now(),
+        )
+
+
+def _begin(
+    family: Family, pruner_rows: Sequence[PrunerRow], protocol: ProfileProtocol, progress: Progress
+) -> list[RowInProgress]:
+    """Begin the rows: count what each pruner adds to one prompt."""
     rows = [RowInProgress(pruner_row, PrunerAtBudget(family, pruner_row.pruner, pruner_row.budget)) for pruner_row in pruner_rows]
     single = protocol.prompts(1)
     for n, row in enumerate(rows):
         progress("count", n, len(rows))
         row.attempt(_count, single)
-    batch = _largest_batch(_able(rows), protocol) if protocol.batch is None else protocol.batch
+    return rows
+
+
+def _measure(
+    rows: Sequence[RowInProgress], protocol: ProfileProtocol, batch: int, meter: EnergyMeter | None, progress: Progress
+) -> None:
     prompts, able = protocol.prompts(batch), _able(rows)
     for n, row in enumerate(able):
-        progress("warm up", n, len(able))
+        progress(f"batch {batch}: warm up", n, len(able))
         row.attempt(partial(_warm, protocol.warmup), prompts)
     able = _able(rows)
     for n in range(protocol.repeats):
-        progress("measure", n, protocol.repeats)
+        progress(f"batch {batch}: measure", n, protocol.repeats)
         for row in turn(able, n):
             row.attempt(_time, prompts)
-    progress("measure", protocol.repeats, protocol.repeats)
-    return EfficiencyRecord(
-        suite=suite,
-        model=model,
-        load=Load(
-            batch=batch,
-            picture=protocol.picture,
-            new_tokens=protocol.new_tokens,
-            warmup=protocol.warmup,
-            repeats=protocol.repeats,
-        ),
-        machine=machine(family.device),
-        rows=[row.dropped or _finished(row, protocol.new_tokens) for row in rows],
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
+    if meter is not None:
+        for n, row in enumerate(able := _able(rows)):
+            progress(f"batch {batch}: energy", n, len(able))
+            row.attempt(partial(_weigh, meter), prompts)
+    progress(f"batch {batch}: measure", protocol.repeats, protocol.repeats)
+
+
+def now() -> str:
+    """Give the time for a record."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def machine(device: torch.device) -> Machine:
@@ -101,30 +137,21 @@ def _able(rows: Sequence[RowInProgress]) -> list[RowInProgress]:
 
 
 def _count(row: RowInProgress, prompts: Prompts) -> None:
-    """Look at one prompt, and count what the pruner adds to it."""
+    """Count what the pruner adds to one prompt."""
     subject, image = row.subject, prompts.images[0]
-    row.seen = observe(subject, prompts)
-    budget = subject.tokens(int(row.seen.observed.original))
+    (group,) = subject.family.group([image])
+    budget = subject.tokens(group.tokens)
     row.pruner_flops = float(measure(subject.family, subject.pruner, budget, image, prompts.question).total)
 
 
-def _flops(dimensions: Dimensions, work: Workload, convention: Convention) -> FlopsInfo:
-    found = count(dimensions, work, convention)
-    return FlopsInfo(
-        vision=found.vision,
-        pruner=found.pruner,
-        projector=found.projector,
-        prefill=list(found.prefill),
-        head=found.head,
-        decode=sum(found.decode),
-    )
-
-
 def _warm(warmup: int, row: RowInProgress, prompts: Prompts) -> None:
-    """Run untimed; the last run is looked at."""
-    for _ in range(warmup):
+    """Run untimed, and once more; all runs but the first are watched, and the quickest of each stage is kept."""
+    if warmup:
         _run(row, prompts)
-    row.seen = observe(row.subject, prompts)
+    seen = observe(row.subject, prompts)
+    for _ in range(warmup - 1):
+        seen = seen.at_best(observe(row.subject, prompts))
+    row.seen = seen
 
 
 def _run(row: RowInProgress, prompts: Prompts) -> dict[str, float]:
@@ -140,11 +167,15 @@ def _time(row: RowInProgress, prompts: Prompts) -> None:
         row.times[stage].append(ms)
 
 
+def _weigh(meter: EnergyMeter, row: RowInProgress, prompts: Prompts) -> None:
+    """Measure the energy of one question."""
+    row.joules = meter.joules(partial(run, row.subject, prompts, lambda stage: None)) / len(prompts.images)
+
+
 def _finished(row: RowInProgress, new_tokens: int) -> Measured:
     """State a row; its operations are those of the tokens that its batch showed, mean over the pictures."""
     seen = row.seen
     assert seen is not None, "a row that nobody looked at has dropped out"
-    dimensions = Dimensions.from_config(row.subject.family.model.config)
     work = Workload(
         grid=seen.grid,
         per_layer=tuple(seen.observed.per_layer),
@@ -162,7 +193,9 @@ def _finished(row: RowInProgress, new_tokens: int) -> Measured:
         masked_layers=seen.masked,
         kv_bytes=seen.kv_bytes,
         peak_bytes=seen.peak_bytes,
-        flops={convention: _flops(dimensions, work, convention) for convention in get_args(Convention)},
+        flops=flops_of(row.subject.family, work),
+        work={stage: seen.work.get(stage, NOTHING) for stage in STAGES},  # without a tower or further tokens there is none
+        joules=row.joules,
     )
 
 
@@ -172,14 +205,16 @@ def require_searchable(device: torch.device) -> None:
         raise UserError(f"--batch max searches the memory of a GPU, the device is {device}; give a number")
 
 
-def _largest_batch(rows: Sequence[RowInProgress], protocol: ProfileProtocol) -> int:
-    """Search with vanilla, which holds most tokens, then ask the others."""
+def _batches(rows: Sequence[RowInProgress], protocol: ProfileProtocol) -> list[int]:
+    """Say which batches to measure; the largest is searched with vanilla, which holds most tokens, then the others are asked."""
+    if not protocol.largest:
+        return list(protocol.batches)
     require_searchable(rows[0].subject.family.device)
     fitting = [partial(_fits, row, protocol) for row in rows]
     found = largest_for_all(fitting[1:], largest(fitting[0], LARGEST))
     if not found:
         raise UserError("not even one prompt fits the GPU; use a smaller model or dtype")
-    return found
+    return [*(batch for batch in protocol.batches if batch < found), found]
 
 
 def _fits(row: RowInProgress, protocol: ProfileProtocol, batch: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -12,10 +12,10 @@ from torch import Size, Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.pruning.batch import PromptBatch
-from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
+from vtpbench.harness.pruning.batch import PromptBatch, VisionTokens
+from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace, layer_hooks
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner, TokenView
+from vtpbench.pruners.base import DECODER_KINDS, Cut, Grid, ModelShape, Pruner, TokenView
 
 T = TypeVar("T")
 _ATTENTION_KERNELS = (
@@ -64,14 +64,18 @@ class PrunerFlops:
     evidence : collecting what it wants to see of the vision tower, and choosing inside the tower
     choice : choosing, and merging, before the language model, less what it spares the projector
     decoder : both for its cuts inside the language model
-    trace : tokens that entered each layer
+    per_layer : vision tokens that entered each decoder layer
+    tokens : what the tower made of the image
+    text : text tokens of the prompt
 
     """
 
     evidence: int
     choice: int
     decoder: int
-    trace: ForwardTrace
+    per_layer: tuple[int, ...]
+    tokens: VisionTokens
+    text: int
 
     @property
     def total(self) -> int:
@@ -90,35 +94,75 @@ def counted(run: Callable[[], T]) -> tuple[T, int]:
 
 
 def prefill(family: Family, batch: PromptBatch) -> ForwardTrace:
-    """Run the language model over a batch as it does before the first generated token."""
-    mask = batch.layout.valid(family.device).long()
-    with torch.inference_mode(), decoder_hooks(family.decoder, batch) as trace:
-        family.model(
-            inputs_embeds=batch.embeds, position_ids=batch.positions, attention_mask=mask, use_cache=True, logits_to_keep=1
-        )
-    return trace
+    """Run the language model over a batch of one prompt, which has no padding, as it does before the first token.
+
+    Whether what a pruner chose is valid is not asked: the answer is a value, which a model without any cannot give.
+    """
+    state = DecoderPruning(family.decoder, batch)
+    with torch.inference_mode(), layer_hooks(family.decoder, lambda: state):
+        family.model(inputs_embeds=batch.embeds, position_ids=batch.positions, use_cache=True, logits_to_keep=1)
+    return state.trace
+
+
+class PromptCounter:
+    """Counts what pruners add to one prompt; a pass through the tower that several would make alike is made once."""
+
+    def __init__(self, family: Family, image: Image, question: str) -> None:
+        self._family, self._question = family, question
+        (self._group,) = family.group([image])
+        self._passes: dict[Hashable, tuple[VisionTokens, int]] = {}
+
+    @property
+    def tokens(self) -> int:
+        """Vision tokens of the picture."""
+        return self._group.tokens
+
+    def measure(self, pruner: Pruner, budget: int | None) -> PrunerFlops:
+        """Count: each stage in which the pruner does anything runs with it and without it, on the same tokens.
+
+        Element-wise work (norms, sorting, comparing) is not counted, as it is not for the model. The counter does not see
+        into the external `flash_attn` package; both runs of a stage miss the same there. The values of weights and pictures do
+        not matter, so that a model without any will do (`without_weights`), but for pruners whose count depends on them.
+        """
+        alone = Leading(pruner)
+        with_pruner, without = (Pipeline(self._family, each, lambda n: budget) for each in (pruner, alone))
+        (tokens, tower_with), (_, tower_without) = self._encoded(with_pruner), self._encoded(without)
+        left, choice = counted(lambda: with_pruner.select([tokens], ["0"], [self._question]))
+        batch, assembly_with = counted(lambda: with_pruner.assemble([self._question], [[left[0]]]))
+        rows = tokens.features.new_zeros(len(left[0].features), tokens.features.shape[-1])  # as many, for the projector
+        to_project = replace(left[0], features=rows if left[0].projected else left[0].features, projected=False)
+        _, assembly_without = counted(lambda: without.assemble([self._question], [[to_project]]))
+        decoder, per_layer = _decoder(self._family, alone, batch)
+        text = sum(span.length for span in batch.layout.rows[0] if span.image is None)
+        evidence = tower_with - tower_without
+        return PrunerFlops(evidence, choice + assembly_with - assembly_without, decoder, per_layer, tokens, text)
+
+    def _encoded(self, pipeline: Pipeline) -> tuple[VisionTokens, int]:
+        """Run the tower, unless it has done the same before."""
+        schedule = pipeline.schedule(self._group)
+        wanted = frozenset(need for need in schedule.needs if need.kind not in DECODER_KINDS)
+        inside = (schedule.pruner, schedule.tower_cuts) if schedule.tower_cuts else None
+        same = wanted, schedule.target_grid, inside, schedule.skips_tower
+        if same not in self._passes:
+            (tokens,), flops = counted(lambda: pipeline.encode_groups([self._group]))
+            self._passes[same] = tokens, flops
+        tokens, flops = self._passes[same]
+        return replace(tokens, schedule=schedule), flops
 
 
 def measure(family: Family, pruner: Pruner, budget: int | None, image: Image, question: str) -> PrunerFlops:
-    """Count what a pruner adds: each stage runs with it and without it, on the same tokens.
+    """Count what one pruner adds to one prompt; see `PromptCounter`."""
+    return PromptCounter(family, image, question).measure(pruner, budget)
 
-    Element-wise work (norms, sorting, comparing) is not counted, as it is not for the model. The counter does not see
-    into the external `flash_attn` package; both runs of a stage miss the same there.
-    """
-    alone = Leading(pruner)
-    with_pruner, without = (Pipeline(family, each, lambda n: budget) for each in (pruner, alone))
-    encoded, tower_with = counted(lambda: with_pruner.encode([image]))
-    plain, tower_without = counted(lambda: without.encode([image]))
-    left, choice = counted(lambda: with_pruner.select(encoded, ["0"], [question]))
-    batch, assembly_with = counted(lambda: with_pruner.assemble([question], [[left[0]]]))
-    rows = plain[0].features.new_zeros(len(left[0].features), plain[0].features.shape[-1])  # as many, for the projector
-    to_project = replace(left[0], features=rows if left[0].projected else left[0].features, projected=False)
-    _, assembly_without = counted(lambda: without.assemble([question], [[to_project]]))
-    trace, decoder_with = counted(lambda: prefill(family, batch))
-    _, decoder_without = counted(lambda: prefill(family, _by(alone, batch)))
-    return PrunerFlops(
-        tower_with - tower_without, choice + assembly_with - assembly_without, decoder_with - decoder_without, trace
-    )
+
+def _decoder(family: Family, alone: Pruner, batch: PromptBatch) -> tuple[int, tuple[int, ...]]:
+    """Count the cuts inside the language model; gives the tokens that entered each layer, too."""
+    if not any(image.later_cuts for image in batch.images):
+        entered = sum(len(image.index) for image in batch.images)
+        return 0, (entered,) * family.shape.decoder_layers
+    trace, with_pruner = counted(lambda: prefill(family, batch))
+    _, without = counted(lambda: prefill(family, _by(alone, batch)))
+    return with_pruner - without, tuple(trace.per_layer[0])
 
 
 def _by(pruner: Pruner, batch: PromptBatch) -> PromptBatch:

@@ -15,6 +15,8 @@ from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import Impossible, UserError
 
 T = TypeVar("T")
+Progress = Callable[[str, int, int], None]
+"""Called with a phase, what is done of it, and its whole."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,12 @@ class RowInProgress:
     seen: Observation | None = None
     pruner_flops: float = 0.0
     times: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    joules: float | None = None
     dropped: Measured | None = None
+
+    def afresh(self) -> RowInProgress:
+        """Begin again with another batch: what was counted of one prompt stays."""
+        return RowInProgress(self.pruner_row, self.subject, pruner_flops=self.pruner_flops, dropped=self.dropped)
 
     def attempt(self, work: Callable[[RowInProgress, Prompts], object], prompts: Prompts) -> None:
         """Do a part of the work, unless the row dropped out; what goes wrong, but for vanilla, drops this row alone.

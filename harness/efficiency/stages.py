@@ -6,21 +6,24 @@ and the layers with a cut say where one stage ends and the next begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from vtpbench.harness.efficiency.activity import watch
+from vtpbench.harness.efficiency.operations import WatchedOperations
 from vtpbench.harness.efficiency.timers import Lap, start_timer
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import tokens_for
+from vtpbench.harness.records.efficiency import StageWork
 from vtpbench.harness.records.record import BudgetInfo, Observed
 from vtpbench.pruners.base import Grid, Pruner
 
@@ -68,6 +71,7 @@ class Observation:
     kv_bytes : of the key-value cache after the prefill, from its tensors
     masked : decoder layers whose prefill got an explicit mask
     peak_bytes : most memory that the device held at once; None where it does not say
+    work : what each stage gave the device to do
 
     """
 
@@ -78,6 +82,13 @@ class Observation:
     kv_bytes: int
     masked: int
     peak_bytes: int | None
+    work: Mapping[str, StageWork]
+
+    def at_best(self, other: Observation) -> Observation:
+        """Keep the quicker of two looks at each stage: what else a machine does only adds to a time."""
+        looks = ((self.work[stage], other.work[stage]) for stage in self.work)
+        quickest = (min(pair, key=lambda work: work.device_ms) for pair in looks)
+        return replace(other, work=dict(zip(self.work, quickest, strict=True)))
 
 
 def run(subject: PrunerAtBudget, prompts: Prompts, mark: Mark) -> tuple[list[ImageTokens], PromptBatch, ForwardTrace]:
@@ -111,7 +122,7 @@ def timed(subject: PrunerAtBudget, prompts: Prompts) -> tuple[Lap, ...]:
 def observe(subject: PrunerAtBudget, prompts: Prompts) -> Observation:
     """Run once and look; raises `Infeasible` or `Unsupported` where the pruner cannot do what is asked."""
     family, device = subject.family, subject.family.device
-    look = _PrefillObserver()
+    look, watched = _PrefillObserver(), WatchedOperations()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with ExitStack() as hooks:
@@ -119,7 +130,8 @@ def observe(subject: PrunerAtBudget, prompts: Prompts) -> Observation:
         hooks.callback(decoder.register_forward_hook(look.after_decoder).remove)
         for layer in decoder.layers:  # behind the cuts, which change what the layer gets
             hooks.callback(layer.self_attn.register_forward_pre_hook(look.before_attention, with_kwargs=True).remove)
-        images, batch, trace = run(subject, prompts, lambda stage: None)
+        hooks.enter_context(watched)
+        images, batch, trace = run(subject, prompts, watched.mark)
     layout = batch.layout
     return Observation(
         observed=_observed(images, trace, family.shape.decoder_layers),
@@ -129,7 +141,17 @@ def observe(subject: PrunerAtBudget, prompts: Prompts) -> Observation:
         kv_bytes=look.kv_bytes,
         masked=look.masked,
         peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        work=_on_gpu(subject, prompts, watched.by_stage) if device.type == "cuda" else watched.by_stage,
     )
+
+
+def _on_gpu(subject: PrunerAtBudget, prompts: Prompts, counted: Mapping[str, StageWork]) -> dict[str, StageWork]:
+    """Replace the host's view of times and launches by the device's own, of a run of its own."""
+    seen = watch(lambda mark: run(subject, prompts, mark))
+    return {
+        stage: StageWork(device_ms=seen[stage].device_ms, launches=seen[stage].launches, moved_bytes=counted[stage].moved_bytes)
+        for stage in seen
+    }
 
 
 @contextmanager

@@ -8,11 +8,14 @@ Its answers mean nothing: it never ends an answer early, and it is refused where
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.models.load import Described, families, own_dtype
+from vtpbench.harness.models.memory import require_room
 from vtpbench.harness.records.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vtpbench.harness.models.family import Family
+    from vtpbench.harness.models.text_tower import ClipTextTower
 
 TEMPLATE = (
     "{% for m in messages %}{% for c in m.content %}"
@@ -29,6 +33,29 @@ TEMPLATE = (
 """The images, then the question; the tokenizer puts one token in front. No other text, so that any short length can be had."""
 QWEN_PIXELS = {"shortest_edge": 4 * 28**2, "longest_edge": 16384 * 28**2}
 """Fewest and most pixels of an image for Qwen2.5-VL: 4 and 16,384 vision tokens, as published."""
+
+PUBLISHED = {
+    "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
+    "llava-hf/llava-1.5-13b-hf": "llava-1.5-13b",
+    "llava-hf/llava-v1.6-vicuna-7b-hf": "llava-next-7b",
+    "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2.5-vl-3b",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b",
+}
+"""Checkpoints whose configurations come with vtpbench, by their hub ids."""
+
+_TEXT_TOWERS: dict[str, dict[str, Any]] = {
+    "openai/clip-vit-large-patch14-336": {
+        "text_config": {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "vocab_size": 49408,
+        },
+        "projection_dim": 768,
+    }
+}
+"""Sizes of the text towers beside vision towers that families name."""
 
 
 def dummy_names() -> tuple[str, ...]:
@@ -44,6 +71,8 @@ def describe_dummy(
     `name` is one of `dummy_names()`, or the path of a `config.json` in transformers' form. Raises `UserError` for another
     name, an unsupported architecture or an unknown preprocessing.
     """
+    from vtpbench.pruners.base import TextTowerSource
+
     file = _config_file(name)
     config = _read(file)
     family = families()[config.model_type]
@@ -63,19 +92,29 @@ def describe_dummy(
         prompt=DUMMY,
         vision_tokens=tokens,
     )
+    clip = family.clip_model(config)
+    if clip in _TEXT_TOWERS:
+        shape = replace(shape, text_tower=TextTowerSource(clip, DUMMY))
     return Described(info, shape, file)
 
 
 def open_dummy(described: Described, device: torch.device, seed: int = 0) -> Family:
-    """Build a dummy on a device, in its number format from the start."""
+    """Build a dummy on a device, in its number format from the start; raises `UserError` where that has no room for it."""
     import torch
 
     from vtpbench.harness.models.tiny import byte_tokenizer
 
     info, config, tokenizer = described.info, _read(described.folder), byte_tokenizer()
     config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    if device.type != "meta":
+        require_room(info.label, config, info.dtype, device)
     model = _random_model(config, getattr(torch, info.dtype), device, info.attention, seed)
-    return _BUILDERS[config.model_type](model, tokenizer, info.preprocessing)
+    family = _BUILDERS[config.model_type](model, tokenizer, info.preprocessing)
+    source = described.shape.text_tower
+    if source is not None:
+        family.shape = replace(family.shape, text_tower=source)
+        family.open_text_tower = partial(_random_text_tower, source.name, family.shape.vision_width, device, seed)
+    return family
 
 
 def refuse_dummy(info: ModelInfo) -> None:
@@ -151,6 +190,28 @@ def _random_model(config: Any, dtype: torch.dtype, device: torch.device, attenti
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
     model.generation_config = GenerationConfig()  # no token ends an answer
     return model.eval().requires_grad_(False)
+
+
+def _random_text_tower(name: str, width: int, device: torch.device, seed: int) -> ClipTextTower:
+    """Draw a text tower of published sizes, and the way of vision features of some width to it."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    from vtpbench.harness.models.text_tower import ClipTextTower
+    from vtpbench.harness.models.tiny import clip_tokenizer
+
+    sizes, tokenizer = _TEXT_TOWERS[name], clip_tokenizer()
+    ends = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {"hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 1}  # of which the last norm alone is used
+    text = {**sizes["text_config"], **ends}
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if device.type == "meta" else "cpu"):
+        torch.manual_seed(seed)
+        clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=sizes["projection_dim"]))
+    return ClipTextTower(clip.eval().requires_grad_(False), tokenizer, device)
 
 
 def _llava(model: Any, tokenizer: Any, preprocessing: str) -> Family:

@@ -97,7 +97,7 @@ def _of_attention(attention: Any, number: int, seen: RecordedActivations, kind: 
         return _attention(whole[0][:, None], whole[1][:, None], seen.masks[number], whole[0].shape[-1] ** -0.5, "cls")
     query, key = (_heads(x, attention) for x in whole)
     if kind == "keys":
-        return key.float().mean(1)[:, 1:]
+        return key.mean(1, dtype=torch.float32)[:, 1:]
     return _attention(query, key, seen.masks[number], attention.scale, kind)
 
 

@@ -63,9 +63,12 @@ def clamp_and_flag(keep: Selection, n: int) -> tuple[Selection, Tensor]:
     index, real = keep.index, keep.valid
     within = index.clamp(-1 if keep.merged else 0, n - 1)
     outside = index != within
-    wrong = (outside if real is None else outside & real).any()
-    if keep.size is not None:
-        wrong = wrong | ~((keep.size > 0) & (keep.size < torch.inf)).all()
+    if real is not None:
+        outside = outside & real
+    if keep.size is not None:  # neither 0 nor less, infinite or no number: what clamping leaves as it is
+        size, limits = keep.size.float(), torch.finfo(torch.float32)
+        outside = outside | (size != size.clamp(limits.tiny, limits.max))
+    wrong = outside.any()
     if not keep.merged and keep.k > 1:
         if real is None:
             falling = index[:, 1:] <= index[:, :-1]
@@ -82,7 +85,7 @@ def original_index(index: Tensor, keep: Selection) -> Tensor:
     """
     if not keep.merged:
         return index.gather(1, keep.index)
-    return torch.where(keep.index < 0, -1, index.gather(1, keep.index.clamp(min=0)))
+    return index.gather(1, keep.index.clamp(min=0)).masked_fill_(keep.index < 0, -1)
 
 
 def raise_if_invalid(wrong: bool, name: str) -> None:

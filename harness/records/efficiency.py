@@ -25,6 +25,31 @@ PLACE = "efficiency"
 STAGES = ("preprocess", "vision", "pruner", "projector", "prefill", "decode")
 """In the order in which they begin; their times are disjoint and sum to the whole."""
 BEFORE_FIRST_TOKEN = STAGES[:-1]
+ON_DEVICE = BEFORE_FIRST_TOKEN[1:]
+"""What the device does before the first token; pictures are made ready by the host."""
+
+
+class Ceilings(Frozen):
+    """What the device does at best, measured in the same run."""
+
+    tflops_per_s: Amount
+    """Of a large matrix product in the model's number format; 10^12 operations."""
+    gb_per_s: Amount
+    """What a large copy reads and writes together; 10^9 bytes."""
+
+
+class StageWork(Frozen):
+    """What one stage gave the device to do, for the whole batch, in one run that was watched."""
+
+    device_ms: Amount
+    """Time of all kernels, copies and fills together; on a CPU that of torch's operators."""
+    launches: Count
+    """How many of them."""
+    moved_bytes: Amount
+    """Operands and results of every operation, once each."""
+
+
+NOTHING = StageWork(device_ms=0, launches=0, moved_bytes=0)
 
 
 class Load(Frozen):
@@ -38,6 +63,7 @@ class Load(Frozen):
     """Tokens that are generated, the first by the prefill."""
     warmup: Count
     repeats: Count
+    """0 = operations were counted, and nothing was run against the clock."""
 
 
 class Machine(Frozen):
@@ -62,10 +88,16 @@ class FlopsInfo(Frozen):
     decode: Amount
     """All tokens after the first."""
 
-    @property
-    def first_token(self) -> float:
-        """All that precedes the first token."""
-        return self.vision + self.pruner + self.projector + sum(self.prefill) + self.head
+    def of(self, stages: tuple[str, ...]) -> float:
+        """Operations of several stages together; `lm_head` for the first token is part of the prefill."""
+        by_stage = {
+            "vision": self.vision,
+            "pruner": self.pruner,
+            "projector": self.projector,
+            "prefill": sum(self.prefill) + self.head,
+            "decode": self.decode,
+        }
+        return sum(by_stage.get(stage, 0.0) for stage in stages)
 
 
 class Measured(Frozen):
@@ -88,10 +120,25 @@ class Measured(Frozen):
     """Most memory on the device at once, weights included; None = not measured."""
     flops: dict[str, FlopsInfo] = Field(default_factory=dict)
     """By convention: `exact`, `table4`."""
+    work: dict[str, StageWork] = Field(default_factory=dict)
+    """By stage; empty = not watched."""
+    joules: Amount | None = None
+    """Energy of the GPU for one question, end to end; None = its driver does not say."""
 
     def summed_ms(self, stages: tuple[str, ...] = STAGES) -> list[float]:
         """Time of several stages together, for each repeat."""
-        return [sum(parts) for parts in zip(*(self.times_ms[stage] for stage in stages), strict=True)]
+        return [sum(parts) for parts in zip(*(self.times_ms.get(stage, ()) for stage in stages), strict=True)]
+
+    def summed_work(self, stages: tuple[str, ...]) -> StageWork | None:
+        """Work of several stages together; None where nobody watched."""
+        if not self.work:
+            return None
+        parts = [self.work[stage] for stage in stages]
+        return StageWork(
+            device_ms=sum(part.device_ms for part in parts),
+            launches=sum(part.launches for part in parts),
+            moved_bytes=sum(part.moved_bytes for part in parts),
+        )
 
 
 class EfficiencyRecord(Frozen):
@@ -103,6 +150,8 @@ class EfficiencyRecord(Frozen):
     load: Load
     machine: Machine
     rows: list[Measured]
+    ceilings: Ceilings | None = None
+    """None = not measured."""
     created: str
     """UTC, ISO 8601."""
 
@@ -140,8 +189,9 @@ def load_efficiency(path: Path) -> EfficiencyRecord:
 def _is_complete(row: Measured, repeats: int) -> bool:
     """Whether a row has all that a table shows of it."""
     counted = row.observed is not None and {"exact", "table4"} <= row.flops.keys()
-    timed = [len(row.times_ms.get(stage, ())) for stage in STAGES] == [max(1, repeats)] * len(STAGES)
-    return counted and timed and all(ms > 0 for ms in row.summed_ms(BEFORE_FIRST_TOKEN))
+    timed = [len(row.times_ms.get(stage, ())) for stage in STAGES] == [repeats] * len(STAGES)
+    watched = not row.work or row.work.keys() == set(STAGES)
+    return counted and timed and watched and (not repeats or all(ms > 0 for ms in row.summed_ms(BEFORE_FIRST_TOKEN)))
 
 
 def find_efficiency(folder: Path, warn: Callable[[str], None]) -> list[EfficiencyRecord]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from vtpbench.report.efficiency.columns import TIMES, EfficiencyColumn, amounts, facts, measured
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
+from vtpbench.report.efficiency.columns import TIMES, EfficiencyColumn, amounts, columns, facts
+from vtpbench.report.efficiency.row import EfficiencyRow
+from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.formats.latex import TablePart, escape, fact_lines, line, part_of
 from vtpbench.report.formats.latex import latex as document
 
@@ -25,7 +26,7 @@ def parts(tables: Sequence[EfficiencyTable]) -> list[TablePart]:
 
 
 def _parts(table: EfficiencyTable) -> Iterator[TablePart]:
-    shown = measured(table)
+    shown = columns(table)
     units = ["\N{MULTIPLICATION SIGN}" if column.unit == TIMES else column.unit for column in shown]
     head = (("Pruner", "Budget", *(column.name for column in shown)), ("", "", *units))
     rows = [_texts(row, shown) for row in table.rows]

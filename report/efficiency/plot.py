@@ -1,16 +1,20 @@
-"""Time to the first token, and what pruning gains, against the tokens that are left."""
+"""Time to the first token, and what pruning gains, against the tokens that are left; questions a second against the batch."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
+from vtpbench.pruners.errors import UserError
+from vtpbench.report.efficiency.row import EfficiencyRow
+from vtpbench.report.efficiency.table import EfficiencyTable
+from vtpbench.report.efficiency.throughput import Throughput, throughputs
 from vtpbench.report.tables.names import styles
 
 SIZE = (10.0, 4.4)
@@ -24,18 +28,25 @@ COLOURS = (
 
 
 def plot(tables: Sequence[EfficiencyTable], format_name: Literal["png", "svg"] = "png") -> bytes:
-    """Draw tables one below the other: a line per pruner through its budgets, vanilla as a dashed line."""
+    """Draw tables one below the other: a line per pruner through its budgets, vanilla as a dashed line.
+
+    Below them stands what a model answers at several batches, where it was measured. Raises `UserError` where nothing was timed.
+    """
     width, height = SIZE
-    figure = Figure(figsize=(width, height * len(tables)), dpi=150, facecolor="white", layout="constrained")
-    for part, table in zip(figure.subfigures(len(tables), squeeze=False)[:, 0], tables, strict=True):
-        _draw(part, table)
+    timed, curves = [table for table in tables if table.rows[0].ttft_ms is not None], throughputs(tables)
+    if not timed:
+        raise UserError("operations were counted, and nothing was run against the clock: there is nothing to draw")
+    parts = [*(partial(_draw, table) for table in timed), *(partial(_draw_batches, each) for each in curves)]
+    figure = Figure(figsize=(width, height * len(parts)), dpi=150, facecolor="white", layout="constrained")
+    for part, draw in zip(figure.subfigures(len(parts), squeeze=False)[:, 0], parts, strict=True):
+        draw(part)
     stream = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(stream, format=format_name, metadata={"Date": None} if format_name == "svg" else None)
     return stream.getvalue()
 
 
-def _draw(figure: SubFigure, table: EfficiencyTable) -> None:
+def _draw(table: EfficiencyTable, figure: SubFigure) -> None:
     left, right = figure.subplots(1, 2)
     vanilla, *pruned = [row for row in table.rows if row.status == "ok"]
     for label, number in styles((row.pruner, row.name) for row in pruned).items():
@@ -57,14 +68,43 @@ def _draw(figure: SubFigure, table: EfficiencyTable) -> None:
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
 
 
-def _line(left: Axes, right: Axes, label: str, rows: Sequence[EfficiencyRow], number: int) -> None:
-    style: dict[str, Any] = {
+def _draw_batches(measured: Throughput, figure: SubFigure) -> None:
+    """Draw a panel for each budget, a line per pruner through the batches."""
+    panels = figure.subplots(1, max(1, len(measured.budgets)), sharey=True, squeeze=False)[0]
+    vanilla, *pruned = measured.curves
+    numbers = styles((curve.pruner, curve.name) for curve in pruned)
+    for axes, budget in zip(panels, measured.budgets or ("",), strict=True):
+        dashed = {"color": "0.4", "linestyle": "--", "linewidth": 1, "marker": ".", "label": "vanilla"}
+        for curve, style in [
+            (vanilla, dashed),
+            *((c, _style(c.pruner, numbers[c.pruner])) for c in pruned if c.budget == budget),
+        ]:
+            axes.plot(list(curve.by_batch), [row.questions_per_s or 0.0 for row in curve.by_batch.values()], **style)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(measured.batches, labels=[str(batch) for batch in measured.batches])
+        axes.set_xlabel("prompts at once")
+        axes.set_title(f"budget {budget}" if budget else "", fontsize=9)
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+    panels[0].set_ylabel("questions a second, end to end")
+    panels[0].set_ylim(bottom=0)
+    figure.suptitle(f"{measured.title}\n{measured.conditions['device']}, {measured.conditions['dtype']}", fontsize=11)
+    lines = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=8, frameon=False)
+
+
+def _style(label: str, number: int) -> dict[str, Any]:
+    return {
         "label": label,
         "color": COLOURS[number and (number - 1) % (len(COLOURS) - 1) + 1],
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 6,
         "linewidth": 1.3,
     }
+
+
+def _line(left: Axes, right: Axes, label: str, rows: Sequence[EfficiencyRow], number: int) -> None:
+    style = _style(label, number)
     tokens = [row.tokens or 0.0 for row in rows]
     times = [row.ttft_ms for row in rows if row.ttft_ms is not None]
     errors = [[time.median - time.low for time in times], [time.high - time.median for time in times]]

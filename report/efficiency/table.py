@@ -2,86 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median, quantiles
-from typing import Any
 
-from vtpbench.harness.records.efficiency import BEFORE_FIRST_TOKEN, STAGES, EfficiencyRecord, Measured
+from vtpbench.harness.records.efficiency import EfficiencyRecord
 from vtpbench.harness.records.record import DUMMY
+from vtpbench.report.efficiency.bound import summary
+from vtpbench.report.efficiency.break_even import BreakEven, break_even, elapsed, on_device
 from vtpbench.report.efficiency.join import join
-from vtpbench.report.tables.amounts import GIGA, Operations, unit_for
+from vtpbench.report.efficiency.row import EfficiencyRow, row_of
+from vtpbench.report.tables.amounts import GIGA, Operations, significant, unit_for
 from vtpbench.report.tables.table import Table
-
-FENCE = 1.5
-"""Interquartile ranges beyond the quartiles from which a value counts as an outlier (Tukey)."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Repeated values of one quantity: none is left out, those far off are counted."""
-
-    median: float
-    low: float
-    high: float
-    """Quartiles."""
-    outliers: int
-    repeats: int
-
-    @property
-    def iqr(self) -> float | None:
-        """Interquartile range; a single value has none."""
-        return self.high - self.low if self.repeats > 1 else None
-
-
-@dataclass(frozen=True)
-class EfficiencyRow:
-    """One pruner at one budget; times in milliseconds for the whole batch, operations for one prompt."""
-
-    pruner: str
-    """Its label."""
-    name: str
-    budget: str
-    status: str
-    reason: str = ""
-    tokens: float | None = None
-    """Observed, mean over layers."""
-    stages_ms: Mapping[str, Spread] | None = None
-    ttft_ms: Spread | None = None
-    """From the picture to the first token: all stages but `decode`."""
-    tpot_ms: Spread | None = None
-    """Each further token."""
-    total_ms: Spread | None = None
-    ttft_speedup: float | None = None
-    """Median over repeats of vanilla's time divided by this row's in the same turn."""
-    ttft_speedup_low: float | None = None
-    ttft_speedup_high: float | None = None
-    """Quartiles of the same ratios."""
-    total_speedup: float | None = None
-    total_speedup_low: float | None = None
-    total_speedup_high: float | None = None
-    exact_tflops: float | None = None
-    """Up to the first token: tower, pruner, projector, prefill, `lm_head`."""
-    table4_tflops: float | None = None
-    """Of the prefill, as the papers count it; the pruner is not in it."""
-    pruner_gflops: float | None = None
-    kv_mib: float | None = None
-    peak_mib: float | None = None
-    accuracy: float | None = None
-    """Per cent of vanilla's accuracy, mean over benchmarks, where it was measured."""
-
-
-@dataclass(frozen=True)
-class BreakEven:
-    """Where pruning begins to pay."""
-
-    budget: str | None
-    """Largest that brings the first token earlier than vanilla does; None = none of those measured."""
-    within_spread: bool = False
-    """Whether the quartiles of its speed-up include 1."""
-
-    def __str__(self) -> str:
-        return f"{self.budget or 'none of those measured'}{' (within the spread)' * self.within_spread}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +24,9 @@ class EfficiencyTable:
     """Model, batch, device, dtype, attention kernel and weights: what tells tables apart, for machines."""
     rows: tuple[EfficiencyRow, ...]
     break_even: Mapping[str, BreakEven]
-    """By the pruner's label."""
+    """By the pruner's label, in elapsed time."""
+    device_break_even: Mapping[str, BreakEven]
+    """The same in the device's time; empty where that was not watched."""
     notes: tuple[str, ...]
     footer: tuple[tuple[str, str], ...]
 
@@ -118,21 +51,13 @@ def ordered(records: Iterable[EfficiencyRecord]) -> list[EfficiencyRecord]:
     return sorted(records, key=lambda record: (record.model.label, record.load.batch, record.created))
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Describe repeated values by median and interquartile range."""
-    if len(values) < 2:
-        return Spread(median(values), median(values), median(values), 0, 1)
-    low, middle, high = quantiles(values, n=4, method="inclusive")
-    reach = FENCE * (high - low)
-    return Spread(middle, low, high, sum(value < low - reach or value > high + reach for value in values), len(values))
-
-
 def table_of(record: EfficiencyRecord, tables: Sequence[Table] = ()) -> EfficiencyTable:
     """Make the table of one record; see `build`."""
     accuracy = join(record, tables)
-    rows = tuple(_row(record, row, known) for row, known in zip(record.rows, accuracy.values, strict=True))
+    rows = tuple(row_of(record, row, known) for row, known in zip(record.rows, accuracy.values, strict=True))
     model, load, environment = record.model, record.load, record.machine.environment
-    title = f"{model.label}, batch {load.batch}" + (", random weights" if model.weights == DUMMY else "")
+    weights = ", random weights" if model.weights == DUMMY else ""
+    title = f"{model.label}, batch {load.batch}{weights}" if load.repeats else f"{model.label}, operations of one prompt"
     reasons = (f"{row.pruner} @ {row.budget}: {row.status}: {row.reason}" for row in rows if row.status != "ok")
     return EfficiencyTable(
         title=title,
@@ -146,7 +71,8 @@ def table_of(record: EfficiencyRecord, tables: Sequence[Table] = ()) -> Efficien
             "tower": model.tower,
         },
         rows=rows,
-        break_even=_break_even(rows),
+        break_even=break_even(rows, elapsed),
+        device_break_even=break_even(rows, on_device),
         notes=(*reasons, *accuracy.notes),
         footer=(*_footer(record, rows), *((("accuracy", accuracy.fact),) if accuracy.fact else ())),
     )
@@ -157,15 +83,35 @@ def _footer(record: EfficiencyRecord, rows: Sequence[EfficiencyRow]) -> tuple[tu
     versions = {**environment.versions, "driver": record.machine.driver}
     masked = {row.masked_layers for row in record.rows if row.status == "ok"}
     masks = "the same mask in all rows" if len(masked) == 1 else "rows differ in layers with an explicit mask"
+    prompt = (
+        "prompt",
+        f"{load.picture[0]} x {load.picture[1]} pixels, {_text_tokens(record)} text tokens, {load.new_tokens} new",
+    )
+    made = ("versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value))
+    if not load.repeats:
+        return (("counted", f"nothing was run; the cache is of {model.dtype}"), prompt, made, ("made", record.created))
     return (
+        *_limits(record, rows),
         ("device", f"{environment.device}, CPU threads: {record.machine.threads}"),
         ("dtype, attention", f"{model.dtype}, {model.attention}, {masks}; no compilation, no graphs"),
-        ("prompt", f"{load.picture[0]} x {load.picture[1]} pixels, {_text_tokens(record)} text tokens, {load.new_tokens} new"),
+        prompt,
         *((("times and memory", f"batch of {load.batch}; operations: one prompt"),) if load.batch > 1 else ()),
         ("times", _times(record, rows)),
-        ("versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)),
+        made,
         ("measured", record.created),
     )
+
+
+def _limits(record: EfficiencyRecord, rows: Sequence[EfficiencyRow]) -> Iterator[tuple[str, str]]:
+    """Say what holds rows back, and by what that was judged."""
+    sentence = summary([row.bound for row in rows], [row.decode_bound for row in rows])
+    if sentence and record.ceilings is not None:
+        yield "what holds rows back", sentence
+        yield (
+            "ceilings",
+            f"{significant(record.ceilings.tflops_per_s, 3)} TFLOP/s in a matrix product, "
+            f"{significant(record.ceilings.gb_per_s, 3)} GB/s in a copy, measured in the same run",
+        )
 
 
 def _text_tokens(record: EfficiencyRecord) -> str:
@@ -181,51 +127,3 @@ def _times(record: EfficiencyRecord, rows: Sequence[EfficiencyRow]) -> str:
     outliers = sum(row.total_ms.outliers for row in rows if row.total_ms is not None)
     far = f"; {outliers} outlier{'s' * (outliers != 1)} among the end-to-end times, none left out" if outliers else ""
     return f"{repeats} repeat{'s' * (repeats != 1)}, all rows in turn, after {record.load.warmup} for warming up; {shown}{far}"
-
-
-def _row(record: EfficiencyRecord, row: Measured, accuracy: float | None) -> EfficiencyRow:
-    names: dict[str, Any] = {"pruner": row.pruner.label, "name": row.pruner.name, "budget": row.budget.label}
-    names["status"] = row.status
-    if row.observed is None:
-        return EfficiencyRow(**names, reason=row.reason or "")
-    vanilla, first, total = record.rows[0], row.summed_ms(BEFORE_FIRST_TOKEN), row.summed_ms()
-    sooner, faster = _ratios(vanilla.summed_ms(BEFORE_FIRST_TOKEN), first), _ratios(vanilla.summed_ms(), total)
-    further = record.load.new_tokens - 1
-    exact, table4 = row.flops["exact"], row.flops["table4"]
-    return EfficiencyRow(
-        **names,
-        tokens=row.observed.tokens,
-        stages_ms={stage: spread(row.times_ms[stage]) for stage in STAGES},
-        ttft_ms=spread(first),
-        tpot_ms=spread([ms / further for ms in row.times_ms["decode"]]) if further else None,
-        total_ms=spread(total),
-        ttft_speedup=sooner.median,
-        ttft_speedup_low=sooner.low,
-        ttft_speedup_high=sooner.high,
-        total_speedup=faster.median,
-        total_speedup_low=faster.low,
-        total_speedup_high=faster.high,
-        exact_tflops=exact.first_token / 1e12,
-        table4_tflops=sum(table4.prefill) / 1e12,
-        pruner_gflops=exact.pruner / 1e9,
-        kv_mib=row.kv_bytes / 2**20,
-        peak_mib=None if row.peak_bytes is None else row.peak_bytes / 2**20,
-        accuracy=accuracy,
-    )
-
-
-def _ratios(vanilla: Sequence[float], own: Sequence[float]) -> Spread:
-    """Compare turn by turn: what slows the machine for a while slows both."""
-    return spread([a / b for a, b in zip(vanilla, own, strict=True)])
-
-
-def _break_even(rows: Sequence[EfficiencyRow]) -> dict[str, BreakEven]:
-    """Look among the rows that have fewer tokens than vanilla, by the speed-up that the table shows."""
-    found = {}
-    for label in dict.fromkeys(row.pruner for row in rows[1:]):
-        fewer = [row for row in rows[1:] if row.pruner == label and row.tokens is not None and row.tokens < (rows[0].tokens or 0)]
-        paying = [row for row in fewer if (row.ttft_speedup or 0) > 1]
-        best = max(paying, key=lambda row: row.tokens or 0, default=None)
-        if fewer:
-            found[label] = BreakEven(None) if best is None else BreakEven(best.budget, (best.ttft_speedup_low or 0) <= 1)
-    return found

@@ -18,7 +18,8 @@ from vtpbench.harness.records.efficiency import STAGES
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.report.efficiency.columns import amounts, columns, facts
 from vtpbench.report.efficiency.latex import latex
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable, Spread
+from vtpbench.report.efficiency.row import EfficiencyRow, Spread
+from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.formats.markdown import escape, pipe_table
 from vtpbench.report.formats.render import OTHERS
 from vtpbench.report.tables.layout import clean, share
@@ -57,6 +58,12 @@ def as_dict(row: EfficiencyRow) -> dict[str, Any]:
         if name == "stages_ms":
             for stage in STAGES:
                 flat |= _flat(f"{stage}_ms", None if value is None else value[stage])
+        elif name in ("device_ms", "launches"):
+            flat |= {f"{stage}_{name}": None if value is None else value[stage] for stage in STAGES}
+        elif name in ("bound", "decode_bound"):
+            shares = {} if value is None else vars(value)
+            flat[name] = None if value is None else value.by
+            flat |= {f"{name}_{share}": shares.get(share) for share in ("busy", "compute", "memory")}
         else:
             flat |= _flat(name, value) if name in SPREADS else {name: value}
     return flat
@@ -83,6 +90,7 @@ def as_objects(tables: Sequence[EfficiencyTable]) -> list[dict[str, Any]]:
             "conditions": dict(table.conditions),
             "rows": [as_dict(row) for row in table.rows],
             "break_even": {pruner: vars(even) for pruner, even in table.break_even.items()},
+            "device_break_even": {pruner: vars(even) for pruner, even in table.device_break_even.items()},
             "notes": list(table.notes),
             "footer": dict(table.footer),
         }

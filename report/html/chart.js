@@ -38,7 +38,8 @@ function moveApart(names, fixed, step) {
  * Points, joined for each pruner and named, drawn anew for every width, filter and choice.
  *
  * A subclass says what they stand for: `read` gives a point's `x`, `y`, `interval` and `facts` under a choice, or null where
- * they are not known; `limits` gives the ends of both axes; `reason` says why a point is not drawn.
+ * they are not known; `limits` gives the ends of both axes; `reason` says why a point is not drawn; `meant` leaves out points that
+ * a choice is not about.
  */
 class Chart {
   constructor(figure, choices, points) {
@@ -72,7 +73,7 @@ class Chart {
     this.hideTip()
     this.svg.setAttribute('viewBox', `0 0 ${width} ${height}`)
     this.svg.setAttribute('height', height)
-    const known = this.points.flatMap((point) => this.read(point, choice) ?? [])
+    const known = this.meant(choice).flatMap((point) => this.read(point, choice) ?? [])
     const points = known.filter((point) => this.shown.has(point.row))
     this.scale(points.length ? points : known, known, choice, height)
     const places = points.map((point) => ({ ...point, at: this.place(point) }))
@@ -86,10 +87,15 @@ class Chart {
     )
   }
 
+  /** Points that a choice is about. */
+  meant() {
+    return this.points
+  }
+
   /** Say which of the rows shown are not drawn. */
   tell(choice) {
     const missing = find(this.figure, '.missing')
-    const rows = this.points.filter((point) => this.shown.has(point.row) && !this.read(point, choice))
+    const rows = this.meant(choice).filter((point) => this.shown.has(point.row) && !this.read(point, choice))
     missing.textContent = `Not drawn, since ${this.reason}: ${rows.map((point) => `${point.label}, ${point.budget}`).join('; ')}.`
     missing.hidden = !rows.length
   }

@@ -9,7 +9,8 @@ from vtpbench.harness.records.efficiency import EfficiencyRecord
 from vtpbench.harness.records.record import DUMMY
 from vtpbench.report.efficiency.columns import DIGITS
 from vtpbench.report.efficiency.join import fits
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable, Spread, ordered, table_of
+from vtpbench.report.efficiency.row import EfficiencyRow, Spread
+from vtpbench.report.efficiency.table import EfficiencyTable, ordered, table_of
 from vtpbench.report.tables.amounts import Operations, milliseconds, significant
 from vtpbench.report.tables.layout import clean
 from vtpbench.report.tables.rounding import half_up

@@ -13,17 +13,29 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from vtpbench.harness.records.efficiency import EfficiencyRecord
+from vtpbench.report.efficiency.throughput import throughputs
 from vtpbench.report.html.costs import Profile, profiles
 from vtpbench.report.html.kept import EmbeddedPictures, ReadPicture
 from vtpbench.report.html.samples import browser, per_cell
 from vtpbench.report.html.speed import speed_section
+from vtpbench.report.html.throughput import throughput_section
 from vtpbench.report.html.view import Section, section
 from vtpbench.report.tables.table import Table
 
 if TYPE_CHECKING:
     from vtpbench.report.stats.resampled import Samples
 
-SCRIPTS = ("core.js", "table.js", "chart.js", "accuracy_chart.js", "time_chart.js", "gallery.js", "samples.js", "start.js")
+SCRIPTS = (
+    "core.js",
+    "table.js",
+    "chart.js",
+    "accuracy_chart.js",
+    "time_chart.js",
+    "batch_chart.js",
+    "gallery.js",
+    "samples.js",
+    "start.js",
+)
 """Parts of the one script, in order."""
 _HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -52,6 +64,10 @@ def html(
     limit = per_cell(tables)
     embedded = [embed(_data(part, browser(part, samples, limit, gallery))) for part in sections]
     speeds = [speed_section(one, f"e{number}", _numbers(one, sections)) for number, one in enumerate(measured, 1)]
+    known = {number: label for part in speeds for number, label in part.pruners}
+    numbers = {label: number for number, label in known.items()}
+    batches = throughputs([one.table for one in measured])
+    speeds += [throughput_section(one, f"b{number}", numbers) for number, one in enumerate(batches, 1)]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_asset("page.html.jinja")).render(
         parts=list(zip(sections, embedded, strict=True)),

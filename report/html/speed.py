@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vtpbench.report.efficiency.columns import ACCURACY, TIMES, Amount, EfficiencyColumn, amounts, facts, measured
-from vtpbench.report.efficiency.table import EfficiencyRow, EfficiencyTable
+from vtpbench.report.efficiency.columns import ACCURACY, TIMES, Amount, EfficiencyColumn, amounts, columns, facts
+from vtpbench.report.efficiency.row import EfficiencyRow
+from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.html.costs import Profile
 from vtpbench.report.html.times import choices, point
 from vtpbench.report.tables.layout import clean
 from vtpbench.report.tables.names import styles
 
-LATER = ("TPOT", "vision", "pruner", "prefill", "KV", "peak")
+LATER = ("TPOT", "vision", "pruner", "prefill", "decode", "KV", "peak")
 """Columns that the page shows behind all others."""
 
 
@@ -38,11 +39,13 @@ class SpeedSection:
     lines: tuple[SpeedLine, ...]
     pruners: tuple[tuple[int, str], ...]
     """Number and label of each pruner, vanilla first."""
-    choices: list[dict[str, str]]
+    choices: Sequence[Mapping[str, Any]]
     points: list[dict[str, Any]]
-    """Empty where vanilla stands alone."""
+    """Empty where vanilla stands alone, or nothing was timed."""
     notes: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
+    by_batch: bool = False
+    """Whether it joins the records of several batches."""
 
 
 def speed_section(profile: Profile, name: str, numbers: Mapping[str, int]) -> SpeedSection:
@@ -56,14 +59,15 @@ def speed_section(profile: Profile, name: str, numbers: Mapping[str, int]) -> Sp
         for number, row in enumerate(rows)
     )
     points = [point(row, line.id, line.pruner) for row, line in zip(rows, lines, strict=True)]
+    known = choices(rows)
     return SpeedSection(
         id=name,
         title=f"Efficiency: {clean(profile.table.title)}",
         header=(("Pruner", "ascending"), ("Budget", "descending"), *map(_heading, shown)),
         lines=lines,
         pruners=tuple({line.pruner: line.label for line in lines}.items()),
-        choices=choices(rows),
-        points=points if any(row.status == "ok" for row in rows[1:]) else [],
+        choices=known,
+        points=points if known and any(row.status == "ok" for row in rows[1:]) else [],
         notes=tuple(map(clean, profile.table.notes)),
         facts=facts(profile.table),
     )
@@ -71,13 +75,13 @@ def speed_section(profile: Profile, name: str, numbers: Mapping[str, int]) -> Sp
 
 def _ordered(table: EfficiencyTable) -> tuple[EfficiencyColumn, ...]:
     """Sort columns by what a reader asks for first."""
-    return tuple(sorted(measured(table), key=lambda column: (column.name in LATER, column.name != ACCURACY)))
+    return tuple(sorted(columns(table), key=lambda column: (column.name in LATER, column.name != ACCURACY)))
 
 
 def _heading(column: EfficiencyColumn) -> tuple[str, str]:
     """Name a column, and say how a first click sorts it."""
     text = f"{column.name} {'speed-up' if column.unit == TIMES else column.unit}".strip()
-    return text[:1].upper() + text[1:], "descending" if ACCURACY in column.name or column.unit == TIMES else "ascending"
+    return text[:1].upper() + text[1:], "descending" if ACCURACY in column.name or column.unit in (TIMES, "/s") else "ascending"
 
 
 def _line(row: EfficiencyRow, name: str, number: int, budget: float, shown: tuple[EfficiencyColumn, ...]) -> SpeedLine:

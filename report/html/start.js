@@ -17,7 +17,7 @@ for (const part of findAll(document, 'section.accuracy')) {
 }
 for (const part of findAll(document, 'section.speed')) {
   const { choices, points } = JSON.parse(find(part, 'script.data').textContent)
-  const chart = new TimeChart(find(part, 'figure.chart'), choices, points)
+  const chart = new (part.classList.contains('batches') ? BatchChart : TimeChart)(find(part, 'figure.chart'), choices, points)
   new Rows(part, (rows) => chart.show(rows)).show()
 }
 

@@ -90,6 +90,26 @@ def test_all_rows_of_the_efficiency_suite_are_profiled(tmp_path: Path, one_threa
     assert entered["OC-VTP"] == 64
 
 
+@pytest.mark.parametrize(
+    ("name", "budget", "vision", "prefill"), [("efficiency_next", "320", 2880, 33.759e12), ("efficiency_qwen", "33.3%", 64, None)]
+)
+def test_all_rows_of_the_other_efficiency_suites_are_counted(
+    tmp_path: Path, name: str, budget: str, vision: int, prefill: float | None
+) -> None:
+    """At full size, without weights; Qwen2.5-VL on a small picture."""
+    protocol = ProfileProtocol("", picture=(224, 224))
+    (file,) = profile_models(
+        ProfileOptions(name, budgets=[budget], out=tmp_path, flops_only=True, protocol=protocol), lambda *_: None
+    )
+    record = load_efficiency(file)
+    assert {row.pruner.label: row.reason for row in record.rows if row.status != "ok"} == {}
+    first = record.rows[0]
+    assert first.observed is not None
+    assert first.observed.tokens == vision
+    if prefill is not None:
+        assert sum(first.flops["table4"].prefill) == pytest.approx(prefill, rel=1e-4), "Table 4 of the OC-VTP paper"
+
+
 def swapped(name: str, folder: Path) -> Path:
     """Put what a suite's comments offer in the places of what it has."""
     text = find_file(name).read_text()

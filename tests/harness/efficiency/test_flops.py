@@ -192,7 +192,7 @@ from vtpbench.pruners.registry import BUILT_IN, build, find
 classes = [find(name).load() for name in BUILT_IN]
 family = tiny_llava()
 cost = measure(family, build("fastv", {}), 8, dummy.noise_picture(20, 20), "Why?")
-entered = tuple(cost.trace.per_layer[0])
+entered = cost.per_layer
 grid = family.group([dummy.noise_picture(20, 20)])[0].grid
 print(sum(entered), count(Dimensions.from_config(family.model.config), Workload(grid, entered, 9)).total > 0)
 """

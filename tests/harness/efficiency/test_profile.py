@@ -11,8 +11,9 @@ import torch
 from vtpbench.harness.efficiency.batch_size import largest, largest_for_all
 from vtpbench.harness.efficiency.dimensions import Dimensions
 from vtpbench.harness.efficiency.flops import Workload, count
-from vtpbench.harness.efficiency.options import ProfileOptions, _of_suite, describe, pruner_rows, read_protocol
+from vtpbench.harness.efficiency.options import ProfileOptions, _of_suite, pruner_rows, read_protocol
 from vtpbench.harness.efficiency.profile import ProfileProtocol, profile
+from vtpbench.harness.efficiency.profiled_model import describe
 from vtpbench.harness.efficiency.rows import PrunerRow, turn
 from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, observe, run
 from vtpbench.harness.efficiency.timers import HostTimer, start_timer
@@ -39,7 +40,7 @@ from vtpbench.pruners.registry import build
 
 INFO = describe_dummy("llava-1.5-7b", dtype="float32").info.model_copy(update={"label": "tiny"})
 ASKED = [(PrunerSpec(name=name, label=name), BudgetInfo(tokens=tokens)) for name, tokens in (("fastv", 10), ("fastv", 3))]
-PROTOCOL = ProfileProtocol("Why?", batch=2, picture=(24, 20), new_tokens=3, warmup=0, repeats=2)
+PROTOCOL = ProfileProtocol("Why?", batches=(2,), picture=(24, 20), new_tokens=3, warmup=0, repeats=2)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,14 @@ def families() -> dict[str, Family]:
 
 @pytest.fixture(scope="module")
 def record(families: dict[str, Family]) -> EfficiencyRecord:
-    return profile(families["llava"], INFO, pruner_rows(ASKED), PROTOCOL, "tiny", lambda *_: None)
+    return measured(families["llava"], pruner_rows(ASKED))
+
+
+def measured(
+    family: Family, rows: Any, protocol: ProfileProtocol = PROTOCOL, progress: Any = lambda *_: None
+) -> EfficiencyRecord:
+    (found,) = profile(family, INFO, rows, protocol, "tiny", progress)
+    return found
 
 
 def test_vanilla_comes_first_and_random_is_always_there(record: EfficiencyRecord) -> None:
@@ -155,7 +163,7 @@ class Varying(Pruner):
 
 def test_operations_are_of_the_batch_whose_tokens_stand_beside(families: dict[str, Family]) -> None:
     rows = [*pruner_rows([]), stranger(Varying())]
-    row = profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None).rows[1]
+    row = measured(families["llava"], rows).rows[1]
     assert row.observed is not None
     assert row.observed.per_layer == [3.5] * 6  # 3 of the first picture, 4 of the second
     work = Workload(Grid(1, 4, 4), (3.5,) * 6, row.text_tokens, 3)
@@ -177,7 +185,7 @@ class Breaking(Pruner):
         return view.features[..., 0]
 
 
-@pytest.mark.parametrize("at", [1, 3, 5])  # counting, warming up, measuring
+@pytest.mark.parametrize("at", [1, 2, 3])  # counting, warming up, measuring
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -187,7 +195,7 @@ class Breaking(Pruner):
 )
 def test_a_pruner_that_breaks_is_a_row_that_says_so(families: dict[str, Family], at: int, error: Exception, reason: str) -> None:
     rows = [*pruner_rows(ASKED[:1]), stranger(Breaking(at, error))]
-    record = profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None)
+    record = measured(families["llava"], rows)
     assert [row.status for row in record.rows] == ["ok", "ok", "ok", "failed"]
     assert re.fullmatch(reason, record.rows[-1].reason)
     assert (record.rows[-1].times_ms, record.rows[-1].observed) == ({}, None)
@@ -198,17 +206,17 @@ def test_a_pruner_that_breaks_is_a_row_that_says_so(families: dict[str, Family],
 def test_what_breaks_without_a_pruner_is_a_defect(families: dict[str, Family]) -> None:
     rows = [stranger(Breaking(1, ValueError("a defect")), "vanilla")]
     with pytest.raises(ValueError, match="a defect"):
-        profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None)
+        measured(families["llava"], rows)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError(), torch.AcceleratorError("CUDA error: out of memory\n")])
 @pytest.mark.parametrize(
-    ("at", "message"), [(1, "theirs: a batch of 1 does not fit; use a smaller model"), (3, "theirs: a batch of 2 .* --batch max")]
+    ("at", "message"), [(1, "theirs: a batch of 1 does not fit; use a smaller model"), (2, "theirs: a batch of 2 .* --batch max")]
 )
 def test_a_batch_that_does_not_fit_ends_the_run(families: dict[str, Family], at: int, message: str, error: Exception) -> None:
     rows = [*pruner_rows([]), stranger(Breaking(at, error))]
     with pytest.raises(UserError, match=message):
-        profile(families["llava"], INFO, rows, PROTOCOL, "tiny", lambda *_: None)
+        measured(families["llava"], rows)
 
 
 @pytest.mark.parametrize("rows", range(2, 9))
@@ -240,10 +248,10 @@ def test_rows_take_turns_in_changing_order(families: dict[str, Family]) -> None:
     rows = [*pruner_rows([]), *(stranger(Noting(name, notes), name) for name in names)]
 
     def progress(phase: str, done: int, total: int) -> None:
-        if (phase, done) == ("measure", 0):
+        if (phase, done) == ("batch 2: measure", 0):
             notes.clear()
 
-    profile(families["llava"], INFO, rows, PROTOCOL, "tiny", progress)
+    measured(families["llava"], rows, progress=progress)
     orders = [turn(["vanilla", *names], repeat) for repeat in range(PROTOCOL.repeats)]
     assert notes == [name for order in orders for name in order if name != "vanilla"]
     assert orders[0] != orders[1]
@@ -368,9 +376,9 @@ def test_the_largest_batch_for_all_rows() -> None:
 
 
 def test_the_largest_batch_needs_a_gpu(families: dict[str, Family]) -> None:
-    protocol = ProfileProtocol("Why?", None, (20, 20), 1, 0, 1)
+    protocol = ProfileProtocol("Why?", (), True, (20, 20), 1, 0, 1)
     with pytest.raises(UserError, match="--batch max searches the memory of a GPU"):
-        profile(families["llava"], INFO, pruner_rows([]), protocol, "tiny", lambda *_: None)
+        measured(families["llava"], pruner_rows([]), protocol)
 
 
 def test_laps_lie_end_to_end() -> None:
@@ -386,9 +394,9 @@ def test_laps_lie_end_to_end() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("many", "640x480"), "--batch many: give a number from 1, or max"),
-        (("0", "640x480"), "--batch 0"),
-        (("1", "640"), "--picture 640: write WIDTHxHEIGHT"),
+        ((["many"], "640x480"), "--batch many: give a number from 1, or max"),
+        ((["0"], "640x480"), "--batch 0"),
+        ((["1"], "640"), "--picture 640: write WIDTHxHEIGHT"),
     ],
 )
 def test_mistakes_name_the_option(options: Any, message: str) -> None:
@@ -418,4 +426,32 @@ def test_budgets_of_the_command_line_stand_in_for_those_of_a_suite(tmp_path: Pat
 def test_a_device_that_failed_ends_the_profile_and_names_the_row(families: dict[str, Family]) -> None:
     lost = torch.AcceleratorError("CUDA error: device-side assert triggered")
     with pytest.raises(DeviceLost, match=r"triggered\) at pruner 'theirs'; .* leave out that pruner or the model"):
-        profile(families["llava"], INFO, [*pruner_rows([]), stranger(Breaking(1, lost))], PROTOCOL, "", lambda *_: None)
+        measured(families["llava"], [*pruner_rows([]), stranger(Breaking(1, lost))])
+
+
+def test_several_batches_are_counted_once_and_have_a_record_each(families: dict[str, Family]) -> None:
+    phases: list[str] = []
+    protocol = replace(PROTOCOL, batches=(1, 3), repeats=1)
+    first, second = profile(
+        families["llava"], INFO, pruner_rows(ASKED), protocol, "tiny", lambda phase, done, total: phases.append(phase)
+    )
+    assert (first.load.batch, second.load.batch, first.ceilings) == (1, 3, second.ceilings)
+    assert phases.count("count") == len(first.rows)
+    assert all(len(row.times_ms["prefill"]) == 1 for row in (*first.rows[:-1], *second.rows[:-1]))
+    assert second.rows[1].kv_bytes == 3 * first.rows[1].kv_bytes
+    assert second.rows[-1].status == "infeasible"
+
+
+def test_every_stage_is_watched(record: EfficiencyRecord) -> None:
+    for row in record.rows[:-1]:
+        assert tuple(row.work) == STAGES
+        assert row.joules is None
+        for stage in ("vision", "prefill", "decode"):
+            work = row.work[stage]
+            assert work.launches > 0
+            assert work.moved_bytes > 0
+            assert work.device_ms > 0
+    prefill = [row.work["prefill"].moved_bytes for row in record.rows[:-1]]
+    assert prefill[0] > prefill[1] > prefill[2], "fewer tokens move less"
+    fastv, random = record.rows[3].work["pruner"].launches, record.rows[1].work["pruner"].launches
+    assert fastv > random

@@ -30,6 +30,7 @@ from vtpbench.harness.suite.specs import PrunerSpec
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build, entries
 from vtpbench.pruners.transfer import STAGED_BYTES, copy_to_device
+from vtpbench.report.efficiency.table import table_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -173,9 +174,9 @@ def test_where_memory_lacks_the_batch_is_halved_and_nothing_of_it_is_kept(moved,
 
 def test_the_largest_batch_is_found_and_profiled(moved) -> None:
     rows = pruner_rows([(PrunerSpec(name="fastv", label="FastV"), BudgetInfo(tokens=10))])
-    protocol = ProfileProtocol("Why?", batch=None, picture=(16, 16), new_tokens=2, warmup=1, repeats=2)
+    protocol = ProfileProtocol("Why?", (), largest=True, picture=(16, 16), new_tokens=2, warmup=1, repeats=2)
     before = torch.cuda.memory_stats(GPU)["num_alloc_retries"]
-    record = profile(moved("llava"), describe_dummy("llava-1.5-7b").info, rows, protocol, "tiny", lambda *_: None)
+    (record,) = profile(moved("llava"), describe_dummy("llava-1.5-7b").info, rows, protocol, "tiny", lambda *_: None)
     assert torch.cuda.memory_stats(GPU)["num_alloc_retries"] == before
     assert record.load.batch == LARGEST  # of so small a model any GPU holds more
     assert record.machine.driver
@@ -184,6 +185,26 @@ def test_the_largest_batch_is_found_and_profiled(moved) -> None:
         assert row.peak_bytes is not None
         assert row.peak_bytes > row.kv_bytes > 0
         assert all(0 < ms < 60_000 for ms in row.summed_ms())
+        assert row.joules is None or row.joules > 0
+
+
+def test_what_the_device_does_is_seen_stage_by_stage(moved) -> None:
+    """No stage works longer than it lasts."""
+    rows = pruner_rows([(PrunerSpec(name="fastv", label="FastV"), BudgetInfo(tokens=10))])
+    protocol = ProfileProtocol("Why?", picture=(16, 16), new_tokens=2, warmup=2, repeats=5)
+    (record,) = profile(moved("llava"), describe_dummy("llava-1.5-7b").info, rows, protocol, "tiny", lambda *_: None)
+    assert record.ceilings is not None
+    assert record.ceilings.tflops_per_s > 1
+    assert record.ceilings.gb_per_s > 100
+    for row in record.rows:
+        for stage in ("vision", "prefill", "decode"):
+            work = row.work[stage]
+            assert work.launches > 20
+            assert 0 < work.device_ms < max(row.times_ms[stage])
+            assert work.moved_bytes > 0
+    assert {row.bound.by for row in table_of(record).rows if row.bound is not None} == {"launch"}, (
+        "so small a model waits for its host"
+    )
 
 
 def test_a_model_of_full_size_is_made_on_the_device_and_not_on_the_host() -> None:

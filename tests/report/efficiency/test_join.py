@@ -54,7 +54,7 @@ def test_accuracy_of_the_same_rows_stands_beside_whatever_vanilla_is_called(prof
     assert grid(table)[0][-1] == "accuracy %"
     assert dict(table.footer)["accuracy"] == "of tiny-llava, suite demo: mean over GQA; measured on real weights"
     (without,) = build([profile])
-    assert grid(without)[0][-1] == "peak MiB"
+    assert grid(without)[0][-1] == "KV MiB"
     assert "accuracy" not in dict(without.footer)
 
 

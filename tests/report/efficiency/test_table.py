@@ -8,11 +8,23 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from vtpbench.harness.records.efficiency import STAGES, EfficiencyRecord, FlopsInfo, Load, Machine, Measured
+from vtpbench.harness.records.efficiency import (
+    NOTHING,
+    STAGES,
+    Ceilings,
+    EfficiencyRecord,
+    FlopsInfo,
+    Load,
+    Machine,
+    Measured,
+    StageWork,
+)
 from vtpbench.harness.records.record import BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
 from vtpbench.pruners.errors import UserError
+from vtpbench.report.efficiency.break_even import BreakEven
 from vtpbench.report.efficiency.plot import COLOURS, MARKERS, plot
-from vtpbench.report.efficiency.table import BreakEven, build, spread
+from vtpbench.report.efficiency.row import spread
+from vtpbench.report.efficiency.table import build
 from vtpbench.report.efficiency.text import EfficiencyTerminal, grid, render
 from vtpbench.report.tables.amounts import significant
 from vtpbench.report.tables.names import styles
@@ -21,6 +33,13 @@ MODEL = ModelInfo(
     label="tiny-llava", id="dummy:x", family="llava", weights="dummy", dtype="float32", attention="sdpa", preprocessing="pad",
     prompt="dummy", vision_tokens=144,
 )  # fmt: skip
+
+
+def watched(row: Measured, device_ms: float, moved_bytes: float = 0.0) -> Measured:
+    """Let the prefill be all that the device did before the first token, and a tenth of it what it did afterwards."""
+    own = {"prefill": StageWork(device_ms=device_ms, launches=300, moved_bytes=moved_bytes)}
+    own["decode"] = StageWork(device_ms=device_ms / 10, launches=40, moved_bytes=moved_bytes)
+    return row.model_copy(update={"work": dict.fromkeys(STAGES, NOTHING) | own})
 
 
 def measured(pruner: str, tokens: int | None, prefill: list[float], pruner_ms: float = 1.0, status: str = "ok") -> Measured:
@@ -92,6 +111,75 @@ def test_break_even_goes_by_the_speed_up_that_the_table_shows(record) -> None:
     )
 
 
+@pytest.fixture
+def on_device(record) -> EfficiencyRecord:
+    """Of rows that wait for the host, calculate, and read: 2 TFLOPs at 40 TFLOP/s are 50 ms, 100 GB at 1 TB/s 100 ms."""
+    rows = [
+        watched(measured("vanilla", None, [93.0, 93.0, 93.0]), 92.0),
+        watched(measured("waits", 48, [93.0, 93.0, 93.0]), 30.0),
+        watched(measured("calculates", 48, [93.0, 93.0, 93.0]), 90.0, 1e9),
+        watched(measured("reads", 48, [193.0, 193.0, 193.0]), 190.0, 1e11),
+    ]
+    return record.model_copy(update={"rows": rows, "ceilings": Ceilings(tflops_per_s=40, gb_per_s=1000)})
+
+
+def test_a_row_says_what_it_is_bound_by(on_device) -> None:
+    (table,) = build([on_device])
+    bounds = [row.bound for row in table.rows]
+    assert [bound.by for bound in bounds] == ["compute", "launch", "compute", "memory"]
+    elapsed = 2 + 1 + 2 + 93  # preprocessing is the host's, and does not count
+    assert bounds[1].busy == pytest.approx(30 / elapsed)
+    assert bounds[2].compute == pytest.approx(2.003 / 0.09 / 40)
+    assert bounds[3].memory == pytest.approx(100 / 0.19 / 1000)
+
+
+def test_the_sentence_below_says_what_to_do(on_device) -> None:
+    text = dict(build([on_device])[0].footer)
+    assert text["what holds rows back"].startswith("up to the first token 1 of 4 rows are launch-bound (device busy 31 %): ")
+    assert "2 of 4 rows are compute-bound" in text["what holds rows back"]
+    assert text["ceilings"].startswith("40 TFLOP/s in a matrix product, 1000 GB/s in a copy")
+
+
+def test_break_even_is_told_apart_by_clock_and_device(on_device) -> None:
+    (table,) = build([on_device])
+    assert str(table.break_even["waits"]) == "none of those measured"
+    assert str(table.device_break_even["waits"]) == "48"
+    line = "largest with a TTFT speed-up above 1: waits none of those measured, "
+    assert line in render([table], "markdown")
+    assert "; in the device's time: waits 48, calculates 48, reads none of those measured" in render([table], "markdown")
+
+
+def test_what_the_device_did_stands_beside_the_time_that_passed(on_device) -> None:
+    names, _, waits, *_ = grid(build([on_device])[0])
+    shown = dict(zip(names, waits, strict=True))
+    assert shown["prefill ms"] == "93 (0)"
+    assert shown["prefill device ms (launches)"] == "30 (300)"
+    assert shown["TTFT on device x"] == "3.07"
+    assert shown["bound by"] == "launch (device busy 31 %)"
+    assert shown["questions /s"] == "9.8"  # 102 ms end to end
+    (found,) = json.loads(render(build([on_device]), "json"))
+    assert (found["rows"][1]["prefill_device_ms"], found["rows"][1]["prefill_launches"]) == (30, 300)
+    assert found["rows"][1]["bound"] == "launch"
+    assert found["device_break_even"]["waits"] == {"budget": "48", "within_spread": False}
+
+
+def test_energy_has_a_column_where_the_driver_counts_it(record) -> None:
+    assert "energy J a question" not in grid(build([record])[0])[0]
+    rows = [row.model_copy(update={"joules": 12.5}) for row in record.rows]
+    names, vanilla, *_ = grid(build([record.model_copy(update={"rows": rows})])[0])
+    assert vanilla[names.index("energy J a question")] == "12.5"
+
+
+def test_a_count_has_operations_and_no_times(record) -> None:
+    rows = [row.model_copy(update={"times_ms": {}}) for row in record.rows]
+    counted = record.model_copy(update={"rows": rows, "load": record.load.model_copy(update={"repeats": 0})})
+    (table,) = build([counted])
+    assert [name for name in grid(table)[0] if "ms" in name.split() or " x" in name] == []
+    assert table.title == "tiny-llava, operations of one prompt"
+    assert dict(table.footer)["counted"] == "nothing was run; the cache is of float32"
+    assert table.break_even == {}
+
+
 def test_what_leaves_no_token_out_cannot_break_even(record) -> None:
     rows = [record.rows[0], measured("random", 144, [10.0, 10.0, 10.0]), measured("random", 200, [10.0, 10.0, 10.0])]
     assert build([record.model_copy(update={"rows": rows})])[0].break_even == {}
@@ -114,7 +202,7 @@ def test_markdown_is_a_table(record) -> None:
     text = render(build([record]), "markdown")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
-    assert "| not measured |" in lines[2]
+    assert "peak" not in lines[0], "nobody measured it"
     assert "random weights" in text
     assert "a&#124;b" in text
     assert "- **break-even budget:** largest with a TTFT speed-up above 1: random 48, slow 16\n" in text
