@@ -15,11 +15,14 @@ from vtpbench.harness.cli.profile import profile_command
 from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.cli.train import train_app
+from vtpbench.harness.distribute.cluster import cluster_options
 from vtpbench.harness.host.console import console, echo, print_grid, say, warn
 from vtpbench.harness.host.printable import one_line
+from vtpbench.harness.host.stopping import StopRequest, TimeIsUp, parse_duration
 from vtpbench.pruners.errors import UserError, failing_line
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, STOPPED, INTERRUPTED = 2, 75, 130
+"""Exit codes; 75 is what the system headers call a temporary failure: try again."""
 KEPT = "what is finished is kept; run the same command again to go on"
 KEPT_BY = {"profile": "models that were finished have their records; of the one being measured nothing is kept"}
 """What an interruption leaves of the commands that cannot go on where they were."""
@@ -60,6 +63,9 @@ class CommandGroup(TyperGroup):
         except SystemExit as e:  # no command of ours ends so
             say("error", f"somebody else's code ended the program with {e.code!r}{failing_line(e)}", "red")
             raise typer.Exit(USER_ERROR) from e
+        except TimeIsUp as e:
+            say("stopped", KEPT, "yellow")
+            raise typer.Exit(STOPPED) from e
         except KeyboardInterrupt as e:
             say("stopped", KEPT_BY.get(ctx.invoked_subcommand or "", KEPT), "yellow")
             raise typer.Exit(INTERRUPTED) from e
@@ -128,13 +134,29 @@ def run_command(
     dtype: Dtype = None,
     device: Device = None,
     out: Out = RESULTS,
+    gpus: Annotated[str | None, typer.Option(metavar="N|all", help="Share the work between GPUs, over Ray.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --device cpu: share it between processes, over Ray.")] = None,
+    ray: Annotated[str | None, typer.Option(metavar="auto|ADDRESS", help="A running Ray cluster to use.")] = None,
+    gpu_kind: Annotated[str | None, typer.Option(help="GPUs of a mixed cluster to use, as Ray names them: H100.")] = None,
+    stop_after: Annotated[str | None, typer.Option(metavar="3h50m", help="Finish the batch then, and exit with code 75.")] = None,
 ) -> None:
     """Measure what is missing of a suite; interrupt it and run it again as you like."""
     from vtpbench.harness.run.job import RunOptions, execute, make_job
     from vtpbench.harness.run.progress import make_progress
 
-    job = make_job(suite, RunOptions(out, only or (), set_ or (), limit, batch_size, dtype), warn)
-    summary = execute(job, device, make_progress(console(sys.stderr)))
+    options = RunOptions(out, only or (), set_ or (), limit, batch_size, dtype)
+    cluster = cluster_options(gpus, workers, ray, gpu_kind, device)
+    job = make_job(suite, options, warn)
+    progress = make_progress(console(sys.stderr))
+    with StopRequest(None if stop_after is None else parse_duration(stop_after)).at_sigterm() as stop:
+        if cluster is None:
+            summary = execute(job, device, progress, stop)
+        else:
+            from vtpbench.harness.distribute.driver import run_distributed
+            from vtpbench.harness.distribute.ray_pool import RayPool
+
+            with RayPool(suite, options, cluster, device) as pool:
+                summary = run_distributed(job, progress, pool, stop)
     for line in summary.lines():
         echo(one_line(line))
     raise typer.Exit(summary.exit_code)

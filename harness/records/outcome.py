@@ -10,6 +10,25 @@ from vtpbench.harness.records.record import BatchInfo, Observed, Status
 
 
 @dataclass(frozen=True)
+class Swept:
+    """What answering a cell's questions together with others' has cost it.
+
+    Attributes
+    ----------
+    seconds : its share of the time
+    smallest : the smallest batch that was needed
+
+    """
+
+    seconds: float
+    smallest: int
+
+    def with_more(self, other: Swept) -> Swept:
+        """Add another part of the cell's questions."""
+        return Swept(self.seconds + other.seconds, min(self.smallest, other.smallest))
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A cell's result before it becomes a record; fields as in `vtpbench.harness.records.record.Record`."""
 

@@ -6,7 +6,7 @@ lmms-eval's response cache, baseline test, result files and process groups are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from vtpbench.harness.host.libraries import without_progress_bars
 from vtpbench.harness.models.load import Described, open_model
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Cell, Journal, tokens_for
-from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.outcome import Outcome, Swept
 from vtpbench.harness.run.adapter import Adapter, QuestionReader, QuestionsRead
 from vtpbench.harness.run.answer_faults import trusted
 from vtpbench.harness.run.answering import Answerer
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vtpbench.harness.pruning.schedule import BudgetRule
     from vtpbench.harness.records.record import BenchmarkInfo
     from vtpbench.harness.run.pictures import PictureFolder
+    from vtpbench.harness.run.questions import Question
     from vtpbench.harness.suite.benchmarks import Benchmark
     from vtpbench.pruners.base import Pruner
 
@@ -56,7 +57,6 @@ class Engine:
     def __init__(self, family: Family, batch_size: int) -> None:
         self.family, self.batch_size = family, batch_size
         self._tasks = TaskLoader()
-        self._swept: dict[str, Answerer] = {}
 
     def sweep(
         self,
@@ -66,28 +66,39 @@ class Engine:
         progress: Callable[[int, int], None],
         picture_folder: PictureFolder,
         log: Callable[[Cell], AbstractContextManager[None]],
-    ) -> dict[str, float]:
+        parts: Callable[[Sequence[Question]], Iterable[slice]] = lambda questions: [slice(None)],
+    ) -> dict[str, Swept]:
         """Answer the questions of cells of one benchmark together; `run` then finds the answers in their journals.
 
-        A cell whose answers are not all there afterwards says in `run` what is wrong with it. Returns the seconds that went
-        into each cell, by its id.
+        A cell whose answers are not all there afterwards says in `run` what is wrong with it. Returns what this has cost each
+        cell, by its id.
+
+        `parts` is told all questions, and says which to ask, one run of whole windows after the other: all at once, unless
+        several engines share the work. Journals are read before each.
         """
-        rows: dict[str, SweepRow] = {}
+        answerers: dict[str, tuple[Cell, Answerer]] = {}
         for cell in cells:
             with suppress(Impossible, UserError):
-                answerer, kept = self._answerer(cell, picture_folder), journal(cell)
-                rows[cell.id] = SweepRow(answerer, trusted(kept), kept.add, partial(log, cell))
-        if not rows:
+                answerers[cell.id] = cell, self._answerer(cell, picture_folder)
+        if not answerers:
             return {}
-        first, info = next(iter(rows.values())).answerer, cells[0].benchmark
-        bad = BadQuestions(self.family, info.on_bad_question)
+        info, bad = cells[0].benchmark, BadQuestions(self.family, cells[0].benchmark.on_bad_question)
+
+        def row(cell: Cell, answerer: Answerer) -> SweepRow:
+            kept = journal(cell)
+            return SweepRow(answerer, trusted(kept), kept.add, partial(log, cell))
+
+        def ask(asked: Sequence[Question]) -> None:
+            for part in parts(asked):
+                sweep([row(*each) for each in answerers.values()], asked[part], bad, progress)
+
         with self._asking(benchmark, info) as (loaded, questions):
+            first = next(iter(answerers.values()))[1]
             reader = QuestionReader(first, info.generation, "vtpbench", benchmark=benchmark.label, numbered=questions)
-            reader.tell = lambda asked: sweep(list(rows.values()), asked, bad, progress)
+            reader.tell = ask
             with suppress(QuestionsRead):
                 _evaluate(reader, loaded, info)
-        self._swept |= {cell_id: row.answerer for cell_id, row in rows.items()}
-        return {cell_id: row.answerer.seconds for cell_id, row in rows.items()}
+        return {cell_id: Swept(answerer.seconds, answerer.smallest) for cell_id, (_, answerer) in answerers.items()}
 
     def run(
         self,
@@ -96,11 +107,12 @@ class Engine:
         journal: Journal,
         progress: Callable[[int, int], None],
         picture_folder: PictureFolder | None = None,
+        swept: Swept | None = None,
     ) -> Outcome:
-        """Answer and score one cell; answers that the journal knows are not asked for again."""
+        """Answer and score one cell; answers that the journal knows are not asked for again. `swept` is what they have cost."""
         answerer, shape = self._answerer(cell, picture_folder), self.family.shape
-        if (before := self._swept.pop(cell.id, None)) is not None:
-            answerer.seconds, answerer.smallest = before.seconds, before.smallest
+        if swept is not None:
+            answerer.seconds, answerer.smallest = swept.seconds, swept.smallest
         with self._asking(benchmark, cell.benchmark) as (loaded, questions):
             adapter = Adapter(
                 answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress, benchmark.label, questions

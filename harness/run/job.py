@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from vtpbench.harness.host.device import open_device
 from vtpbench.harness.host.launcher import refuse_launcher
+from vtpbench.harness.host.stopping import StopRequest
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.environment import environment, versions
 from vtpbench.harness.records.record import Dtype, ModelInfo
@@ -87,8 +88,11 @@ def show(job: Job) -> str:
     return render_plan(job.cells, done, job.forecasts, estimator(job.store.records()))
 
 
-def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
-    """Run the missing cells of a job on a device as torch names it; by default the first GPU, else the CPU."""
+def execute(job: Job, device_name: str | None, progress: Progress, stop: StopRequest | None = None) -> Summary:
+    """Run the missing cells of a job on a device as torch names it; by default the first GPU, else the CPU.
+
+    Raises `TimeIsUp` behind the batch in which `stop` says so.
+    """
     refuse_launcher()
     device = open_device(device_name)
 
@@ -98,7 +102,8 @@ def execute(job: Job, device_name: str | None, progress: Progress) -> Summary:
         return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
 
     benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
-    setting = RunContext(job.suite.name, job.store, open_engine, benchmarks, environment(str(device)), progress, pictures)
+    where, stop = environment(str(device)), stop or StopRequest()
+    setting = RunContext(job.suite.name, job.store, open_engine, benchmarks, where, progress, pictures, stop)
     return run(job.cells, setting)
 
 

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import traceback
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import ValidationError
-
-from vtpbench.harness.host.device import refuse_lost
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.host.libraries import output_to
+from vtpbench.harness.host.stopping import StopRequest
 from vtpbench.harness.records.cell import Cell, Journal
-from vtpbench.harness.records.outcome import Outcome
-from vtpbench.harness.records.record import Environment, ModelInfo, Record, Timing
+from vtpbench.harness.records.outcome import Outcome, Swept
+from vtpbench.harness.records.record import Environment, ModelInfo, Record
 from vtpbench.harness.records.store import Store
+from vtpbench.harness.run.attempt import attempt, record_of
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.progress import Progress
 from vtpbench.harness.run.summary import CellVisit, Summary
-from vtpbench.pruners.errors import Impossible, UserError, failing_line
+from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
     from vtpbench.harness.suite.benchmarks import Benchmark
-
-T = TypeVar("T")
 
 
 class CellEngine(Protocol):
@@ -43,8 +38,8 @@ class CellEngine(Protocol):
         progress: Callable[[int, int], None],
         picture_folder: PictureFolder,
         log: Callable[[Cell], AbstractContextManager[None]],
-    ) -> Mapping[str, float]:
-        """Answer the questions of several cells of one benchmark together, as far as that goes; seconds, by cell id."""
+    ) -> Mapping[str, Swept]:
+        """Answer the questions of several cells of one benchmark together, as far as that goes; what that cost, by cell id."""
         ...
 
     def run(
@@ -54,8 +49,12 @@ class CellEngine(Protocol):
         journal: Journal,
         progress: Callable[[int, int], None],
         picture_folder: PictureFolder,
+        swept: Swept | None = None,
     ) -> Outcome:
-        """Answer and score a cell; `progress(done, total)` counts samples, first those the journal knew, then each batch."""
+        """Answer and score a cell; `progress(done, total)` counts samples, first those the journal knew, then each batch.
+
+        `swept` is what those have cost that `sweep` has answered.
+        """
         ...
 
 
@@ -69,6 +68,7 @@ class RunContext:
     open_engine : loads a model; called once per model, when its first missing cell comes
     benchmarks : by label
     pictures : questions of each benchmark whose kept tokens are kept, too
+    stop : whether to stop behind the next batch
 
     """
 
@@ -79,6 +79,12 @@ class RunContext:
     environment: Environment
     progress: Progress
     pictures: int = 0
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    def advance(self, done: int, total: int) -> None:
+        """Count answers behind each batch that is written; raises `TimeIsUp` where the run is to stop."""
+        self.progress.advance(done, total)
+        self.stop.check()
 
 
 def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
@@ -99,7 +105,7 @@ def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
     worker = _CellRunner(setting, todo)
     with setting.progress:
         setting.progress.start(todo)
-        busy = [cell for cells in _by_benchmark(todo) for cell in worker.visit(cells)]
+        busy = [cell for cells in grouped_by_benchmark(todo) for cell in worker.visit(cells)]
         if busy:
             setting.progress.note(f"waiting for {len(busy)} cells that another run is working on")
         for cell in busy:
@@ -138,17 +144,17 @@ class _CellRunner:
                 store.forget_log(cell.id)
             spent = self._sweep(mine) if len(mine) > 1 else {}
             for cell in mine:
-                self.visits.append(CellVisit(cell, self._measure(cell, spent.get(cell.id, 0.0))))
+                self.visits.append(CellVisit(cell, self._measure(cell, spent.get(cell.id))))
         return busy
 
     def _log(self, cell: Cell) -> AbstractContextManager[None]:
         """Keep what is said while something is done for a cell, behind what was said before."""
         return output_to(self._setting.store.log_path(cell.id), append=True)
 
-    def _sweep(self, cells: Sequence[Cell]) -> Mapping[str, float]:
+    def _sweep(self, cells: Sequence[Cell]) -> Mapping[str, Swept]:
         """Answer the questions of cells of one model and benchmark in one pass; whatever goes wrong, each says by itself.
 
-        Returns the seconds that went into each, by its id.
+        Returns what that has cost each, by its id.
         """
         setting, store, first = self._setting, self._setting.store, cells[0]
         with self._log(first):
@@ -158,23 +164,22 @@ class _CellRunner:
         benchmark, picture_folder = setting.benchmarks[first.benchmark.label], PictureFolder(store.folder, setting.pictures)
         setting.progress.begin_sweep(cells)
 
-        def work() -> Mapping[str, float]:
-            return engine.sweep(cells, benchmark, store.journal, setting.progress.advance, picture_folder, self._log)
+        def work() -> Mapping[str, Swept]:
+            return engine.sweep(cells, benchmark, store.journal, setting.advance, picture_folder, self._log)
 
         with output_to(store.log_path(f"sweep-{first.id}")):
-            spent = _attempt(work, StorageError, f"{first.model.label} / {first.benchmark.label}")
+            spent = attempt(work, StorageError, f"{first.model.label} / {first.benchmark.label}")
         return {} if isinstance(spent, Outcome) else spent
 
-    def _measure(self, cell: Cell, spent_s: float) -> Record:
-        """Score a cell, and ask what is left to ask; `spent_s` is what a sweep has spent on it."""
+    def _measure(self, cell: Cell, swept: Swept | None = None) -> Record:
+        """Score a cell, and ask what is left to ask; `swept` is what a sweep has spent on it."""
         self._setting.progress.begin(cell)
         with self._log(cell):
             engine = self._open(cell.model)
             start = perf_counter()
-            outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell)
-        wall_s = perf_counter() - start + spent_s
-        made = _attempt(lambda: _record(cell, outcome, self._setting, wall_s), StorageError, cell)
-        record = _record(cell, made, self._setting, wall_s) if isinstance(made, Outcome) else made
+            outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell, swept)
+        wall_s = perf_counter() - start + (swept.seconds if swept else 0.0)
+        record = record_of(cell, outcome, self._setting.suite, self._setting.environment, wall_s)
         self._setting.store.add(record)
         self._setting.progress.end(cell, record)
         return record
@@ -188,73 +193,19 @@ class _CellRunner:
             self._model, self._engine = model, None
             gc.collect()  # modules and their hooks refer to each other; the old model must go before the new one comes
             fatal = UserError if all(visit.elsewhere for visit in self.visits) else StorageError
-            self._engine = _attempt(lambda: self._setting.open_engine(model), fatal, f"model '{model.label}'")
+            self._engine = attempt(lambda: self._setting.open_engine(model), fatal, f"model '{model.label}'")
         return self._engine
 
-    def _answer(self, engine: CellEngine, cell: Cell) -> Outcome:
+    def _answer(self, engine: CellEngine, cell: Cell, swept: Swept | None) -> Outcome:
         setting, store = self._setting, self._setting.store
         benchmark, picture_folder = setting.benchmarks[cell.benchmark.label], PictureFolder(store.folder, setting.pictures)
 
         def work() -> Outcome:
-            outcome = engine.run(cell, benchmark, store.journal(cell), setting.progress.advance, picture_folder)
+            outcome = engine.run(cell, benchmark, store.journal(cell), setting.advance, picture_folder, swept)
             table = store.save_samples(cell.id, outcome.samples) if outcome.samples else None
             return dataclasses.replace(outcome, samples_sha256=table)
 
-        return _attempt(work, StorageError, cell)
-
-
-def _attempt(work: Callable[[], T], fatal: type[UserError], at: object) -> T | Outcome:
-    """Do a part of a cell; an exception becomes the cell's result, so that the other cells go on.
-
-    `fatal` is the mistake that ends the run, `at` names what is being done. `Row.attempt` does the same for the rows of a
-    profile, `check` for the lines of its report.
-    """
-    try:
-        return work()
-    except fatal:
-        raise
-    except Impossible as e:
-        return Outcome(e.status, str(e))
-    except UserError as e:
-        return Outcome("failed", str(e))
-    except ValidationError as e:
-        error = e.errors()[0]
-        what = f"{'.'.join(map(str, error['loc']))} = {error['input']!r:.100}: {error['msg'].lower()}"
-        return Outcome("failed", f"no record can hold {what}")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as e:  # a stranger's task or pruner may also end the program, with success and no word
-        refuse_lost(e, at, "name the other cells with --only")
-        first, *rest = traceback.format_exception_only(e)[0].strip().splitlines()
-        reason = "\n".join([f"{first}{failing_line(e)}", *rest, "", traceback.format_exc()])
-        return Outcome("failed", reason)
-
-
-def _record(cell: Cell, outcome: Outcome, setting: RunContext, wall_s: float) -> Record:
-    return Record(
-        cell_id=cell.id,
-        suite=setting.suite,
-        status=outcome.status,
-        reason=outcome.reason and outcome.reason.encode(errors="replace").decode(),  # file names may hold what UTF-8 cannot
-        model=cell.model,
-        pruner=cell.pruner,
-        budget=cell.budget,
-        benchmark=cell.benchmark,
-        seed=cell.seed,
-        seeds=list(cell.seeds),
-        score=outcome.score,
-        stderr=outcome.stderr,
-        metrics=outcome.metrics,
-        n=outcome.n,
-        samples_sha256=outcome.samples_sha256,
-        skipped=outcome.skipped,
-        answers=outcome.answers,
-        observed=outcome.observed,
-        timing=Timing(wall_s=wall_s, generate_s=outcome.generate_s, overhead_s=wall_s - outcome.generate_s),
-        batch=outcome.batch,
-        environment=setting.environment,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
+        return attempt(work, StorageError, cell)
 
 
 def _by_model(cells: Iterable[Cell]) -> tuple[Cell, ...]:
@@ -262,7 +213,7 @@ def _by_model(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     return tuple(cell for group in _grouped(cells, lambda cell: cell.model) for cell in group)
 
 
-def _by_benchmark(cells: Iterable[Cell]) -> list[list[Cell]]:
+def grouped_by_benchmark(cells: Iterable[Cell]) -> list[list[Cell]]:
     """Cells of one model and benchmark together, in the order in which they first appear."""
     return _grouped(cells, lambda cell: (cell.model.model_dump_json(), cell.benchmark.model_dump_json()))
 

@@ -48,7 +48,7 @@ class Progress(Display):
         super().__init__(console, bars)
         self._pending: dict[str, Cell] = {}
         self._total = 0
-        self._place = ""
+        self._places: dict[str, str] = {}
 
     def start(self, cells: Iterable[Cell]) -> None:
         """Name the cells that the run will visit."""
@@ -62,16 +62,15 @@ class Progress(Display):
     def begin(self, cell: Cell) -> None:
         """Start a cell."""
         self._pending.pop(cell.id, None)
-        self._place = f"[{self._total - len(self._pending)}/{self._total}]"
-        self.note(f"{self._place} {cell}")
+        self._places[cell.id] = f"[{self._total - len(self._pending)}/{self._total}]"
+        self.note(f"{self._places[cell.id]} {cell}")
 
     def advance(self, done: int, total: int) -> None:
         """Count samples of the current cell: first those that an earlier attempt answered, then after each batch."""
 
     def end(self, cell: Cell, record: Record) -> None:
-        """Finish the current cell."""
-        del cell
-        self.note(f"{self._place} {describe(record)}")
+        """Finish a cell."""
+        self.note(f"{self._places.pop(cell.id, '')} {describe(record)}".lstrip())
 
     def skip(self, cell: Cell) -> None:
         """Leave out a cell that another run has finished meanwhile."""

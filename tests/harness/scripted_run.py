@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vtpbench.harness.records.cell import Answer, Cell, Journal, Sample
-from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.outcome import Outcome, Swept
 from vtpbench.harness.records.record import BatchInfo, BenchmarkInfo, BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.loop import RunContext, run
@@ -68,7 +68,7 @@ class ScriptedEngine:
     log: Path
     pause_s: float = 0.0
 
-    def sweep(self, *everything: object) -> dict[str, float]:
+    def sweep(self, *everything: object) -> dict[str, Swept]:
         """Leave every cell to `run`."""
         del everything
         return {}
@@ -80,6 +80,7 @@ class ScriptedEngine:
         journal: Journal,
         progress: Callable[[int, int], None],
         picture_folder: PictureFolder,
+        swept: Swept | None = None,
     ) -> Outcome:
         answers = journal.known()
         progress(len(answers), QUESTIONS)

@@ -114,9 +114,9 @@ def test_every_cell_gets_the_pictures_of_the_suite(tmp_path: Path):
     picture_folders = []
 
     class Watched(scripted.ScriptedEngine):
-        def run(self, cell, benchmark, journal, progress, picture_folder):
+        def run(self, cell, benchmark, journal, progress, picture_folder, swept=None):
             picture_folders.append(picture_folder)
-            return super().run(cell, benchmark, journal, progress, picture_folder)
+            return super().run(cell, benchmark, journal, progress, picture_folder, swept)
 
     setting = replace(scripted.make_setting(tmp_path), pictures=3, open_engine=lambda model: Watched(tmp_path / "asked.log"))
     run([scripted.make_cell(seed=seed) for seed in (0, 1)], setting)

@@ -1,0 +1,160 @@
+"""Play the scheduler of distributed runs with scripted workers: how near to ideal it comes, and whether deaths lose anything.
+
+    python benchmarks/scheduler.py [--workers 64] [--kills 200] [--seed 0]
+
+Time is simulated; the scheduler is the real one, on the real question counts of suite `llava15`. Each worker has a speed of its
+own (drawn between 0.8 and 1.2 of the same questions a second), needs time to read a benchmark's questions and to score a cell,
+and may be killed; what it has told until then stays told. Ideal is all questions over the sum of the speeds. Printed are the share
+of ideal speed, answers that were lost or told twice, and the processor time that the scheduler itself took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import random
+import time
+import tracemalloc
+
+import numpy as np
+
+from vtpbench.harness.distribute.messages import AskPart, CloseSweep, MeasureCell, OpenSweep, Work
+from vtpbench.harness.distribute.scheduler import Scheduler, SharedSweep
+from vtpbench.harness.records.cell import Answer
+from vtpbench.harness.suite.suite import load
+
+ROWS = 46
+"""Cells of one benchmark: Table 1 has about 460 for ten benchmarks, seeds included."""
+WINDOW, BATCH = 256, 64
+QUESTIONS_S = 60.0
+"""That a worker answers a second, of one row."""
+READ_S, SCORE_S = 10.0, 5.0
+"""To open a sweep, and to score a cell, beside a second for 10,000 questions each."""
+RESTART_S = 60.0
+
+
+class Simulation:
+    """Workers in simulated time, the next event first."""
+
+    def __init__(self, workers: int, kills: int, seed: int) -> None:
+        self.draw, self.now, self.spent_s = random.Random(seed), 0.0, 0.0
+        sizes = {label: benchmark.limit or benchmark.n or 0 for label, benchmark in load("llava15").benchmarks.items()}
+        self.sizes = {tuple(f"{label} {row}" for row in range(ROWS)): size for label, size in sizes.items()}
+        sweeps = [SharedSweep(cells, "model", {cell: {} for cell in cells}, ROWS * size) for cells, size in self.sizes.items()]
+        self.scheduler = Scheduler(sweeps, lambda: self.now)
+        self.told = {cell: np.zeros(size, np.uint8) for cells, size in self.sizes.items() for cell in cells}
+        self.measured: list[str] = []
+        self.speed: dict[int, float] = {}
+        self.sweep: dict[int, tuple[str, ...]] = {}
+        self.busy: dict[int, tuple[Work, float]] = {}
+        self.events: list[tuple[float, int, str]] = []
+        self.hired, self.killed, self.workers = 0, 0, workers
+        for _ in range(workers):
+            self.hire()
+        expected = ROWS * sum(sizes.values()) / QUESTIONS_S / workers
+        for _ in range(kills):
+            heapq.heappush(self.events, (self.draw.uniform(0, expected), -1, "kill"))
+
+    def hire(self) -> None:
+        """Add a worker that is ready after a while."""
+        self.hired += 1
+        self.speed[self.hired] = QUESTIONS_S * self.draw.uniform(0.8, 1.2)
+        heapq.heappush(self.events, (self.now + (RESTART_S if self.killed else 0), self.hired, "ready"))
+
+    def play(self) -> None:
+        """Go from event to event until all is measured."""
+        idle: set[int] = set()
+        while not self.scheduler.finished:
+            self.now, worker, what = heapq.heappop(self.events)
+            if what == "kill":
+                alive = sorted(self.busy)
+                if alive:
+                    self.kill(self.draw.choice(alive))
+            elif what == "ready":
+                idle.add(worker)
+            elif worker in self.busy:
+                self.finish(worker)
+                idle.add(worker)
+            for each in sorted(idle):
+                if (work := self.timed(self.scheduler.next, each, self.workers)) is not None:
+                    idle.discard(each)
+                    self.busy[each] = work, self.now
+                    heapq.heappush(self.events, (self.now + self.seconds(each, work), each, "done"))
+
+    def seconds(self, worker: int, work: Work) -> float:
+        """Say how long a worker takes."""
+        if isinstance(work, OpenSweep):
+            return READ_S + self.sizes[work.cells] / 10_000
+        if isinstance(work, AskPart):
+            return ROWS * (work.stop - work.start) / self.speed[worker]
+        return SCORE_S if isinstance(work, MeasureCell) else 0.1
+
+    def finish(self, worker: int) -> None:
+        """Let a worker tell what it did."""
+        work, _ = self.busy.pop(worker)
+        if isinstance(work, OpenSweep):
+            self.sweep[worker] = work.cells
+            self.timed(self.scheduler.opened, worker, [str(n) for n in range(self.sizes[work.cells])], WINDOW)
+        elif isinstance(work, AskPart):
+            for cell in self.sweep[worker]:
+                known = [int(sample) for sample in work.known.get(cell, {})]
+                self.told[cell][work.start : work.stop] += 1
+                self.told[cell][known] -= 1
+            self.timed(self.scheduler.part_done, worker)
+        elif isinstance(work, CloseSweep):
+            self.sweep.pop(worker)
+            self.timed(self.scheduler.closed, worker, {})
+        elif isinstance(work, MeasureCell):
+            self.measured.append(work.cell)
+            self.timed(self.scheduler.measured, worker, work.cell)
+
+    def kill(self, worker: int) -> None:
+        """Let a worker die in the middle of something; a batch of some rows was told."""
+        work, _ = self.busy.pop(worker)
+        if isinstance(work, AskPart):
+            for cell in self.sweep[worker][: self.draw.randrange(ROWS)]:
+                left = [n for n in range(work.start, work.stop) if str(n) not in work.known.get(cell, {})]
+                answers = [Answer(str(n), "", (), (), ()) for n in left[:BATCH]]
+                self.told[cell][[int(each.sample) for each in answers]] += 1
+                self.timed(self.scheduler.answered, worker, cell, answers)
+        self.sweep.pop(worker, None)
+        self.killed += 1
+        self.timed(self.scheduler.lost, worker, "killed")
+        self.hire()
+
+    def timed(self, call, *arguments):  # type: ignore[no-untyped-def] # any method of the scheduler
+        """Call the scheduler, and count the time it takes."""
+        start = time.process_time()
+        result = call(*arguments)
+        self.spent_s += time.process_time() - start
+        return result
+
+
+def main() -> None:
+    """Play, and print one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    tracemalloc.start()
+    played = Simulation(chosen.workers, chosen.kills, chosen.seed)
+    played.play()
+    total = ROWS * sum(played.sizes.values())
+    ideal_s = total / QUESTIONS_S / chosen.workers
+    lost = sum(int((told == 0).sum()) for told in played.told.values())
+    doubled = sum(int((told > 1).sum()) for told in played.told.values())
+    given_up = len(played.scheduler.failed)
+    print(f"{total:,} answers, {chosen.workers} workers, {played.killed} killed: {played.now / 3600:.2f} h simulated")
+    print(
+        f"{100 * ideal_s / played.now:.1f} % of ideal speed; {lost} answers lost, {doubled} told twice, {given_up} cells given up"
+    )
+    print(f"{len(played.measured)} cells measured, {len(set(played.measured))} of them different")
+    share = 1e3 * 1e3 * played.spent_s / total
+    print(
+        f"scheduler: {share:.2f} ms of the processor for 1,000 answers; peak {tracemalloc.get_traced_memory()[1] / 2**20:.0f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()

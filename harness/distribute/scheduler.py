@@ -1,0 +1,224 @@
+"""Who does what next: parts of sweeps, then their cells, over workers that come, go and die. It knows neither Ray nor models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TypeAlias
+
+from vtpbench.harness.distribute.messages import AskPart, CloseSweep, MeasureCell, OpenSweep, Work
+from vtpbench.harness.records.cell import Answer
+from vtpbench.harness.records.outcome import Swept
+
+WorkerId: TypeAlias = Hashable
+TRIES = 3
+"""Times that a part or a cell may lose its worker, without an answer in between, before it is given up."""
+PART_S = 60.0
+"""Seconds that a part should take: what a worker's death may cost, and what is left to the others at the end."""
+
+
+@dataclass
+class SharedSweep:
+    """Cells of one model and benchmark, whose questions the workers share in parts.
+
+    Attributes
+    ----------
+    cells : their ids
+    model : which one answers; a worker that has it loaded comes first
+    known : answers that are on disk, by cell and sample
+    weight : how long it may take relative to the others, until its questions are known: rows x questions
+    samples : of its questions, in their order, once a worker has opened it
+
+    """
+
+    cells: tuple[str, ...]
+    model: str
+    known: dict[str, dict[str, Answer]]
+    weight: float
+    samples: tuple[str, ...] | None = None
+    window: int = 1
+    left: list[tuple[int, int]] = field(default_factory=list)
+    """Runs of questions that nobody is at."""
+    costs: dict[str, Swept] = field(default_factory=dict)
+    speed: float | None = None
+    """Questions a second that one worker has asked, of all cells."""
+    given_up: str | None = None
+
+    @property
+    def remaining(self) -> float:
+        """How much there is to do that nobody is at."""
+        if self.given_up is not None:
+            return 0
+        return self.weight if self.samples is None else len(self.cells) * sum(stop - start for start, stop in self.left)
+
+    def opened(self, samples: Sequence[str], window: int) -> None:
+        """Learn of the questions from the first worker that has read them; what all cells know is not asked again."""
+        if self.samples is not None:
+            return
+        self.samples, self.window = tuple(samples), window
+        runs: list[tuple[int, int]] = []
+        for start in range(0, len(samples), window):
+            stop = min(start + window, len(samples))
+            if all(s in self.known[cell] for cell in self.cells for s in samples[start:stop]):
+                continue
+            if runs and runs[-1][1] == start:
+                runs[-1] = runs[-1][0], stop
+            else:
+                runs.append((start, stop))
+        self.left = runs
+
+    def take(self, workers: int) -> tuple[int, int]:
+        """Give the next part away: of about a minute, less towards the end, so that all workers finish together."""
+        start, stop = self.left.pop(0)
+        windows = self.remaining / len(self.cells) / self.window + (stop - start) / self.window
+        usual = 1 if self.speed is None else PART_S * self.speed / self.window
+        count = max(1, int(min(usual, windows / (2 * workers))))
+        end = min(stop, start + count * self.window)
+        if end < stop:
+            self.left.insert(0, (end, stop))
+        return start, end
+
+    def known_in(self, start: int, stop: int) -> dict[str, dict[str, Answer]]:
+        """Answers that need not be told again in a part."""
+        assert self.samples is not None, "parts are taken of a sweep that is open"
+        names = self.samples[start:stop]
+        return {cell: {name: known[name] for name in names if name in known} for cell, known in self.known.items()}
+
+
+@dataclass
+class _Busy:
+    """What a worker is at."""
+
+    work: Work
+    since: float
+    told: dict[str, dict[str, Answer]] = field(default_factory=dict)
+    """Answers of its part so far: should it die, they are known."""
+
+
+class Scheduler:
+    """Hands out work: cells to be scored first, so that tables fill early, then the longest sweep of the worker's model.
+
+    Parameters
+    ----------
+    sweeps : all there is to do
+    clock : gives seconds
+
+    """
+
+    def __init__(self, sweeps: Iterable[SharedSweep], clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self.sweeps = list(sweeps)
+        self.failed: dict[str, str] = {}
+        """Cells that are given up, with the reason; whoever records them takes them out."""
+        self._of = {cell: sweep for sweep in self.sweeps for cell in sweep.cells}
+        self._unmeasured = dict.fromkeys(self._of)
+        self._open: dict[WorkerId, SharedSweep] = {}
+        self._model: dict[WorkerId, str] = {}
+        self._busy: dict[WorkerId, _Busy] = {}
+        self._tries: Counter[Hashable] = Counter()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every cell is measured or given up."""
+        return not self._unmeasured and not self._busy
+
+    def next(self, worker: WorkerId, workers: int = 1) -> Work | None:
+        """Choose what an idle worker does, of so many; None = wait."""
+        work = self._choose(worker, workers)
+        if work is not None:
+            self._busy[worker] = _Busy(work, self._clock())
+        return work
+
+    def _choose(self, worker: WorkerId, workers: int) -> Work | None:
+        own = self._open.get(worker)
+        if own is not None:
+            if own.samples is None or not own.left or own.given_up is not None:
+                return CloseSweep()
+            start, stop = own.take(workers)
+            return AskPart(start, stop, own.known_in(start, stop))
+        model = self._model.get(worker)
+        ready = self._ready()
+        for cell in sorted(ready, key=lambda cell: self._of[cell].model != model):
+            sweep = self._of[cell]
+            self._model[worker] = sweep.model
+            return MeasureCell(cell, {}, sweep.costs.get(cell))  # whoever sends it fills in what is on disk
+        waiting = [sweep for sweep in self.sweeps if sweep.remaining]
+        if not waiting:
+            return None
+        at = Counter(id(sweep) for sweep in self._open.values())
+        chosen = min(waiting, key=lambda sweep: (sweep.model != model, -sweep.remaining / (1 + at[id(sweep)])))
+        self._open[worker], self._model[worker] = chosen, chosen.model
+        return OpenSweep(chosen.cells)
+
+    def _ready(self) -> list[str]:
+        """Cells whose sweep is through, and that nobody measures."""
+        measuring = {busy.work.cell for busy in self._busy.values() if isinstance(busy.work, MeasureCell)}
+        open_now = {id(sweep) for sweep in self._open.values()}
+        through = [sweep for sweep in self.sweeps if not sweep.remaining and id(sweep) not in open_now]
+        return [cell for sweep in through for cell in sweep.cells if cell in self._unmeasured and cell not in measuring]
+
+    def opened(self, worker: WorkerId, samples: Sequence[str], window: int) -> None:
+        """Note that a worker has opened its sweep."""
+        self._busy.pop(worker)
+        self._open[worker].opened(samples, window)
+
+    def answered(self, worker: WorkerId, cell: str, answers: Iterable[Answer]) -> None:
+        """Note answers that a worker has told."""
+        self._busy[worker].told.setdefault(cell, {}).update((answer.sample, answer) for answer in answers)
+
+    def part_done(self, worker: WorkerId) -> None:
+        """Note a finished part; what could not be answered there, its cells say when they are measured."""
+        busy, sweep = self._busy.pop(worker), self._open[worker]
+        assert isinstance(busy.work, AskPart), "only a part is done"
+        sweep.speed = (busy.work.stop - busy.work.start) / max(1e-6, self._clock() - busy.since)
+
+    def closed(self, worker: WorkerId, costs: Mapping[str, Swept]) -> None:
+        """Note that a worker has left its sweep; one that could not even be opened has its cells measured one by one."""
+        busy, sweep = self._busy.pop(worker), self._open.pop(worker)
+        if isinstance(busy.work, OpenSweep) and sweep.samples is None:
+            sweep.samples, sweep.left = (), []
+        if isinstance(busy.work, AskPart):  # it broke in the middle: the cells say why
+            sweep.left = []
+        for cell, cost in costs.items():
+            sweep.costs[cell] = sweep.costs[cell].with_more(cost) if cell in sweep.costs else cost
+
+    def measured(self, worker: WorkerId, cell: str) -> None:
+        """Note that a cell has its outcome."""
+        self._busy.pop(worker)
+        self._unmeasured.pop(cell, None)
+
+    def lost(self, worker: WorkerId, reason: str) -> None:
+        """Let another worker do what one was at that is gone, unless that has happened too often."""
+        busy, sweep = self._busy.pop(worker, None), self._open.pop(worker, None)
+        self._model.pop(worker, None)
+        if busy is None:
+            return
+        if isinstance(busy.work, MeasureCell):
+            cell = busy.work.cell
+            if self._is_too_often(cell):
+                self._give_up([cell], f"the worker that scored it died {TRIES} times: {reason}")
+        elif isinstance(busy.work, AskPart) and sweep is not None:
+            for cell, answers in busy.told.items():
+                sweep.known[cell].update(answers)
+            part = busy.work.start, busy.work.stop
+            sweep.left.insert(0, part)
+            if any(busy.told.values()):
+                self._tries.pop((sweep.cells, part[0]), None)  # whatever killed it, it gets on
+            elif self._is_too_often((sweep.cells, part[0])):
+                sweep.given_up = f"the worker that asked questions {part[0]} to {part[1] - 1} died {TRIES} times: {reason}"
+                self._give_up(sweep.cells, sweep.given_up)
+        elif isinstance(busy.work, OpenSweep) and sweep is not None and self._is_too_often(sweep.cells):
+            sweep.given_up = f"the worker that began with it died {TRIES} times: {reason}"
+            self._give_up(sweep.cells, sweep.given_up)
+
+    def _is_too_often(self, what: Hashable) -> bool:
+        self._tries[what] += 1
+        return self._tries[what] >= TRIES
+
+    def _give_up(self, cells: Iterable[str], reason: str) -> None:
+        for cell in cells:
+            if cell in self._unmeasured:
+                del self._unmeasured[cell]
+                self.failed[cell] = reason

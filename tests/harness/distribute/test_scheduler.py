@@ -1,0 +1,155 @@
+"""The scheduler alone, with workers that are scripted: everything is done once, whoever dies, comes or is slow."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from vtpbench.harness.distribute.messages import AskPart, CloseSweep, MeasureCell, OpenSweep, Work
+from vtpbench.harness.distribute.scheduler import TRIES, Scheduler, SharedSweep
+from vtpbench.harness.records.cell import Answer
+from vtpbench.harness.records.outcome import Swept
+
+WINDOW = 4
+
+
+def shared(label: str, questions: int, rows: int = 2, model: str = "m", known: int = 0) -> SharedSweep:
+    cells = tuple(f"{label}-{row}" for row in range(rows))
+    return SharedSweep(cells, model, {cell: {str(n): answer(n) for n in range(known)} for cell in cells}, rows * questions)
+
+
+def answer(n: int) -> Answer:
+    return Answer(str(n), "yes", (), (), ())
+
+
+class Workers:
+    """Scripted workers on a scheduler: they answer, and die as the draw has it."""
+
+    def __init__(self, sweeps: dict[str, tuple[SharedSweep, int]], seed: int, deaths: int) -> None:
+        self.sizes = {sweep.cells: questions for sweep, questions in sweeps.values()}
+        self.scheduler = Scheduler(sweep for sweep, _ in sweeps.values())
+        self.draw, self.deaths = random.Random(seed), deaths
+        self.answers: Counter[tuple[str, str]] = Counter()
+        self.measured: Counter[str] = Counter()
+        self.at: dict[int, tuple[Work, tuple[str, ...]]] = {}
+        self.sweep_of: dict[int, tuple[str, ...]] = {}
+        self.next_id = 0
+
+    def play(self, workers: int) -> None:
+        alive = [self.hire() for _ in range(workers)]
+        while not self.scheduler.finished:
+            for worker in alive:
+                if worker not in self.at and (work := self.scheduler.next(worker, len(alive))) is not None:
+                    self.at[worker] = work, self.sweep_of.get(worker, ())
+            assert self.at, "somebody works as long as something is left"
+            worker = self.draw.choice(sorted(self.at))
+            if self.deaths and self.draw.random() < 0.2:
+                self.deaths -= 1
+                self.tell_some(worker, self.at.pop(worker)[0])
+                self.scheduler.lost(worker, "killed")
+                alive[alive.index(worker)] = self.hire()
+            else:
+                self.finish(worker, self.at.pop(worker)[0])
+
+    def hire(self) -> int:
+        self.next_id += 1
+        return self.next_id
+
+    def questions(self, worker: int, work: AskPart) -> list[tuple[str, int]]:
+        cells = self.sweep_of[worker]
+        return [(c, n) for c in cells for n in range(work.start, work.stop) if str(n) not in work.known.get(c, {})]
+
+    def tell(self, worker: int, cell: str, n: int) -> None:
+        self.answers[cell, str(n)] += 1
+        self.scheduler.answered(worker, cell, [answer(n)])
+
+    def tell_some(self, worker: int, work: Work) -> None:
+        if isinstance(work, AskPart):
+            asked = self.questions(worker, work)
+            for cell, n in asked[: self.draw.randrange(len(asked) + 1)]:
+                self.tell(worker, cell, n)
+        self.sweep_of.pop(worker, None)
+
+    def finish(self, worker: int, work: Work) -> None:
+        if isinstance(work, OpenSweep):
+            self.sweep_of[worker] = work.cells
+            self.scheduler.opened(worker, [str(n) for n in range(self.sizes[work.cells])], WINDOW)
+        elif isinstance(work, AskPart):
+            assert work.start % WINDOW == 0, "parts are whole windows"
+            for cell, n in self.questions(worker, work):
+                self.tell(worker, cell, n)
+            self.scheduler.part_done(worker)
+        elif isinstance(work, CloseSweep):
+            self.scheduler.closed(worker, dict.fromkeys(self.sweep_of.pop(worker), Swept(1.0, WINDOW)))
+        elif isinstance(work, MeasureCell):
+            self.measured[work.cell] += 1
+            self.scheduler.measured(worker, work.cell)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_every_question_is_answered_once_and_every_cell_measured_once(seed: int, workers: int) -> None:
+    sweeps = {"a": (shared("a", 41), 41), "b": (shared("b", 7, model="n"), 7), "c": (shared("c", 90, rows=1), 90)}
+    played = Workers(sweeps, seed, deaths=0)
+    played.play(workers)
+    assert played.measured == dict.fromkeys([cell for sweep, _ in sweeps.values() for cell in sweep.cells], 1)
+    assert played.answers == {(cell, str(n)): 1 for sweep, size in sweeps.values() for cell in sweep.cells for n in range(size)}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_death_loses_or_doubles_an_answer(seed: int) -> None:
+    sweeps = {"a": (shared("a", 200), 200), "b": (shared("b", 90), 90)}
+    played = Workers(sweeps, seed, deaths=12)
+    played.play(4)
+    given_up = set(played.scheduler.failed)
+    assert set(played.measured) | given_up == {cell for sweep, _ in sweeps.values() for cell in sweep.cells}
+    assert set(played.measured.values()) <= {1}
+    assert max(played.answers.values()) == 1
+    for sweep, size in sweeps.values():
+        whole = [cell for cell in sweep.cells if cell not in given_up]
+        assert all(played.answers[cell, str(n)] == 1 for cell in whole for n in range(size))
+
+
+def test_what_is_on_disk_is_not_asked_again() -> None:
+    played = Workers({"a": (shared("a", 40, known=22), 40)}, 0, deaths=0)
+    played.play(2)
+    assert {int(sample) for _, sample in played.answers} == set(range(22, 40)), (
+        "the window of 20 to 23 is asked, its known are not told"
+    )
+
+
+def test_what_kills_its_worker_three_times_fails_its_cells_and_no_other() -> None:
+    bad, good = shared("bad", 400), shared("good", 8)
+    scheduler = Scheduler([bad, good])
+    for worker in range(TRIES):
+        assert isinstance(scheduler.next(worker), OpenSweep)
+        scheduler.opened(worker, [str(n) for n in range(400)], WINDOW)
+        assert scheduler.next(worker) == AskPart(0, WINDOW, {cell: {} for cell in bad.cells})
+        scheduler.lost(worker, "out of memory")
+    assert set(scheduler.failed) == set(bad.cells)
+    assert all("questions 0 to 3 died 3 times: out of memory" in reason for reason in scheduler.failed.values())
+    played = Workers({"good": (good, 8)}, 0, deaths=0)
+    played.scheduler = scheduler
+    played.next_id = TRIES
+    played.play(1)
+    assert set(played.measured) == set(good.cells)
+
+
+def test_a_sweep_that_cannot_be_opened_leaves_its_cells_to_say_why() -> None:
+    scheduler = Scheduler([shared("a", 8)])
+    assert isinstance(scheduler.next(0), OpenSweep)
+    scheduler.closed(0, {})
+    assert scheduler.next(0) == MeasureCell("a-0", {}, None)
+
+
+def test_a_worker_stays_with_its_model_and_begins_with_the_longest() -> None:
+    scheduler = Scheduler([shared("a", 8, model="m"), shared("b", 80, model="n"), shared("c", 40, model="n")])
+    assert scheduler.next(0) == OpenSweep(("b-0", "b-1"))
+    scheduler.closed(0, {})
+    for cell in ("b-0", "b-1"):
+        assert scheduler.next(0) == MeasureCell(cell, {}, None)
+        scheduler.measured(0, cell)
+    assert scheduler.next(0) == OpenSweep(("c-0", "c-1"))
+    assert scheduler.next(1) == OpenSweep(("c-0", "c-1")), "the half of c that is another's is longer than a"
