@@ -77,7 +77,9 @@ CONFIG = {
 class InstantEngine:
     """Answers every question with yes, a batch of four at a time."""
 
-    def run(self, cell: Cell, benchmark: object, journal: Any, progress: Any, picture_folder: object) -> Outcome:
+    def run(
+        self, cell: Cell, benchmark: object, journal: Any, progress: Any, picture_folder: object, swept: object = None
+    ) -> Outcome:
         """Answer what the journal does not know."""
         answers = journal.known()
         left = [str(i) for i in range(QUESTIONS) if str(i) not in answers]

@@ -4,8 +4,8 @@
 
 Time is simulated; the scheduler is the real one, on the real question counts of suite `llava15`. Each worker has a speed of its
 own (drawn between 0.8 and 1.2 of the same questions a second), needs time to read a benchmark's questions and to score a cell,
-and may be killed; what it has told until then stays told. Ideal is all questions over the sum of the speeds. Printed are the share
-of ideal speed, answers that were lost or told twice, and the processor time that the scheduler itself took.
+and may be killed; what it has told until then stays told. Ideal is all questions over the sum of the speeds. Printed are the
+share of ideal speed, answers that were lost or told twice, and the processor time that the scheduler itself took.
 """
 
 from __future__ import annotations

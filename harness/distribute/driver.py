@@ -10,11 +10,11 @@ from typing import Protocol
 
 from vtpbench.harness.distribute.messages import (
     AnswersForgotten,
+    CellMeasured,
     Closed,
     Event,
     Lost,
     MeasureCell,
-    Measured,
     NewAnswers,
     NewPicture,
     Opened,
@@ -148,7 +148,7 @@ class _Driver:
             scheduler.part_done(worker)
         elif isinstance(event, Closed):
             scheduler.closed(worker, event.costs)
-        elif isinstance(event, Measured):
+        elif isinstance(event, CellMeasured):
             scheduler.measured(worker, event.cell)
             self._record(self._cells[event.cell], event.outcome, event.wall_s)
         if isinstance(event, Lost):
@@ -156,7 +156,7 @@ class _Driver:
             self._workers.discard(worker)
             self._progress.note(f"worker {worker} is gone: {event.reason}")
             scheduler.lost(worker, event.reason)
-        elif isinstance(event, Ready | Opened | PartDone | Closed | Measured):
+        elif isinstance(event, Ready | Opened | PartDone | Closed | CellMeasured):
             self._idle[worker] = None
 
     def _welcome(self, worker: Hashable, ready: Ready) -> None:

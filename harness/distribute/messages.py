@@ -104,7 +104,7 @@ class Closed:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CellMeasured:
     """A cell has its outcome; `wall_s` seconds after it was asked for."""
 
     cell: str
@@ -119,4 +119,4 @@ class Lost:
     reason: str
 
 
-Event: TypeAlias = Ready | Opened | NewPicture | NewAnswers | AnswersForgotten | PartDone | Closed | Measured | Lost
+Event: TypeAlias = Ready | Opened | NewPicture | NewAnswers | AnswersForgotten | PartDone | Closed | CellMeasured | Lost

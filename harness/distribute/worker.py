@@ -19,11 +19,11 @@ from typing import Any
 from vtpbench.harness.distribute.messages import (
     AnswersForgotten,
     AskPart,
+    CellMeasured,
     Closed,
     Event,
     Known,
     MeasureCell,
-    Measured,
     NewAnswers,
     NewPicture,
     Opened,
@@ -89,7 +89,7 @@ class Worker:
             if isinstance(event, NewAnswers):
                 yield from self._new_pictures()
             yield event
-            if isinstance(event, Opened | PartDone | Closed | Measured):
+            if isinstance(event, Opened | PartDone | Closed | CellMeasured):
                 return
 
     def _measure(self, work: MeasureCell, events: SimpleQueue[Any]) -> None:
@@ -103,7 +103,7 @@ class Worker:
             benchmark = self._job.suite.benchmarks[cell.benchmark.label]
             return engine.run(cell, benchmark, journal, lambda done, total: None, self._pictures, work.swept)
 
-        events.put(Measured(cell.id, attempt(measure, DeviceLost, cell), perf_counter() - start))
+        events.put(CellMeasured(cell.id, attempt(measure, DeviceLost, cell), perf_counter() - start))
 
     def _open_sweep(self, cells: Sequence[Cell], running: _RunningSweep) -> None:
         """Answer parts of a sweep as they come; whatever goes wrong, its cells say by themselves when they are measured."""

@@ -36,7 +36,11 @@ def list_cuts(at: tuple[int, ...], kept: tuple[int, ...], n: int, merging: bool)
 
 
 def fair_cuts(version: str, at: tuple[int, ...], budget: int, n: int, layers: int) -> tuple[Cut, ...]:
-    """Schedule with the shape of the authors' nearest list, times one factor that gives the average nearest to `budget`."""
+    """Schedule with the shape of the authors' nearest list, times one factor that gives the average nearest to `budget`.
+
+    Small budgets meet a floor: one token stays at each cut, beside what the authors' rule merges of the pruned. Of 400 tokens in
+    28 layers with cuts at 3, 6 and 14 these are 1 + 13, 1 + 1 and 2 + 0 tokens, 45.9 on average: the pruner refuses less.
+    """
     nominal = min(LISTS[version], key=lambda tokens: abs(tokens / REFERENCE_TOKENS - budget / n))
     shape = [count * n / REFERENCE_TOKENS for count in LISTS[version][nominal]]
 
