@@ -95,9 +95,9 @@ def names(store: Store) -> list[str]:
     return sorted(str(path) for path in found if path.parts[0] not in ("locks", "logs"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_find_what_one_process_finds(workers: int, suite: Path, alone: Job, tmp_path: Path) -> None:
-    summary, pool = run_on_workers(suite, tmp_path, workers)
+def test_workers_find_what_one_process_finds_also_where_one_is_killed(suite: Path, alone: Job, tmp_path: Path) -> None:
+    summary, pool = run_on_workers(suite, tmp_path, 2, killing=True)
+    assert [event for _, event in pool.told if isinstance(event, Lost)]
     assert summary.exit_code == 0
     assert len(summary.visits) == CELLS
     store = Store(summary.folder, print)
@@ -107,14 +107,7 @@ def test_workers_find_what_one_process_finds(workers: int, suite: Path, alone: J
     assert [record.environment for record in store.records()] == [record.environment for record in alone.store.records()]
     told = [(event.cell, answer.sample) for _, event in pool.told if isinstance(event, NewAnswers) for answer in event.answers]
     assert len(told) == len(set(told)) == CELLS * QUESTIONS, "no answer lost, none given twice"
-    assert {worker for worker, event in pool.told if isinstance(event, NewAnswers)} == set(pool.pids)
-
-
-def test_a_worker_that_is_killed_costs_a_batch_and_nothing_else(suite: Path, alone: Job, tmp_path: Path) -> None:
-    summary, pool = run_on_workers(suite, tmp_path, 2, killing=True)
-    assert [event for _, event in pool.told if isinstance(event, Lost)]
-    assert summary.exit_code == 0
-    assert tables(Store(summary.folder, print)) == tables(alone.store)
+    assert {worker for worker, event in pool.told if isinstance(event, NewAnswers)} >= {"1", "2"}
 
 
 def test_a_driver_that_dies_is_followed_by_the_same_command(suite: Path, alone: Job, tmp_path: Path) -> None:
