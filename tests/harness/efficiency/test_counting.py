@@ -131,9 +131,15 @@ def test_what_is_counted_without_weights_was_counted_on_a_gpu(tmp_path: Path) ->
     """The record of an H200, with weights: every pruner's own operations within 2 %, all others equal."""
     published = Path(__file__).parents[3] / "results/published/efficiency"
     (gpu,) = (load_efficiency(file) for file in published.glob("*.json") if "H200" in file.read_text())
-    assert call("profile", "efficiency", "--flops-only", "--budget", "64", "--new-tokens", "8", "--out", tmp_path).exit_code == 0
+    suite = tmp_path / "some.yaml"
+    pruners = "[random, {label: FastV, name: fastv}, {label: SparseVLM, name: sparsevlm}, {label: ToMe, name: tome}]"
+    models = 'models: [{label: LLaVA-1.5-7B, path: "dummy:llava-1.5-7b"}]'
+    suite.write_text(f"dtype: bfloat16\n{models}\nmatrix: {{pruners: {pruners}, budgets: [64]}}\n")
+    assert call("profile", suite, "--flops-only", "--new-tokens", "8", "--out", tmp_path).exit_code == 0
     (file,) = tmp_path.rglob("*.json")
-    for there, here in zip(gpu.rows, load_efficiency(file).rows, strict=True):
+    measured = {row.pruner.label: row for row in gpu.rows}
+    for here in load_efficiency(file).rows:
+        there = measured[here.pruner.label]
         assert (there.pruner.label, there.observed, there.kv_bytes) == (here.pruner.label, here.observed, here.kv_bytes)
         counted, found = there.flops["exact"], here.flops["exact"]
         assert found.pruner == pytest.approx(counted.pruner, rel=0.02), here.pruner.label
