@@ -102,15 +102,27 @@ class Pretended(Tensor):
         raise RuntimeError(f"{func} on a pretended GPU that is no longer there")
 
 
+class PretendedEvent:
+    """Where the device is; everything is done when it is recorded."""
+
+    def record(self) -> None:
+        """Note where the device is."""
+
+    def synchronize(self) -> None:
+        """Wait until it is there."""
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[PretendedGpu]:
     """Let tensors be made on `GPU` and brought there inside the context."""
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter cannot change its kind of tensor
+    event, torch.cuda.Event = torch.cuda.Event, PretendedEvent  # type: ignore[misc, assignment] # a real one asks for a driver
     try:  # while a mode of fake tensors is entered, naming a GPU looks for no driver
         with FakeTensorMode(allow_non_fake_inputs=True), PretendedGpu() as gpu:
             yield gpu
     finally:
+        torch.cuda.Event = event  # type: ignore[misc]
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
 
 
@@ -156,7 +168,10 @@ class PretendedGpu(TorchDispatchMode):
         if name == "_to_copy" and (mixed or options.get("device") == HOST):
             return self._copied(args[0], not mixed, bool(options.get("non_blocking")))
         if name == "copy_" and mixed:
-            return self._copied(args[1], isinstance(args[1], Pretended), bool([*args[2:], *options.values(), False][0]))
+            non_blocking = bool([*args[2:], *options.values(), False][0])
+            if non_blocking and args[0] in self._pinned:
+                return None  # whoever reads it waits for an event first
+            return self._copied(args[1], isinstance(args[1], Pretended), non_blocking)
         if name in _BY_VALUE:
             return _BY_VALUE[name]
         if name == "repeat_interleave" and options.get("output_size") is None:

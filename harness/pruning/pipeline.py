@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
+from vtpbench.harness.pruning.decoding import DecoderInput, decode
 from vtpbench.harness.pruning.layout import PromptLayout, Span
-from vtpbench.harness.pruning.logits import FiniteLogits, answer_lengths
 from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.harness.pruning.schedule import (
     BudgetRule,
@@ -228,27 +228,13 @@ class Pipeline:
 
         Raises `UserError` for a wrong selection, also for one that was made before.
         """
-        from transformers import GenerationConfig, LogitsProcessorList
+        from vtpbench.harness.pruning.key_value_cache import buffered  # imports transformers
 
-        tokenizer, model, finite = self.model.tokenizer, self.model.model, FiniteLogits()
-        settings = GenerationConfig(
-            max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=tokenizer.pad_token_id
-        )
-        pictures = distinct_prefixes(batch, self.model.is_flash) if self.share_prefix else None
-        behind = None if pictures is None else prefill_prefixes(self.model, batch, pictures)
-        if behind is None:
-            prompts = {"inputs_embeds": batch.embeds, "position_ids": batch.positions}
-            valid = batch.layout.valid(self.model.device)
-        else:
-            prompts = {"inputs_embeds": behind.embeds, "position_ids": behind.positions, "past_key_values": behind.cache}
-            valid = behind.valid
-        with decoder_hooks(self.model.decoder, batch) if behind is None else behind.checked() as trace:
-            tokens = model.generate(
-                **prompts,
-                attention_mask=valid.long(),
-                generation_config=settings,
-                logits_processor=LogitsProcessorList([finite]),
-            )
-        trace.written, trace.ended = answer_lengths(tokens.tolist(), model.generation_config.eos_token_id)
-        trace.finite = finite.all_finite(trace.written)
-        return tokenizer.batch_decode(tokens, skip_special_tokens=True), trace
+        model, valid = self.model, batch.layout.valid(self.model.device) if batch.layout.padded else None
+        pictures = distinct_prefixes(batch, model.is_flash) if self.share_prefix else None
+        behind = None if pictures is None else prefill_prefixes(model, batch, pictures)
+        with decoder_hooks(model.decoder, batch) if behind is None else behind.checked() as trace:
+            whole = DecoderInput(batch.embeds, batch.positions, valid, buffered(model.shape.decoder_layers))
+            answers = decode(model, whole if behind is None else behind.start, max_new_tokens)
+        trace.written, trace.ended, trace.finite = [len(row) for row in answers.tokens], answers.ended, answers.finite
+        return model.tokenizer.batch_decode(answers.tokens, skip_special_tokens=True), trace

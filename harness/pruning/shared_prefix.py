@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace, layer_hooks
+from vtpbench.harness.pruning.decoding import DecoderInput
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.pruners.base import take
 from vtpbench.pruners.transfer import copy_to_device
@@ -31,17 +32,13 @@ class PrefilledBatch:
 
     Attributes
     ----------
-    cache : keys and values of each prompt's prefix, transformers' `DynamicCache`
-    embeds, positions, valid : of the whole prompts, prefix first, as `PromptBatch` has them; `valid` is (rows, width) bool
+    start : what enters the decoder behind each prompt's prefix
     trace : what the forward pass of the prefixes showed, in the image numbers of the batch
     pruning : knows whether a selection must be refused, to be asked when the answers are there
 
     """
 
-    cache: Any
-    embeds: Tensor
-    positions: Tensor
-    valid: Tensor
+    start: DecoderInput
     trace: ForwardTrace
     pruning: DecoderPruning
 
@@ -80,7 +77,7 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
     pictures : number of each prompt's picture among the distinct ones
 
     """
-    from transformers import DynamicCache
+    from vtpbench.harness.pruning.key_value_cache import buffered, repeated  # imports transformers
 
     layout, device = batch.layout, batch.embeds.device
     prefix = sum(span.length for span in layout.rows[0][:2])
@@ -92,17 +89,22 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
     prefixes = PromptBatch(
         embeds[own, :prefix], positions[..., own, :prefix], PromptLayout(rows), tuple(batch.images[r] for r in first)
     )
-    cache = DynamicCache(config=model.decoder.config)
+    cache = buffered(model.shape.decoder_layers)
     state = DecoderPruning(model.decoder, prefixes)
     with layer_hooks(model.decoder, lambda: state):
         model.decoder(inputs_embeds=prefixes.embeds, position_ids=prefixes.positions, past_key_values=cache, use_cache=True)
     trace = state.trace
-    cache.reorder_cache(copy_to_device(torch.tensor(pictures), device))
     whole = ForwardTrace(
         per_layer={row: list(trace.per_layer[n]) for row, n in enumerate(pictures)},
         kept={row: dict(trace.kept[n]) for row, n in enumerate(pictures)},
     )
-    return PrefilledBatch(cache, embeds, positions, layout.valid(device).gather(1, columns), whole, state)
+    start = DecoderInput(
+        embeds[:, prefix:],
+        positions[..., prefix:],
+        layout.valid(device).gather(1, columns) if layout.padded else None,
+        repeated(cache, copy_to_device(torch.tensor(pictures), device)),
+    )
+    return PrefilledBatch(start, whole, state)
 
 
 def _prefix_first(layout: PromptLayout, prefix: int) -> Tensor:

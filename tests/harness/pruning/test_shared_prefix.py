@@ -81,13 +81,14 @@ def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, fa
     model = TINY[family]()
     batch = batch_of(pipeline(model, build("visionzip", {})), tools)
     behind = prefill_prefixes(model, batch, [0, 1, 0, 1, 0])
-    prefix = sum(span.length for span in batch.layout.rows[0][:2])
+    start = behind.start
+    assert start.valid is not None, "questions differ in length"
     with torch.inference_mode():
         shared = model.model(
-            inputs_embeds=behind.embeds[:, prefix:],
-            position_ids=behind.positions[..., prefix:],
-            attention_mask=behind.valid.long(),
-            past_key_values=behind.cache,
+            inputs_embeds=start.embeds,
+            position_ids=start.positions,
+            attention_mask=start.valid.long(),
+            past_key_values=start.cache,
         ).logits[:, -1]
         for row, length in enumerate(batch.layout.lengths):
             alone = model.model(

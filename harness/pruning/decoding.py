@@ -1,0 +1,135 @@
+"""Decode greedily, token by token, until every answer of a batch has ended.
+
+This is `generate` of transformers without sampling, beams and penalties: a checkpoint's own settings are dropped when it is
+loaded, but for the tokens that end an answer. Keys and values lie in buffers with room for the answer, and the further an answer
+has come, the later the host looks at whether all have ended, so that it goes ahead of the device; what is written behind the end
+of an answer is cut off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vtpbench.pruners.transfer import DelayedFlag, copy_to_device
+
+if TYPE_CHECKING:
+    from vtpbench.harness.pruning.model import VisionLanguageModel
+
+SURPLUS = 16
+"""Once in so many tokens of an answer a step is run in vain, so that the host need not wait for each; at most `LATEST`.
+
+A step that is run in vain costs more than a look, so that short answers are looked at after every token.
+"""
+LATEST = 4
+
+
+@dataclass(frozen=True)
+class DecoderInput:
+    """What enters the decoder first, behind what its cache holds already.
+
+    Attributes
+    ----------
+    embeds : (rows, columns, dim)
+    positions : (rows, columns) int64, or (axes, rows, columns)
+    valid : (rows, cached + columns) bool, which of all columns hold a token; None where all do
+    cache : transformers' `Cache` with room for the answers
+
+    """
+
+    embeds: Tensor
+    positions: Tensor
+    valid: Tensor | None
+    cache: Any
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Answers of a batch.
+
+    Attributes
+    ----------
+    tokens : of each prompt, the one that ends it included
+    ended : whether a token ended it before the limit
+    finite : whether all logits that it was chosen by are numbers
+
+    """
+
+    tokens: list[list[int]]
+    ended: list[bool]
+    finite: list[bool]
+
+
+def decode(model: VisionLanguageModel, start: DecoderInput, max_new_tokens: int) -> Decoded:
+    """Choose at most `max_new_tokens` tokens for each prompt, by one pass over the prompts and one for each further token.
+
+    Hooks on the decoder and its layers see the calls that `generate` would make. Waits for the device in the end.
+    """
+    decoder: Any = model.decoder
+    embed, head, ends = model.model.get_input_embeddings(), model.model.get_output_embeddings(), end_tokens(model)
+    tokens, finite, end = list[Tensor](), list[Tensor](), _Ends(ends, start.embeds)
+    hidden, positions = start.embeds, start.positions
+    mask = None if start.valid is None else start.valid.long()
+    while True:
+        states = decoder(
+            inputs_embeds=hidden, position_ids=positions, attention_mask=mask, past_key_values=start.cache, use_cache=True
+        ).last_hidden_state
+        logits = head(states[:, -1:])[:, -1].float()
+        tokens.append(logits.argmax(dim=-1))
+        finite.append(logits.isfinite().all(dim=-1))
+        if len(tokens) == max_new_tokens or end.reached(tokens):
+            return _cut(tokens, finite, ends)
+        hidden, positions = embed(tokens[-1][:, None]), start.positions[..., -1:] + len(tokens)
+        mask = None if start.valid is None else _step_mask(decoder, nn.functional.pad(start.valid, (0, len(tokens)), value=True))
+
+
+def end_tokens(model: VisionLanguageModel) -> frozenset[int]:
+    """Tokens that end an answer."""
+    stated = model.model.generation_config.eos_token_id
+    return frozenset([stated] if isinstance(stated, int) else stated or ())
+
+
+class _Ends:
+    """Whether all answers have ended."""
+
+    def __init__(self, tokens: frozenset[int], embeds: Tensor) -> None:
+        self.tokens = copy_to_device(torch.tensor(sorted(tokens)), embeds.device)
+        self.ended = torch.zeros(embeds.shape[0], dtype=torch.bool, device=embeds.device)
+        self.all_ended = DelayedFlag(embeds.device)
+
+    def reached(self, written: list[Tensor]) -> bool:
+        """Look at the last of the tokens that were written, or at an earlier one."""
+        if not len(self.tokens):
+            return False
+        self.ended = self.ended | (written[-1][:, None] == self.tokens).any(dim=-1)
+        return self.all_ended.seen(self.ended.all(), late=min(LATEST, len(written) // SURPLUS))
+
+
+def _step_mask(decoder: Any, seen: Tensor) -> Tensor:
+    """Write which columns a new token sees, `(rows, columns)` bool, as the decoder's attention kernel takes it.
+
+    Transformers would do so in every step, and wait for the device to learn whether it is needed.
+    """
+    kernel: str = decoder.config._attn_implementation
+    if "flash" in kernel:
+        return seen
+    if kernel != "eager":
+        return seen[:, None, None, :]
+    dtype = decoder.dtype
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def _cut(tokens: list[Tensor], finite: list[Tensor], ends: frozenset[int]) -> Decoded:
+    """Cut each answer behind the first token that ends it."""
+    written: list[list[int]] = torch.stack(tokens, dim=1).tolist()
+    numbers: list[list[bool]] = torch.stack(finite, dim=1).tolist()
+    places = [next((n for n, token in enumerate(row) if token in ends), None) for row in written]
+    lengths = [len(row) if n is None else n + 1 for n, row in zip(places, written, strict=True)]
+    return Decoded(
+        [row[:length] for row, length in zip(written, lengths, strict=True)],
+        [n is not None for n in places],
+        [all(row[:length]) for row, length in zip(numbers, lengths, strict=True)],
+    )

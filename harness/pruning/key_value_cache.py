@@ -1,0 +1,61 @@
+"""Keys and values of a batch in buffers with room for the answer, so that no step copies what earlier ones have cached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = 32
+"""Columns that a buffer has at least behind what is written when it is made: most answers are short."""
+
+
+class BufferedLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyped
+    """One decoder layer's share of the cache, behind a cut as long as what stays there.
+
+    `keys` and `values` are `(rows, key heads, columns so far, head dim)`, views of buffers that grow by a quarter when they
+    are full.
+    """
+
+    keys: Tensor | None
+    values: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write columns behind those that are there; gives all."""
+        before, columns = (self.keys, self.values), self.get_seq_length() + key_states.shape[-2]
+        if self._buffers is None or columns > self._buffers[0].shape[-2]:
+            if self._buffers is None:
+                self.lazy_initialization(key_states, value_states)
+            room = columns + max(ROOM, columns // 4)
+            self._buffers = _longer(before[0], key_states, room), _longer(before[1], value_states, room)
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., columns - states.shape[-2] : columns, :] = states
+        self.keys, self.values = keys, values = tuple(buffer[..., :columns, :] for buffer in self._buffers)
+        return keys, values
+
+
+def buffered(layers: int) -> Cache:
+    """Make an empty cache for so many decoder layers."""
+    return Cache(layers=[BufferedLayer() for _ in range(layers)])
+
+
+def repeated(cache: Cache, rows: Tensor) -> Cache:
+    """Give each prompt, `(prompts,)`, the keys and values of one row of a cache."""
+    made = buffered(len(cache.layers))
+    for layer, source in zip(made.layers, cache.layers, strict=True):
+        layer.update(source.keys[rows], source.values[rows])
+    return made
+
+
+def _longer(before: Tensor | None, like: Tensor, columns: int) -> Tensor:
+    """Make a buffer for so many columns that begins with what was there before."""
+    rows, heads, _, width = like.shape
+    buffer = like.new_empty(rows, heads, columns, width)
+    if before is not None:
+        buffer[..., : before.shape[-2], :] = before
+    return buffer
