@@ -141,6 +141,16 @@ class PretendedGpu(TorchDispatchMode):
         self.waits: list[Wait] = []
         self.launched = 0
         self._pinned: Any = WeakTensorKeyDictionary()
+        self._captures = False
+
+    @contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Refuse what a CUDA graph cannot hold: whatever waits, and copies from memory of the host that is not pinned."""
+        self._captures = True
+        try:
+            yield
+        finally:
+            self._captures = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         options, name = dict(kwargs or {}), func.overloadpacket.__name__
@@ -152,6 +162,8 @@ class PretendedGpu(TorchDispatchMode):
         place = options.get("device") or (GPU if there else HOST)
         if there or place.type == GPU.type:
             if (what := self._reason(name, args, options, tensors)) is not None:
+                if self._captures:
+                    raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
                 self.waits.append(_wait(what, sys._getframe(1)))
             self.launched += launches(func)
         if name == "_pin_memory":
@@ -194,6 +206,8 @@ class PretendedGpu(TorchDispatchMode):
         if to_host:
             return "a copy to the host"
         size = x.numel() * x.element_size()
+        if self._captures and size and x not in self._pinned:
+            raise RuntimeError("cannot copy between CPU and CUDA tensors during graph capture unless the CPU tensor is pinned")
         goes_on = non_blocking and (x in self._pinned or size <= STAGED_BYTES)
         return None if goes_on or not size else "a copy to the device"
 

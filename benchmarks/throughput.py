@@ -2,8 +2,9 @@
 
 A model with random weights is asked several questions about each of some JPEG pictures. Three ways, in one run, on the same
 questions: one at a time without pruning, picture and prompt anew, with transformers' `generate`, as most papers' code runs; every
-row by itself in batches, with every prompt prefilled whole; the sweep of `vtpbench run`. Below them what this device can do: a
-matrix product and a copy.
+row by itself in batches, with every prompt prefilled whole and every step launched; the sweep of `vtpbench run`, with graphs
+where the device has them. Beside them two floors by what this device can do, measured in the same run: the sweep's operations
+at the rate of a matrix product, and the language model's weights, read once in every pass over a batch, at the rate of a copy.
 
     python benchmarks/throughput.py --device cpu
     python benchmarks/throughput.py --pictures 64 --questions 4 --batch-size 64
@@ -26,6 +27,7 @@ from pruner_options import OPTIONS
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 from trace_prefill import narrowed
 
 from vtpbench.harness.efficiency.profiled_model import describe, open_for_speed
@@ -97,7 +99,8 @@ def rows_of(family: Family, batch_size: int, share_prefix: bool) -> list[Measure
     found = []
     for pruner, budget in pruners:
         answers: list[Answer] = []
-        answerer = Answerer(Pipeline(family, pruner, budget, share_prefix=share_prefix), batch_size)
+        static = share_prefix and family.has_graphs
+        answerer = Answerer(Pipeline(family, pruner, budget, share_prefix=share_prefix, static_steps=static), batch_size)
         found.append(MeasuredRow(answerer, {}, answers.extend, answers=answers))
     return found
 
@@ -116,12 +119,13 @@ def timed(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def stock(family: Family, questions: Sequence[Question]) -> None:
-    """Answer one by one: every picture and prompt anew, no pruning."""
+    """Answer one by one with transformers' `generate`: every picture and prompt anew, no pruning."""
+    vanilla = Pipeline(family)
     for q in questions:
-        vanilla = Pipeline(family)
         (image,) = q.images()
         kept = vanilla.select(vanilla.encode([image]), ["picture"])
-        vanilla.generate(vanilla.assemble([q.text], [[kept[0]]]), q.max_new_tokens)
+        batch = vanilla.assemble([q.text], [[kept[0]]])
+        family.model.generate(inputs_embeds=batch.embeds, position_ids=batch.positions, max_new_tokens=q.max_new_tokens)
 
 
 def one_by_one(rows: Sequence[MeasuredRow], questions: Sequence[Question]) -> None:
@@ -144,6 +148,28 @@ def peaks(device: torch.device) -> tuple[float, float]:
     product = min(timed(device, lambda: a @ a) for _ in range(5))
     copy = min(timed(device, a.clone) for _ in range(5))
     return 2 * side**3 / product / 1e12, 2 * a.numel() * a.element_size() / copy / 1e9
+
+
+def floors(family: Family, questions: Sequence[Question], batch_size: int, flops: float, copied: float) -> dict[str, float]:
+    """Answers per second that neither operations nor the reading of weights allow to exceed.
+
+    Parameters
+    ----------
+    family : the model
+    questions : of which the first, a batch of them, are counted in a sweep of their own
+    batch_size : prompts that are answered together
+    flops : rate of a matrix product, TFLOP/s
+    copied : rate of a copy, read and write together, GB/s
+
+    """
+    few = questions[:batch_size]
+    rows = rows_of(family, batch_size, True)
+    with FlopCounterMode(display=False) as counter:
+        together(family, rows, few)
+    each = counter.get_total_flops() / (len(rows) * len(few))
+    weights = sum(x.numel() * x.element_size() for x in family.decoder.parameters())
+    passes = few[0].max_new_tokens / batch_size
+    return {"operations": flops * 1e12 / each, "weights": copied * 1e9 / (passes * weights)}
 
 
 def main() -> None:
@@ -170,13 +196,17 @@ def main() -> None:
     }
     texts = [(a.texts(), b.texts()) for a, b in zip(alone, shared, strict=True)]
     equal = sum(one[q.sample] == other[q.sample] for one, other in texts for q in questions)
-    table = Table("way", "questions/s", "ratio", box=MARKDOWN)
+    flops, copied = peaks(device)
+    bounds = floors(family, questions, arguments.batch_size, flops, copied)
+    table = Table("way", "questions/s", "ratio", *(f"of the floor by {bound}" for bound in bounds), box=MARKDOWN)
     base = rates["one row after the other"]
     for way, rate in rates.items():
-        table.add_row(way, f"{rate:.2f}", f"{rate / base:.2f}")
-    console = Console(width=130)
+        table.add_row(way, f"{rate:.2f}", f"{rate / base:.2f}", *(f"{100 * rate / bound:.1f} %" for bound in bounds.values()))
+    console = Console(width=150)
     console.print(table)
-    flops, copied = peaks(device)
+    steps = family.captured_steps
+    console.print(f"floors: {', '.join(f'{bound:.2f} questions/s by {name}' for name, bound in bounds.items())}")
+    console.print(f"graphs: {steps.captured} shapes replayed" if steps.refused is None else f"graphs: none ({steps.refused})")
     console.print(
         f"{len(alone)} rows x {len(questions)} questions about {arguments.pictures} pictures, batch {arguments.batch_size}"
     )

@@ -44,7 +44,7 @@ class ForwardTrace:
 
 
 @contextmanager
-def decoder_hooks(decoder: nn.Module, batch: PromptBatch) -> Iterator[ForwardTrace]:
+def decoder_hooks(decoder: nn.Module, batch: PromptBatch) -> Iterator[DecoderPruning]:
     """Make the cuts at depth >= 1 that the batch's images have planned in every forward pass of `decoder` inside the context.
 
     `decoder` is the text model: it has `layers` and `rotary_emb`. On the way out raises `UserError` for a wrong choice, also
@@ -52,7 +52,7 @@ def decoder_hooks(decoder: nn.Module, batch: PromptBatch) -> Iterator[ForwardTra
     """
     state = DecoderPruning(decoder, batch)
     with layer_hooks(decoder, lambda: state):
-        yield state.trace
+        yield state
         state.raise_if_invalid()  # asked only now: earlier the host would wait for the device
 
 
@@ -84,6 +84,8 @@ class DecoderPruning:
         self.stages: list[SequenceStage] = []
         self.arrived: Tensor | None = None
         self.step: dict[str, Any] = {}
+        self.static_tables: Mapping[int, dict[str, Any]] | None = None
+        """What a step with fixed addresses gives its layers, by the first layer of their stage."""
         self.invalid_flags = [image.invalid for image in batch.images if image.invalid is not None]
 
     def raise_if_invalid(self) -> None:
@@ -213,6 +215,8 @@ class DecoderPruning:
         stage = next(s for s in reversed(self.stages) if s.at <= number)
         if stage.at == 0:
             return None
+        if self.static_tables is not None:
+            return args, {**kwargs, **self.static_tables[stage.at]}
         if number == stage.at:  # once for all layers behind the cut
             hidden: Tensor = args[0] if args else kwargs["hidden_states"]
             self.step = self._step(stage, hidden, kwargs)

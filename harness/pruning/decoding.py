@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vtpbench.harness.pruning.captured_steps import StaticDecoding
+from vtpbench.harness.pruning.sequence import seen_mask
+from vtpbench.harness.pruning.static_step import CachedStage
 from vtpbench.pruners.transfer import DelayedFlag, copy_to_device
 
 if TYPE_CHECKING:
+    from vtpbench.harness.pruning.decoder_hooks import DecoderPruning
     from vtpbench.harness.pruning.model import VisionLanguageModel
 
 SURPLUS = 16
@@ -36,7 +40,8 @@ class DecoderInput:
     embeds : (rows, columns, dim)
     positions : (rows, columns) int64, or (axes, rows, columns)
     valid : (rows, cached + columns) bool, which of all columns hold a token; None where all do
-    cache : transformers' `Cache` with room for the answers
+    cache : transformers' `Cache`
+    pruning : makes the cuts inside the decoder; None where there are none
 
     """
 
@@ -44,6 +49,20 @@ class DecoderInput:
     positions: Tensor
     valid: Tensor | None
     cache: Any
+    pruning: DecoderPruning | None = None
+
+    def stages(self, written: int) -> list[CachedStage]:
+        """Say what is cached behind the pass over the prompts and `written` further tokens."""
+        if self.pruning is None:
+            cached = (len(self.embeds), self.cache.get_seq_length() - written)
+            valid = self.embeds.new_ones(cached, dtype=torch.bool) if self.valid is None else self.valid
+            parts = [(0, valid, self.positions)]
+        else:
+            parts = [(stage.at, stage.layout.valid(self.embeds.device), stage.positions) for stage in self.pruning.stages]
+        return [
+            CachedStage(at, nn.functional.pad(valid, (0, written), value=True), positions[..., -1:] + written + 1)
+            for at, valid, positions in parts
+        ]
 
 
 @dataclass(frozen=True)
@@ -63,27 +82,51 @@ class Decoded:
     finite: list[bool]
 
 
-def decode(model: VisionLanguageModel, start: DecoderInput, max_new_tokens: int) -> Decoded:
+def decode(model: VisionLanguageModel, start: DecoderInput, max_new_tokens: int, *, static: bool = False) -> Decoded:
     """Choose at most `max_new_tokens` tokens for each prompt, by one pass over the prompts and one for each further token.
 
-    Hooks on the decoder and its layers see the calls that `generate` would make. Waits for the device in the end.
+    Hooks on the decoder and its layers see the calls that `generate` would make; with `static` steps, which a GPU replays as
+    graphs, they see the pass over the prompts alone. Waits for the device in the end.
     """
     decoder: Any = model.decoder
-    embed, head, ends = model.model.get_input_embeddings(), model.model.get_output_embeddings(), end_tokens(model)
+    head, ends = model.model.get_output_embeddings(), end_tokens(model)
     tokens, finite, end = list[Tensor](), list[Tensor](), _Ends(ends, start.embeds)
-    hidden, positions = start.embeds, start.positions
-    mask = None if start.valid is None else start.valid.long()
+    steps = StaticDecoding(model.captured_steps, start) if static else EagerDecoding(model, start)
+    states = decoder(
+        inputs_embeds=start.embeds,
+        position_ids=start.positions,
+        attention_mask=None if start.valid is None else start.valid.long(),
+        past_key_values=start.cache,
+        use_cache=True,
+    ).last_hidden_state
+    logits = head(states[:, -1:])[:, -1].float()
     while True:
-        states = decoder(
-            inputs_embeds=hidden, position_ids=positions, attention_mask=mask, past_key_values=start.cache, use_cache=True
-        ).last_hidden_state
-        logits = head(states[:, -1:])[:, -1].float()
         tokens.append(logits.argmax(dim=-1))
         finite.append(logits.isfinite().all(dim=-1))
         if len(tokens) == max_new_tokens or end.reached(tokens):
             return _cut(tokens, finite, ends)
-        hidden, positions = embed(tokens[-1][:, None]), start.positions[..., -1:] + len(tokens)
-        mask = None if start.valid is None else _step_mask(decoder, nn.functional.pad(start.valid, (0, len(tokens)), value=True))
+        logits = steps.logits(tokens[-1], len(tokens))
+
+
+class EagerDecoding:
+    """The steps of one batch, each launched by the host."""
+
+    def __init__(self, model: VisionLanguageModel, start: DecoderInput) -> None:
+        self.model, self.start = model, start
+
+    def logits(self, token: Tensor, written: int) -> Tensor:
+        """Take the last of `written` tokens, `(rows,)`, to logits, `(rows, vocabulary)` float32."""
+        model, start, decoder = self.model.model, self.start, self.model.decoder
+        seen = None if start.valid is None else nn.functional.pad(start.valid, (0, written), value=True)
+        states = decoder(
+            inputs_embeds=model.get_input_embeddings()(token[:, None]),
+            position_ids=start.positions[..., -1:] + written,
+            attention_mask=None if seen is None else seen_mask(decoder, seen),
+            past_key_values=start.cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits: Tensor = model.get_output_embeddings()(states[:, -1:])[:, -1].float()
+        return logits
 
 
 def end_tokens(model: VisionLanguageModel) -> frozenset[int]:
@@ -106,20 +149,6 @@ class _Ends:
             return False
         self.ended = self.ended | (written[-1][:, None] == self.tokens).any(dim=-1)
         return self.all_ended.seen(self.ended.all(), late=min(LATEST, len(written) // SURPLUS))
-
-
-def _step_mask(decoder: Any, seen: Tensor) -> Tensor:
-    """Write which columns a new token sees, `(rows, columns)` bool, as the decoder's attention kernel takes it.
-
-    Transformers would do so in every step, and wait for the device to learn whether it is needed.
-    """
-    kernel: str = decoder.config._attn_implementation
-    if "flash" in kernel:
-        return seen
-    if kernel != "eager":
-        return seen[:, None, None, :]
-    dtype = decoder.dtype
-    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None, None, :]
 
 
 def _cut(tokens: list[Tensor], finite: list[Tensor], ends: frozenset[int]) -> Decoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -39,9 +40,28 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyp
         return keys, values
 
 
+class StaticLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyped
+    """Buffers of one layer, `(rows, key heads, columns, head dim)`; a step writes column `column`, `(1,)`."""
+
+    def __init__(self, keys: Tensor, values: Tensor, column: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.column, self.is_initialized = keys, values, column, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the column of the step; gives all, also what is not written yet."""
+        self.keys.index_copy_(2, self.column, key_states)
+        self.values.index_copy_(2, self.column, value_states)
+        return self.keys, self.values
+
+
 def buffered(layers: int) -> Cache:
     """Make an empty cache for so many decoder layers."""
     return Cache(layers=[BufferedLayer() for _ in range(layers)])
+
+
+def static(layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Cache:
+    """Make a cache of keys, values and the column that is written next, for each decoder layer."""
+    return Cache(layers=[StaticLayer(*each) for each in layers])
 
 
 def repeated(cache: Cache, rows: Tensor) -> Cache:

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
+from vtpbench.harness.pruning.captured_steps import CapturedSteps, cuda_graphs
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
 from vtpbench.harness.pruning.schedule import Schedule
@@ -57,6 +58,16 @@ class VisionLanguageModel(ABC):
         if self.open_text_tower is None:
             raise Unsupported(f"no text tower is known beside the vision tower of {self.shape.family}")
         return self.open_text_tower()
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether decoding steps can be replayed: on a GPU, by kernels that take a mask of columns."""
+        return self.device.type == "cuda" and not self.is_flash
+
+    @cached_property
+    def captured_steps(self) -> CapturedSteps:
+        """Decoding steps that are replayed as graphs, where the device has such."""
+        return CapturedSteps(self, cuda_graphs(self.device) if self.device.type == "cuda" else None)
 
     @property
     def device(self) -> torch.device:

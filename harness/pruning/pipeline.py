@@ -79,6 +79,7 @@ class Pipeline:
     budget : tokens for an image of so many
     observer : told of every selection
     share_prefix : whether questions about a picture are asked behind one prefill of it, where `distinct_prefixes` allows
+    static_steps : whether decoding steps keep their shapes and addresses, so that a GPU can replay them as graphs
 
     """
 
@@ -87,6 +88,7 @@ class Pipeline:
     budget: BudgetRule = no_budget
     observer: SelectionObserver = ignore_selection
     share_prefix: bool = False
+    static_steps: bool = False
 
     def schedule(self, group: ImageGroup) -> Schedule:
         """Resolve what the pruner plans for images of a geometry; raises `Infeasible` or `Unsupported`."""
@@ -230,11 +232,18 @@ class Pipeline:
         """
         from vtpbench.harness.pruning.key_value_cache import buffered  # imports transformers
 
-        model, valid = self.model, batch.layout.valid(self.model.device) if batch.layout.padded else None
+        model = self.model
         pictures = distinct_prefixes(batch, model.is_flash) if self.share_prefix else None
-        behind = None if pictures is None else prefill_prefixes(model, batch, pictures)
-        with decoder_hooks(model.decoder, batch) if behind is None else behind.checked() as trace:
-            whole = DecoderInput(batch.embeds, batch.positions, valid, buffered(model.shape.decoder_layers))
-            answers = decode(model, whole if behind is None else behind.start, max_new_tokens)
+        if pictures is None:
+            valid = batch.layout.valid(model.device) if batch.layout.padded else None
+            with decoder_hooks(model.decoder, batch) as pruning:
+                start = DecoderInput(batch.embeds, batch.positions, valid, buffered(model.shape.decoder_layers), pruning)
+                answers = decode(model, start, max_new_tokens, static=self.static_steps)
+            trace = pruning.trace
+        else:
+            behind = prefill_prefixes(model, batch, pictures)
+            answers = decode(model, behind.start, max_new_tokens, static=self.static_steps)
+            behind.pruning.raise_if_invalid()  # asked only now: earlier the host would wait for the device
+            trace = behind.trace
         trace.written, trace.ended, trace.finite = [len(row) for row in answers.tokens], answers.ended, answers.finite
         return model.tokenizer.batch_decode(answers.tokens, skip_special_tokens=True), trace

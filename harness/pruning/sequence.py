@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,3 +91,16 @@ def like(example: Tensor | None, seen: Tensor) -> Tensor:
     if example is None or example.dtype == torch.bool:
         return seen
     return torch.zeros_like(seen, dtype=example.dtype).masked_fill(~seen, torch.finfo(example.dtype).min)
+
+
+def seen_mask(decoder: Any, seen: Tensor) -> Tensor:
+    """Write which columns the tokens of one column see, `(rows, columns)` bool, as the decoder's attention kernel takes it.
+
+    Transformers would do so in every step, and wait for the device to learn whether it is needed.
+    """
+    kernel: str = decoder.config._attn_implementation
+    if "flash" in kernel:
+        return seen
+    if kernel != "eager":
+        return seen[:, None, None, :]
+    return like(torch.empty(0, dtype=decoder.dtype), seen[:, None, None, :])

@@ -7,8 +7,6 @@ prefilled whole. Prompts then lie as prefix, padding, question, so that all pref
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -34,19 +32,13 @@ class PrefilledBatch:
     ----------
     start : what enters the decoder behind each prompt's prefix
     trace : what the forward pass of the prefixes showed, in the image numbers of the batch
-    pruning : knows whether a selection must be refused, to be asked when the answers are there
+    pruning : of the prefixes; knows whether a selection must be refused, to be asked when the answers are there
 
     """
 
     start: DecoderInput
     trace: ForwardTrace
     pruning: DecoderPruning
-
-    @contextmanager
-    def checked(self) -> Iterator[ForwardTrace]:
-        """Give the trace; on the way out, when the answers are there, raises `UserError` for a wrong selection."""
-        yield self.trace
-        self.pruning.raise_if_invalid()
 
 
 def distinct_prefixes(batch: PromptBatch, flash: bool) -> list[int] | None:

@@ -27,6 +27,8 @@ class Cell:
     """Of lmms-eval, transformers, torch, pillow, tokenizers, and the harness's own code."""
     share_prefix: bool = True
     """Whether questions about a picture are asked behind one prefill of it, where that can be."""
+    graphs: bool = True
+    """Whether decoding steps keep their shapes and addresses on a GPU, which can then replay them as graphs."""
     seeds: tuple[int, ...] = ()
     """All that the suite asks for of this row and benchmark: a report can tell which are missing. No part of the identity."""
 
@@ -41,6 +43,7 @@ class Cell:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "share_prefix": self.share_prefix,
+            "graphs": self.graphs,
             "versions": dict(self.versions),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

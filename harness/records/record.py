@@ -188,6 +188,10 @@ class BatchInfo(Frozen):
     """Smallest batch that was needed; less than requested after running out of device memory."""
     share_prefix: bool = False
     """Whether questions about a picture were asked behind one prefill of it, where that can be."""
+    graphs: bool = False
+    """Whether decoding steps kept their shapes and addresses, so that a GPU could replay them."""
+    graphs_refused: str | None = None
+    """Why such steps were run and not replayed, which changes their time alone."""
 
 
 class Environment(Frozen):

@@ -70,8 +70,20 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
         answers=_shares(rows, evaluated.answers),
         observed=_observed(answers, shape.decoder_layers),
         generate_s=evaluated.answerer.seconds,
-        batch=BatchInfo(requested=cell.batch_size, smallest=evaluated.answerer.smallest, share_prefix=cell.share_prefix),
+        batch=_batch(cell, evaluated.answerer),
         samples=rows,
+    )
+
+
+def _batch(cell: Cell, answerer: Answerer) -> BatchInfo:
+    """Say how the cell was batched and decoded."""
+    pipeline = answerer.pipeline
+    return BatchInfo(
+        requested=cell.batch_size,
+        smallest=answerer.smallest,
+        share_prefix=cell.share_prefix,
+        graphs=pipeline.static_steps,
+        graphs_refused=pipeline.model.captured_steps.refused if pipeline.static_steps else None,
     )
 
 

@@ -91,6 +91,8 @@ class Suite(Strict):
     batch_size: int = Field(default=8, ge=1, le=LARGEST)
     share_prefix: bool = True
     """Ask questions about a picture behind one prefill of it, where nothing leaves inside the language model."""
+    graphs: bool = True
+    """Replay decoding steps as CUDA graphs, where the device is a GPU."""
     pictures: int = Field(default=4, ge=0, le=LARGEST)
     """Questions of each benchmark for which the report can show the tokens that stay; changes no answer and no cell."""
     generation: Generation = Generation()

@@ -38,7 +38,8 @@ def split(records: Iterable[Record]) -> tuple[Setting, ...]:
         for same in groups(sorted(unique(records), key=newest, reverse=True), _comparable).values()
         for batch in _by_run(same, _batch_size)
         for prefix in _by_run(batch, _share_prefix)
-        for device in _by_run(prefix, _device)
+        for graphs in _by_run(prefix, _graphs)
+        for device in _by_run(graphs, _device)
         for limited in _by_limit(device)
         for part in _by_meaning(limited)
     ]
@@ -130,7 +131,12 @@ def _values(records: Sequence[Record]) -> dict[str, Counter[str]]:
     for record in records:
         versions = {"code of vtpbench" if name == CODE else name: v for name, v in (unknown | _versions(record)).items()}
         facts = record.model.model_dump(mode="json", exclude={"label", "id", "weights", "tower"}) | versions
-        run = {"batch size": _batch_size(record), "share_prefix": _share_prefix(record), "device": _device(record)}
+        run = {
+            "batch size": _batch_size(record),
+            "share_prefix": _share_prefix(record),
+            "graphs": _graphs(record),
+            "device": _device(record),
+        }
         facts |= {name: value for name, value in run.items() if value is not None}
         benchmark = record.benchmark.model_dump(mode="json", exclude={"label", "limit", "draw", "on_bad_question"})
         facts |= {f"{name} of {record.benchmark.label}": value for name, value in benchmark.items()}
@@ -164,6 +170,11 @@ def _batch_size(record: Record) -> int | None:
 def _share_prefix(record: Record) -> bool | None:
     """Whether questions about a picture shared a prefill; None where no batch was reached."""
     return record.batch.share_prefix if record.batch else None
+
+
+def _graphs(record: Record) -> bool | None:
+    """Whether decoding steps kept their addresses; None where no batch was reached."""
+    return record.batch.graphs if record.batch else None
 
 
 def _device(record: Record) -> str | None:

@@ -51,9 +51,9 @@ def prepare(family: Family, pruner: Pruner, budget: float | None, asked: Sequenc
 def forward(family: Family, batch: PromptBatch) -> tuple[Tensor, ForwardTrace]:
     """Logits of the prefill, `(rows, width, vocabulary)`; columns on the right line up."""
     mask = batch.layout.valid(family.device).long()
-    with decoder_hooks(family.decoder, batch) as trace:
+    with decoder_hooks(family.decoder, batch) as pruning:
         output = family.model(inputs_embeds=batch.embeds, position_ids=batch.positions, attention_mask=mask, use_cache=True)
-    return output.logits, trace
+    return output.logits, pruning.trace
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models.dummy import describe_dummy, open_dummy
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.harness.pruning.pipeline import Pipeline
+from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.questions import Question
@@ -102,6 +103,20 @@ def test_no_pruner_waits_between_tower_and_decoder(model: str, name: str, moved,
     choose()  # tables that are made once may be waited for
     with no_wait():
         choose()
+
+
+@pytest.mark.parametrize("model", BUDGETS)
+@pytest.mark.parametrize("name", ["vanilla", "random", "fastv", "pyramiddrop", "sparsevlm"])
+def test_replayed_steps_answer_as_launched_ones(model: str, name: str, moved, tools) -> None:
+    family = moved(model)
+    own = subject(family, name, model).pipeline
+    prompts = [Prompt(text, text, [tools.picture(48, 48, n)]) for n, text in enumerate(("Why?", "Is there a thing?", "Hm?"))]
+    launched = own.run(prompts, 40)
+    for _ in range(3):
+        replayed = replace(own, static_steps=True).run(prompts, 40)
+        assert (replayed.texts, replayed.trace.written) == (launched.texts, launched.trace.written)
+    assert family.captured_steps.refused is None
+    assert family.captured_steps.captured >= 1
 
 
 def test_a_copy_is_sent_while_the_device_works_and_arrives_whole() -> None:

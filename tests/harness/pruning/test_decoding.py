@@ -47,11 +47,11 @@ def stock(model: Family, batch: PromptBatch, new: int) -> list[list[int]]:
     return tokens.tolist()
 
 
-def own(model: Family, batch: PromptBatch, new: int) -> list[list[int]]:
+def own(model: Family, batch: PromptBatch, new: int, *, static: bool = False) -> list[list[int]]:
     valid = batch.layout.valid(model.device) if batch.layout.padded else None
-    start = DecoderInput(batch.embeds, batch.positions, valid, buffered(model.shape.decoder_layers))
-    with torch.inference_mode(), decoder_hooks(model.decoder, batch):
-        return decode(model, start, new).tokens
+    with torch.inference_mode(), decoder_hooks(model.decoder, batch) as pruning:
+        start = DecoderInput(batch.embeds, batch.positions, valid, buffered(model.shape.decoder_layers), pruning)
+        return decode(model, start, new, static=static).tokens
 
 
 def padded(tokens: list[list[int]], padding: int) -> list[list[int]]:
