@@ -1,4 +1,4 @@
-"""Extension of griffe: reads `name : what it is` in a docstring's sections as a description, where NumPy's form expects a type."""
+"""Extension of griffe: reads `name : what it is` in a docstring as a description, where NumPy's form expects a type."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Fine-tune the embedded model on ten pictures with LoRA, and save it in both forms: `python finetune.py`, in this folder."""
 
 import csv
+import sys
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from vtpbench.harness.suite.options import model_path
 
 HERE, DATA = Path(__file__).parent, Path(__file__).parents[1] / "own_benchmark"
 BASE = model_path("demo")  # yours: a folder, or a hub id such as llava-hf/llava-1.5-7b-hf
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 12
 SHORT = "\nAnswer the question using a single word or phrase."
 
 torch.manual_seed(0)
@@ -31,7 +33,7 @@ labels = batch["input_ids"].clone()
 labels[:, :-1] = -100  # the loss is on the last token, the answer
 
 optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=3e-4)
-for step in range(12):
+for step in range(STEPS):
     loss = model(**batch, labels=labels).loss
     loss.backward()
     optimizer.step()

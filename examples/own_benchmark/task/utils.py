@@ -19,4 +19,5 @@ def score(doc, results):
 
 
 def plain(text):
+    """Answer without case, blanks and punctuation around it."""
     return text.strip().lower().strip(string.punctuation + " ")
