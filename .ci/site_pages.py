@@ -19,7 +19,7 @@ PAGES = {
     "suites/demo/model/oc-vtp.md": "suites/demo/model/oc-vtp.md",
 }
 """From the repository's root, and where on the site."""
-FILES = ("examples/python_api.py", "suites/demo/model/oc-vtp.csv", "suites/demo/model/oc-vtp.png")
+FILES = ("CITATION.cff", "examples/python_api.py", "suites/demo/model/oc-vtp.csv", "suites/demo/model/oc-vtp.png")
 """What pages link to as it is."""
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)#\s]+)(?=[)#])")
 

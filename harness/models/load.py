@@ -18,8 +18,8 @@ from vtpbench.pruners.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from vtpbench.harness.models.adapter import Adapter
     from vtpbench.harness.models.family import Family
+    from vtpbench.harness.models.lora_adapter import LoraAdapter
     from vtpbench.pruners.base import ModelShape, TextTowerSource
 
 
@@ -46,7 +46,7 @@ class Described:
     shape: ModelShape
     folder: Path
     template: str | None = None
-    adapter: Adapter | None = None
+    adapter: LoraAdapter | None = None
 
 
 def families() -> dict[str, type[Family]]:
@@ -117,7 +117,7 @@ def describe_model(
     checkpoint or template, or an unsupported architecture. A folder with an adapter of peft stands for its base with the adapter
     merged in.
     """
-    from vtpbench.harness.models.adapter import read_adapter
+    from vtpbench.harness.models.lora_adapter import read_adapter
 
     folder = find_checkpoint(path, revision, label)
     adapter = read_adapter(folder)
@@ -170,7 +170,7 @@ def open_model(described: Described, device: torch.device) -> Family:
     """Load the checkpoint onto a device."""
     import torch
 
-    from vtpbench.harness.models.adapter import merge
+    from vtpbench.harness.models.lora_adapter import merge
     from vtpbench.harness.models.text_tower import ClipTextTower
 
     info = described.info

@@ -70,7 +70,7 @@ def fetch(suite: Suite, say: Callable[[str], None] = lambda line: None) -> None:
         if taskdata.must_download(benchmark):
             say(f"fetching the dataset {benchmark.definition()['dataset_path']} for {benchmark.label}")
             taskdata.fetch(benchmark)
-    from vtpbench.harness.models.adapter import base_of
+    from vtpbench.harness.models.lora_adapter import base_of
 
     for spec in _checkpoints(suite):
         folder = _bring(_own(spec), spec.revision, say)
@@ -155,7 +155,7 @@ def _own(spec: ModelSpec) -> Asset:
 
 def _referred(spec: ModelSpec, folder: Path) -> Iterator[Asset]:
     """Look for what a checkpoint refers to: the base of an adapter, the vision tower of one in LLaVA's original layout."""
-    from vtpbench.harness.models.adapter import base_of
+    from vtpbench.harness.models.lora_adapter import base_of
 
     base = base_of(folder)
     if base is not None:

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,11 +75,16 @@ def test_an_adapter_is_merged_into_the_model_that_it_names(adapter, tiny_checkpo
         assert torch.equal(loaded[name], value) == (name not in expected)
 
 
-def test_it_answers_as_peft_does_without_merging(adapter, tiny_checkpoint, tools) -> None:
+KINDS = [{}, {"use_dora": True}, {"use_rslora": True, "bias": "lora_only"}, {"target_modules": "all-linear"}]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["lora", "dora", "rslora", "all"])
+def test_it_answers_as_peft_does_without_merging(kind, tiny_checkpoint, tools, tmp_path) -> None:
     from peft import PeftModel
 
     from vtpbench.pruners.registry import build
 
+    adapter = train(tiny_checkpoint, tmp_path, **kind)
     unmerged, merged = opened(tiny_checkpoint), opened(adapter)
     PeftModel.from_pretrained(unmerged.model, adapter)
     vanilla = build("vanilla", {})
@@ -108,6 +115,13 @@ def test_a_network_beside_the_base_is_not_for_a_tower_that_the_adapter_changes(a
     assert shape.folder is None
     with pytest.raises(UserError, match="checkpoint"):
         OCVTP().needs(shape)
+
+
+def test_an_adapter_is_described_without_torch(adapter) -> None:
+    code = "import sys, pathlib; from vtpbench.harness.models.lora_adapter import read_adapter as read"
+    code += f"; read(pathlib.Path({str(adapter)!r})); print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
 
 
 def test_data_lists_the_base_of_an_adapter(adapter, tiny_checkpoint, tmp_path) -> None:

@@ -19,7 +19,7 @@ PLACES = ("base_model_name_or_path", "revision")
 
 
 @dataclass(frozen=True)
-class Adapter:
+class LoraAdapter:
     """An adapter that was found.
 
     Attributes
@@ -58,7 +58,7 @@ def base_of(folder: Path) -> tuple[str, str | None] | None:
     return str(folder / base) if (folder / base).is_dir() else base, revision if isinstance(revision, str) else None
 
 
-def read_adapter(folder: Path) -> Adapter | None:
+def read_adapter(folder: Path) -> LoraAdapter | None:
     """Find the adapter of a folder, if it holds one.
 
     Raises
@@ -80,10 +80,10 @@ def read_adapter(folder: Path) -> Adapter | None:
         raise UserError(f"{folder} has no {WEIGHTS}; save the adapter with peft's save_pretrained")
     options = {key: value for key, value in config.items() if key not in PLACES}
     digest = sha256(json.dumps(options, sort_keys=True).encode() + (folder / WEIGHTS).read_bytes()).hexdigest()
-    return Adapter(folder, *found, digest[:16], any("vision_tower" in name or "visual." in name for name in _names(folder)))
+    return LoraAdapter(folder, *found, digest[:16], any("vision_tower" in name or "visual." in name for name in _names(folder)))
 
 
-def merge(model: Any, adapter: Adapter) -> None:
+def merge(model: Any, adapter: LoraAdapter) -> None:
     """Add an adapter to the weights of a model, in place, in the model's number format.
 
     Raises
@@ -93,8 +93,10 @@ def merge(model: Any, adapter: Adapter) -> None:
     """
     from peft import LoraConfig, PeftModel
 
+    from vtpbench.harness.models.pretrained import read_pretrained
+
     try:
-        wrapped = PeftModel(model, LoraConfig.from_pretrained(str(adapter.folder)))
+        wrapped = PeftModel(model, read_pretrained(LoraConfig, str(adapter.folder)))
         loaded = wrapped.load_adapter(str(adapter.folder), "default", torch_device=str(model.device))
         strange = [*loaded.missing_keys, *loaded.unexpected_keys]
         if strange:
@@ -119,7 +121,7 @@ def _names(folder: Path) -> list[str]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
+        with safe_open(folder / WEIGHTS, "numpy") as file:
             return list(file.keys())
     except SafetensorError as e:
         raise UserError(f"{folder / WEIGHTS} cannot be read: {e}") from e
