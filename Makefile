@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: .venv/installed
 	$(BIN)/vtpbench run suites/demo.yaml
@@ -15,6 +15,9 @@ test: .venv/dev
 check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/docs
+	$(BIN)/mkdocs build --quiet
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
@@ -29,5 +32,9 @@ check: .venv/dev
 	$(INSTALL) --no-deps llava-torch==1.2.2.post1  # the original LLaVA, an oracle of the tests; its own pins are years old
 	touch $@ .venv/installed
 
+.venv/docs: .venv/bin/uv pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[docs]'
+	touch $@ .venv/installed
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from vtpbench.harness.models.family import Family
+    from vtpbench.harness.models.lora_adapter import LoraAdapter
     from vtpbench.pruners.base import ModelShape, TextTowerSource
 
 
@@ -37,6 +38,7 @@ class Described:
     shape : for pruners
     folder : where it is
     template : prompt template that replaces the checkpoint's, or None
+    adapter : to be merged into the checkpoint, which is its base; or None
 
     """
 
@@ -44,6 +46,7 @@ class Described:
     shape: ModelShape
     folder: Path
     template: str | None = None
+    adapter: LoraAdapter | None = None
 
 
 def families() -> dict[str, type[Family]]:
@@ -111,9 +114,15 @@ def describe_model(
     `dtype` None is the one that the checkpoint names. `prompt` is `vicuna_v1` or a Jinja file; None takes the checkpoint's
     template. `text_tower` is the CLIP model that the vision tower comes from, a hub id or a folder; None takes the one that the
     family knows. Only some pruners need it, so that it is looked for on this machine alone. Raises `UserError` for a missing
-    checkpoint or template, or an unsupported architecture.
+    checkpoint or template, or an unsupported architecture. A folder with an adapter of peft stands for its base with the adapter
+    merged in.
     """
+    from vtpbench.harness.models.lora_adapter import read_adapter
+
     folder = find_checkpoint(path, revision, label)
+    adapter = read_adapter(folder)
+    if adapter is not None:
+        folder = find_checkpoint(adapter.base, adapter.revision, f"{label} (base)")
     config = _read_config(folder, label)
     family = families()[_model_type(config, label)]
     chosen = preprocessing or family.preprocessings[0]
@@ -132,7 +141,7 @@ def describe_model(
         label=label,
         id=path,
         family=shape.family,
-        weights=_weights(folder, label),
+        weights=_weights(folder, label) if adapter is None else adapter.beside(_weights(folder, label)),
         tower=None if tower is None else _weights(tower, label),
         dtype=dtype or own_dtype(config, label),
         attention=attention,
@@ -140,8 +149,10 @@ def describe_model(
         prompt=_prompt_name(used_template),
         vision_tokens=tokens,
     )
-    shape = replace(shape, folder=str(folder), text_tower=None if clip is None else find_text_tower(clip, label))
-    return Described(info, shape, folder, None if prompt is None else used_template)
+    # what lies beside the base belongs to its tower, not to one that the adapter changes
+    beside = None if adapter is not None and adapter.changes_tower else str(folder)
+    shape = replace(shape, folder=beside, text_tower=None if clip is None else find_text_tower(clip, label))
+    return Described(info, shape, folder, None if prompt is None else used_template, adapter)
 
 
 def find_text_tower(name: str, label: str) -> TextTowerSource:
@@ -159,6 +170,7 @@ def open_model(described: Described, device: torch.device) -> Family:
     """Load the checkpoint onto a device."""
     import torch
 
+    from vtpbench.harness.models.lora_adapter import merge
     from vtpbench.harness.models.text_tower import ClipTextTower
 
     info = described.info
@@ -166,6 +178,8 @@ def open_model(described: Described, device: torch.device) -> Family:
     dtype = getattr(torch, info.dtype)
     template = described.template or family.template(described.folder)
     loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing, template)
+    if described.adapter is not None:
+        merge(loaded.model, described.adapter)
     source = described.shape.text_tower
     loaded.shape = replace(loaded.shape, folder=described.shape.folder, text_tower=source)
     if source is not None and source.folder is not None:

@@ -70,10 +70,13 @@ def fetch(suite: Suite, say: Callable[[str], None] = lambda line: None) -> None:
         if taskdata.must_download(benchmark):
             say(f"fetching the dataset {benchmark.definition()['dataset_path']} for {benchmark.label}")
             taskdata.fetch(benchmark)
+    from vtpbench.harness.models.lora_adapter import base_of
+
     for spec in _checkpoints(suite):
         folder = _bring(_own(spec), spec.revision, say)
+        base = base_of(folder)
         for part in _referred(spec, folder):
-            _bring(part, None, say)
+            _bring(part, None if base is None else base[1], say)
 
 
 def rows(assets: Iterable[Asset]) -> list[dict[str, Any]]:
@@ -151,7 +154,13 @@ def _own(spec: ModelSpec) -> Asset:
 
 
 def _referred(spec: ModelSpec, folder: Path) -> Iterator[Asset]:
-    """Look for the vision tower that a checkpoint in the original layout of LLaVA names, unless it is a folder."""
+    """Look for what a checkpoint refers to: the base of an adapter, the vision tower of one in LLaVA's original layout."""
+    from vtpbench.harness.models.lora_adapter import base_of
+
+    base = base_of(folder)
+    if base is not None:
+        yield _checkpoint(f"{spec.label} (base)", base[0], *base)
+        return
     try:
         config = load_json(folder / "config.json")
     except BadJson:  # no checkpoint: `plan` says what is wrong with it
