@@ -75,17 +75,5 @@ def p_value(d: Draws) -> float:
     return float(min(1.0, 2 * stdtr(d.freedom, ndtri(min(tail, 0.5)) / np.sqrt(d.inflation))))
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number.
-
-    Source: Holm, A simple sequentially rejective multiple test procedure (Scandinavian Journal of Statistics 6, 1979).
-    """
-    order = np.argsort(values, kind="stable")
-    steps = np.asarray(values)[order] * np.arange(len(values), 0, -1)
-    corrected = np.empty(len(values))
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return [float(p) for p in corrected]
-
-
 def _fewest(parts: Sequence[Draws]) -> Draws:
     return min(parts, key=lambda d: d.freedom)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vtpbench.harness.records.record import CODE, Record
+from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.report.tables.conventions import BEST
 
 TIED = "†"
@@ -12,6 +13,25 @@ TIED = "†"
 NOT_BETTER = "‡"
 """Behind the average of a row that cannot be told apart from the reference row of its block."""
 SPREAD = " (± = standard deviation over seeds)"
+
+READING = ("Cells", "Avg", "Interval", TIED, NOT_BETTER, "Tokens")
+"""Lines that a reader of the numbers needs; the others say where they come from."""
+DETAILS = ("full", "short", "none")
+
+
+def shorten(lines: Sequence[tuple[str, str]], detail: str) -> tuple[tuple[str, str], ...]:
+    """Leave of a footer what `detail` says: all, what is needed to read the numbers, or nothing.
+
+    Raises
+    ------
+    UserError
+        There is no such detail.
+
+    """
+    if detail not in DETAILS:
+        raise UserError(f"unknown footer '{detail}'; {did_you_mean(detail, DETAILS)}")
+    kept = {"full": lines, "short": [(name, text) for name, text in lines if name in READING], "none": ()}
+    return tuple(kept[detail])
 
 
 def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -35,7 +55,7 @@ def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str
 
 def explain(lines: Iterable[tuple[str, str]], marks: str, reference: str, replicates: int) -> tuple[tuple[str, str], ...]:
     """Add what intervals and the marks that occur mean to the lines of a footer."""
-    test = "paired bootstrap of the benchmarks that both have, 95 % after Holm's correction for the rows of the block"
+    test = "paired bootstrap of the benchmarks that both have, 95 % for all rows of the block together"
     other = "that row" if reference == BEST else reference
     meanings = {
         TIED: f"cannot be told apart from the row of its block with the highest Avg: {test}",

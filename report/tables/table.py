@@ -47,6 +47,8 @@ class TableEntry:
     """95 % interval of `relative`, which carries vanilla's error too."""
     cell_intervals: Mapping[str, CellIntervals] = field(default_factory=dict)
     """The same of each record, by cell id; a record without a per-sample table is not there."""
+    tied: bool = False
+    """Cannot be told apart from the best of its block on this benchmark."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from scipy.special import ndtri, stdtrit
 
 from vtpbench.report.stats import bootstrap
 from vtpbench.report.stats.bootstrap import replicate
-from vtpbench.report.stats.draws import Draws, average, difference, draws, holm, interval, p_value, pooled, relative
+from vtpbench.report.stats.draws import Draws, average, difference, draws, interval, p_value, pooled, relative
 from vtpbench.report.stats.metrics import FloatArray
 from vtpbench.report.stats.sums import Sums
 
@@ -89,12 +89,6 @@ def test_p_is_5_per_cent_where_the_interval_touches_0(freedom: float, inflation:
         assert p_value(normal(freedom, inflation, centre=-sign * low)) == pytest.approx(0.05, abs=0.002)
     assert p_value(normal(freedom, inflation)) == pytest.approx(1, abs=0.001)
     assert 0 < p_value(normal(freedom, inflation, centre=100)) < 0.01
-
-
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.5]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_average_adds_degrees_of_freedom_by_welch_and_satterthwaite() -> None:
