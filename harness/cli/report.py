@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vtpbench.harness.cli.report_sheets import AskedSheet
 from vtpbench.harness.host.console import console, echo, warn
 from vtpbench.harness.host.printable import printable
 from vtpbench.pruners.errors import UserError
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vtpbench.harness.gather.sources import Sources
+    from vtpbench.harness.records.efficiency import EfficiencyRecord
     from vtpbench.report.efficiency.table import EfficiencyTable
-    from vtpbench.report.formats.sheet import Sheet
     from vtpbench.report.tables.table import Table
 
 RESULTS = Path("results")
+PICTURES = ("png", "svg", "pdf")
 ENDINGS = {
     ".md": "markdown",
     ".csv": "csv",
@@ -31,6 +34,7 @@ ENDINGS = {
     ".htm": "html",
     ".png": "png",
     ".svg": "svg",
+    ".pdf": "pdf",
 }
 """What a file is to hold whose name ends so, where no format is asked for."""
 
@@ -55,7 +59,7 @@ def report_command(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="markdown, csv, json, latex, html; png, svg: efficiency plot. By default what the ending of --out says, "
+            help="markdown, csv, json, latex, html; png, svg, pdf: a figure. By default what the ending of --out says, "
             "a table on a terminal, else markdown.",
         ),
     ] = None,
@@ -66,8 +70,18 @@ def report_command(
         typer.Option(help="hard: only the samples that plain downsampling gets wrong; category: one column per ability."),
     ] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Count the samples that a pruner breaks and mends.")] = False,
+    between: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="ROW ROW", help="Compare two rows question by question, such as OC-VTP@64 VisionZip@64."),
+    ] = None,
+    margin: Annotated[
+        str | None, typer.Option(metavar="PERCENT", help="Decide which rows are within so much of vanilla, such as 2%.")
+    ] = None,
     reference: Annotated[
         str | None, typer.Option(metavar="LABEL", help="Row that every other is tested against; by default random.")
+    ] = None,
+    footer: Annotated[
+        str | None, typer.Option(metavar="full|short|none", help="Detail below a table; by default full, in LaTeX short.")
     ] = None,
     mix: Annotated[bool, typer.Option("--mix", help="Show records that cannot be compared, in separate tables.")] = False,
 ) -> None:
@@ -78,35 +92,36 @@ def report_command(
     from vtpbench.report.stats.build import build as build_accuracy
 
     format_ = format_ or (ENDINGS.get(out.suffix.lower()) if out else None)
-    if sum((against is not None, columns is not None, samples)) > 1:
-        raise UserError("--against, --columns and --samples are reports of their own; give one of them")
+    own = AskedSheet(against, samples, between, margin)
+    if sum(map(bool, (*own.options.values(), columns))) > 1:
+        raise UserError("--against, --columns, --samples, --between and --margin are reports of their own; give one of them")
     asked = [name for name in sources or [str(RESULTS)] if name != PAPER]
     names, speed = split(asked, RESULTS, warn)
     if not names:
-        of_answers = {"--against": against, "--columns": columns, "--samples": samples, "--reference": reference}
-        _require_answers(of_answers, bool(speed))
+        _require_answers({**own.options, "--columns": columns, "--reference": reference}, bool(speed))
     tables, found = _tables(names, PAPER in (sources or ()), columns, reference, mix)
-    if found is not None and (against is not None or samples):
+    if found is not None and own:
         from vtpbench.report.formats.sheet import render_sheet
 
-        sheet = _compared(tables, against) if against else _flipped(found)
-        return _print(printable(render_sheet(sheet, format_ or "markdown")), out)
+        return _print(printable(render_sheet(own.sheet(tables, found), format_ or "markdown")), out)
     whole = tables if columns is None or found is None else build_accuracy(found.records)  # a part's scores are not the model's
     if format_ == "html":
         from vtpbench.report.html import html
 
         page = html(tables, found.samples, found.pictures, speed, whole) if found else html(tables, efficiency=speed)
         return _print(page, out)
-    efficiency = build(speed, whole)
+    if format_ in PICTURES:
+        return _print(_drawn(tables, speed, format_), out)
+    efficiency: Sequence[EfficiencyTable] = build(speed, whole)
+    shown = _with_footer(tables, footer or ("short" if format_ == "latex" else "full"))
     if format_ is None and out is None and (screen := console(sys.stdout)).is_terminal:
         from vtpbench.report.efficiency.text import EfficiencyTerminal
         from vtpbench.report.formats.terminal import Terminal
 
-        return screen.print(Terminal(tables), EfficiencyTerminal(efficiency), sep="")
+        return screen.print(Terminal(shown), EfficiencyTerminal(efficiency), sep="")
     if format_ == "csv" and tables and efficiency:
-        _print(_written(*_one_kind(tables, efficiency, named=len(names) < len(asked)), format_), out)
-    else:
-        _print(_written(tables, efficiency, format_ or "markdown"), out)
+        shown, efficiency = _one_kind(shown, efficiency, named=len(names) < len(asked))
+    _print(printable(_text(shown, efficiency, format_ or "markdown")), out)
 
 
 def _require_answers(options: Mapping[str, object], speed: bool) -> None:
@@ -128,15 +143,20 @@ def _one_kind(
     return tables, ()
 
 
-def _written(tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], format_name: str) -> str | bytes:
-    """Write the tables of answers and of efficiency in a format; raises `UserError` where it has no place for either."""
-    if format_name in ("png", "svg"):
-        from vtpbench.report.efficiency.plot import plot
+def _drawn(tables: Sequence[Table], speed: Sequence[EfficiencyRecord], format_name: str) -> bytes:
+    """Draw accuracy against tokens, and against time where it was measured; of efficiency records alone, time against tokens."""
+    from vtpbench.report.efficiency.plot import plot
+    from vtpbench.report.efficiency.table import build
+    from vtpbench.report.html.costs import profiles
+    from vtpbench.report.plots.accuracy import plot_accuracy
 
-        if not efficiency:
-            raise UserError(f"--format {format_name} draws efficiency records; measure some first: vtpbench profile efficiency")
-        return plot(efficiency, "png" if format_name == "png" else "svg")
-    return printable(_text(tables, efficiency, format_name))
+    return plot_accuracy(tables, profiles(speed, tables), format_name) if tables else plot(build(speed, ()), format_name)
+
+
+def _with_footer(tables: Sequence[Table], detail: str) -> Sequence[Table]:
+    from vtpbench.report.tables.footer import shorten
+
+    return [replace(table, footer=shorten(table.footer, detail)) for table in tables]
 
 
 def _text(tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], format_name: str) -> str:
@@ -147,24 +167,6 @@ def _text(tables: Sequence[Table], efficiency: Sequence[EfficiencyTable], format
         return together(tables, efficiency, format_name)
     text = render(tables, format_name) + _without_doubtful(tables)
     return f"{text}\n{together((), efficiency, format_name)}" if efficiency else text
-
-
-def _compared(tables: Sequence[Table], against: str) -> Sheet:
-    """Lay published figures beside measured ones."""
-    from vtpbench.report.published.against import compare
-    from vtpbench.report.published.against_sheet import against_sheet
-    from vtpbench.report.published.published import PAPER, published
-
-    if against != PAPER:
-        raise UserError(f"--against {against}: only 'paper', the tables of the OC-VTP paper, is known")
-    return against_sheet(compare(tables, published()))
-
-
-def _flipped(found: Sources) -> Sheet:
-    """Count what pruners break and mend."""
-    from vtpbench.report.analyses.flips import flips, flips_sheet
-
-    return flips_sheet(flips(found.records, found.samples))
 
 
 def _without_doubtful(tables: Sequence[Table]) -> str:
@@ -222,6 +224,6 @@ def _print(content: str | bytes, out: Path | None) -> None:
     elif isinstance(content, str):
         echo(content, nl=False)
     elif sys.stdout.isatty():
-        raise UserError("a picture does not go to a terminal; give a file: --out efficiency.png")
+        raise UserError("a picture does not go to a terminal; give a file: --out figure.png")
     else:
         sys.stdout.buffer.write(data)

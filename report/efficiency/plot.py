@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.efficiency.row import EfficiencyRow
 from vtpbench.report.efficiency.table import EfficiencyTable
 from vtpbench.report.efficiency.throughput import Throughput, throughputs
+from vtpbench.report.tables.figure_file import figure_file
 from vtpbench.report.tables.names import styles
+from vtpbench.report.tables.palette import line_style
 
 SIZE = (10.0, 4.4)
 """Inches."""
-MARKERS: tuple[Any, ...] = (*"os^Dv", "P", "p", "X", "*", "<", ">", "h", "d", (4, 1, 0), (3, 1, 0))
-COLOURS = (
-    *("#76808a", "#0072b2", "#c04a00", "#379251", "#7742ef", "#910739", "#8f8f0b", "#995d66"),
-    *("#4e3004", "#025032", "#640b41", "#232fa0", "#4c7044", "#490184", "#303260"),
-)
-"""The first of both is random's. The others are as far apart as 14 can be for eyes of any kind; the page has the same ones."""
 
 
-def plot(tables: Sequence[EfficiencyTable], format_name: Literal["png", "svg"] = "png") -> bytes:
+def plot(tables: Sequence[EfficiencyTable], format_name: str = "png") -> bytes:
     """Draw tables one below the other: a line per pruner through its budgets, vanilla as a dashed line.
 
     Below them stands what a model answers at several batches, where it was measured. Raises `UserError` where nothing was timed.
@@ -40,10 +33,7 @@ def plot(tables: Sequence[EfficiencyTable], format_name: Literal["png", "svg"] =
     figure = Figure(figsize=(width, height * len(parts)), dpi=150, facecolor="white", layout="constrained")
     for part, draw in zip(figure.subfigures(len(parts), squeeze=False)[:, 0], parts, strict=True):
         draw(part)
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(stream, format=format_name, metadata={"Date": None} if format_name == "svg" else None)
-    return stream.getvalue()
+    return figure_file(figure, format_name)
 
 
 def _draw(table: EfficiencyTable, figure: SubFigure) -> None:
@@ -77,7 +67,7 @@ def _draw_batches(measured: Throughput, figure: SubFigure) -> None:
         dashed = {"color": "0.4", "linestyle": "--", "linewidth": 1, "marker": ".", "label": "vanilla"}
         for curve, style in [
             (vanilla, dashed),
-            *((c, _style(c.pruner, numbers[c.pruner])) for c in pruned if c.budget == budget),
+            *((c, line_style(c.pruner, numbers[c.pruner])) for c in pruned if c.budget == budget),
         ]:
             axes.plot(list(curve.by_batch), [row.questions_per_s or 0.0 for row in curve.by_batch.values()], **style)
         axes.set_xscale("log", base=2)
@@ -93,18 +83,8 @@ def _draw_batches(measured: Throughput, figure: SubFigure) -> None:
     figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=8, frameon=False)
 
 
-def _style(label: str, number: int) -> dict[str, Any]:
-    return {
-        "label": label,
-        "color": COLOURS[number and (number - 1) % (len(COLOURS) - 1) + 1],
-        "marker": MARKERS[number % len(MARKERS)],
-        "markersize": 6,
-        "linewidth": 1.3,
-    }
-
-
 def _line(left: Axes, right: Axes, label: str, rows: Sequence[EfficiencyRow], number: int) -> None:
-    style = _style(label, number)
+    style = line_style(label, number)
     tokens = [row.tokens or 0.0 for row in rows]
     times = [row.ttft_ms for row in rows if row.ttft_ms is not None]
     errors = [[time.median - time.low for time in times], [time.high - time.median for time in times]]

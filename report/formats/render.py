@@ -13,7 +13,7 @@ from vtpbench.report.tables.table import Table
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {"markdown": markdown, "latex": latex, "csv": as_csv, "json": as_json}
 
 
-OTHERS = ("html", "png", "svg")
+OTHERS = ("html", "png", "svg", "pdf")
 """What other parts of the program write."""
 
 
