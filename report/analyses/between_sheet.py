@@ -39,7 +39,7 @@ def _differences(found: Between) -> SheetTable:
         ),
         (
             "Interval",
-            "95 %, for each line by itself: paired bootstrap over images, vanilla's error included; none of fewer than 10 images",
+            "95 %, each line by itself: paired bootstrap over images, with vanilla's error; none of fewer than 10 images",
         ),
         *([(AVG, f"p = {average.p_value:.2g} for no difference")] if average.p_value is not None else []),
         ("Broken", f"questions that {one} has wrong and {other} right; mended: the other way round; of those both answered"),
@@ -79,8 +79,11 @@ def signed(value: float) -> str:
 def _questions(found: Between) -> Iterator[SheetTable]:
     one, other = found.names
     for kind, words in (("broken", f"{one} wrong, {other} right"), ("mended", f"{one} right, {other} wrong")):
-        own = {(d.benchmark, d.one["sample"]): d for d in reversed(found.disagreements) if d.kind == kind}  # once for all seeds
-        ordered = sorted(reversed(own.values()), key=lambda d: not picture(d))  # those whose picture was kept first
+        own: dict[tuple[str, str], Disagreement] = {}
+        for d in found.disagreements:
+            if d.kind == kind:
+                own.setdefault((d.benchmark, d.one["sample"]), d)  # once for all seeds
+        ordered = sorted(own.values(), key=lambda d: not picture(d))  # those whose picture was kept first
         if ordered:
             shown = ordered[:SHOWN]
             part = f"{len(shown)} of {len(ordered)} questions" if len(shown) < len(ordered) else f"{len(ordered)} questions"
