@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from vtpbench.harness.records.efficiency import EfficiencyRecord
 from vtpbench.report.efficiency.throughput import throughputs
+from vtpbench.report.html.compare import comparisons
 from vtpbench.report.html.costs import Profile, profiles
 from vtpbench.report.html.kept import EmbeddedPictures, ReadPicture
 from vtpbench.report.html.samples import browser, per_cell
@@ -34,6 +35,7 @@ SCRIPTS = (
     "batch_chart.js",
     "gallery.js",
     "samples.js",
+    "compare.js",
     "start.js",
 )
 """Parts of the one script, in order."""
@@ -62,7 +64,7 @@ def html(
     measured, gallery = profiles(efficiency, tables if accuracy is None else accuracy), EmbeddedPictures(pictures)
     sections = [section(table, f"t{number}", measured) for number, table in enumerate(tables, 1)]
     limit = per_cell(tables)
-    embedded = [embed(_data(part, browser(part, samples, limit, gallery))) for part in sections]
+    embedded = [embed(_data(part, browser(part, samples, limit, gallery), comparisons(part, samples))) for part in sections]
     speeds = [speed_section(one, f"e{number}", _numbers(one, sections)) for number, one in enumerate(measured, 1)]
     known = {number: label for part in speeds for number, label in part.pruners}
     numbers = {label: number for number, label in known.items()}
@@ -92,8 +94,8 @@ def embed(value: Any) -> Markup:
     return Markup(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_HARMLESS))
 
 
-def _data(part: Section, samples: dict[str, Any]) -> dict[str, Any]:
-    return {"axes": part.axes, "points": part.points, "samples": samples}
+def _data(part: Section, samples: dict[str, Any], compared: dict[str, Any]) -> dict[str, Any]:
+    return {"axes": part.axes, "points": part.points, "samples": samples, "compared": compared}
 
 
 def _policy(style: str, script: str) -> str:

@@ -1,5 +1,15 @@
 const PAGE_SIZE = 20
 
+/** A question with answers to it: facts, `broken`, `mended` or nothing, the prompt, `[name, answer, score]` of each, pictures. */
+function questionCard(facts, verdict, prompt, answers, figures) {
+  const text = (value) => html('span', { class: 'text', dir: 'auto' }, value === '' ? '(empty)' : value)
+  const scored = (value) => (value === null || value === undefined ? [] : [html('span', { class: 'score' }, `score ${Number(value.toFixed(3))}`)])
+  const field = ([name, value, score]) => html('div', {}, html('dt', {}, name), html('dd', {}, text(value), ...scored(score)))
+  const head = html('p', { class: 'head' }, html('bdi', {}, facts.filter(Boolean).join(' · ')))
+  if (verdict) head.prepend(html('strong', { class: `verdict ${verdict}` }, verdict === 'broken' ? '✗ broken' : '✓ mended'))
+  return html('li', {}, head, html('p', { class: 'prompt text', dir: 'auto' }, prompt), html('dl', {}, ...answers.map(field)), ...figures)
+}
+
 /** Browser of one table's samples: a pruned cell beside vanilla. */
 class Samples {
   constructor(part, benchmarks, gallery) {
@@ -108,26 +118,10 @@ class Samples {
 
   card([number, answer, score, tokens, verdict, kept]) {
     const [sample, image, category, prompt, target, before, beforeScore] = this.benchmark().questions[number]
-    const text = (value) => html('span', { class: 'text', dir: 'auto' }, value === '' ? '(empty)' : value)
-    const scored = (value) => (value === null ? [] : [html('span', { class: 'score' }, `score ${Number(value.toFixed(3))}`)])
-    const field = (name, value, ...more) => html('div', {}, html('dt', {}, name), html('dd', {}, text(value), ...more))
     const facts = [`Sample ${sample}`, category && `category ${category}`, image && `image ${image}`, tokens === null ? '' : `${Number(tokens.toFixed(1))} tokens`]
-    const head = html('p', { class: 'head' }, html('bdi', {}, facts.filter(Boolean).join(' · ')))
-    if (verdict) head.prepend(html('strong', { class: `verdict ${verdict}` }, verdict === 'broken' ? '✗ broken' : '✓ mended'))
-    return html(
-      'li',
-      {},
-      head,
-      html('p', { class: 'prompt text', dir: 'auto' }, prompt),
-      html(
-        'dl',
-        {},
-        field('Target', target),
-        before === null ? field('Vanilla', 'no answer here') : field('Vanilla', before, ...scored(beforeScore)),
-        field(this.pruner(), answer, ...scored(score)),
-      ),
-      ...(kept.length ? [html('div', { class: 'kept' }, ...this.gallery.figures(kept))] : []),
-    )
+    const vanilla = before === null ? ['Vanilla', 'no answer here'] : ['Vanilla', before, beforeScore]
+    const figures = kept.length ? [html('div', { class: 'kept' }, ...this.gallery.figures(kept))] : []
+    return questionCard(facts, verdict, prompt, [['Target', target], vanilla, [this.pruner(), answer, score]], figures)
   }
 
   pruner() {

@@ -10,10 +10,11 @@ for (const place of findAll(document, '.marker')) {
 
 const gallery = new Gallery(JSON.parse(find(document, '#gallery')?.textContent ?? '{}'))
 for (const part of findAll(document, 'section.accuracy')) {
-  const { axes, points, samples } = JSON.parse(find(part, 'script.data').textContent)
+  const { axes, points, samples, compared } = JSON.parse(find(part, 'script.data').textContent)
   const chart = new AccuracyChart(find(part, 'figure.chart'), axes, points)
   new Scores(part, (rows) => chart.show(rows)).show()
   new Samples(part, samples.benchmarks, gallery)
+  new Comparison(part, compared, samples.benchmarks, gallery)
 }
 for (const part of findAll(document, 'section.speed')) {
   const { choices, points } = JSON.parse(find(part, 'script.data').textContent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from vtpbench.report.html.costs import Axis, Profile, axes, is_denominator
 from vtpbench.report.plots.dodge import dodge
 from vtpbench.report.tables.figure_file import figure_file
 from vtpbench.report.tables.layout import clean
-from vtpbench.report.tables.names import RANDOM, styles
+from vtpbench.report.tables.names import styles
 from vtpbench.report.tables.palette import line_style
 from vtpbench.report.tables.table import Block, Table, TableRow
 
@@ -27,7 +28,9 @@ SMALL, TINY = 7, 6
 """Points of text."""
 IN_LEGEND = 3
 """Names beside each other."""
-COSTS = ("tokens", "ttft", "total")
+IN_TITLE = 60
+"""Characters of a line of the title."""
+COSTS = ("tokens", "ttft")
 """Costs that are drawn, by how their keys begin."""
 
 
@@ -35,6 +38,7 @@ COSTS = ("tokens", "ttft", "total")
 class _Point:
     """A row at one budget, as it is drawn; accuracies in per cent of vanilla."""
 
+    tokens: float
     cost: float
     average: float
     interval: tuple[float, float] | None
@@ -56,7 +60,7 @@ def plot_accuracy(tables: Sequence[Table], profiles: Sequence[Profile] = (), for
     """
     found = [(table, costs) for table in tables if (costs := _costs(table, profiles))]
     if not found:
-        raise UserError("no row has an accuracy and a number of tokens: there is nothing to draw")
+        raise UserError("no measured row has an average accuracy: there is nothing to draw; name a suite or a folder of results")
     heights = [TITLE + PANEL * len(costs) + LEGEND_LINE * -(-(len(_numbers(table)) + 1) // IN_LEGEND) for table, costs in found]
     figure = Figure(
         figsize=(WIDTH, sum(heights)), dpi=300, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
@@ -68,25 +72,25 @@ def plot_accuracy(tables: Sequence[Table], profiles: Sequence[Profile] = (), for
 
 
 def _costs(table: Table, profiles: Sequence[Profile]) -> list[Axis]:
-    pruned = [row for block in table.blocks for row in block.rows if row.average is not None and not is_denominator(row)]
+    pruned = _pruned(table)
     return [axis for axis in axes(pruned, profiles) if axis.key.split("-")[0] in COSTS] if pruned else []
 
 
 def _numbers(table: Table) -> dict[str, int]:
+    return styles((row.label, next(r.pruner.name for e in row.entries for r in e.records)) for row in _pruned(table))
+
+
+def _pruned(table: Table) -> list[TableRow]:
+    """Rows that were measured and have an average, but for vanilla's."""
     rows = [row for block in table.blocks for row in block.rows if row.average is not None and not is_denominator(row)]
-    return styles((row.label, _name(row)) for row in rows)
-
-
-def _name(row: TableRow) -> str:
-    names = {record.pruner.name for entry in row.entries for record in entry.records}
-    return RANDOM if RANDOM in names or row.label.casefold() == RANDOM else row.label
+    return [row for row in rows if any(entry.records for entry in row.entries)]
 
 
 def _draw(figure: SubFigure, table: Table, costs: Sequence[Axis]) -> None:
     panels = figure.subplots(len(costs), 1, squeeze=False)[:, 0]
     for axes_, cost in zip(panels, costs, strict=True):
         _panel(axes_, table, cost)
-    figure.suptitle(clean(table.title), fontsize=SMALL)
+    figure.suptitle(fill(clean(table.title), IN_TITLE), fontsize=SMALL)
     lines = {label: line for axes_ in panels for line, label in zip(*axes_.get_legend_handles_labels(), strict=True)}
     figure.legend(
         [*lines.values()], [*lines], loc="outside lower center", ncols=IN_LEGEND, fontsize=TINY, frameon=False,
@@ -148,15 +152,15 @@ def _budgets(blocks: Sequence[Block], cost: Axis) -> list[float]:
 
 
 def _points(table: Table, cost: Axis) -> dict[str, list[_Point]]:
-    """Points of each pruner, the cheapest first."""
+    """Points of each pruner, those of the smallest budget first."""
     found: dict[str, list[_Point]] = {}
     most = max(row.n for block in table.blocks for row in block.rows)
-    for row in (row for block in table.blocks for row in block.rows if not is_denominator(row)):
+    for row in _pruned(table):
         value = cost.cost(row)
         if row.average is not None and value is not None and value.value > 0:
-            point = _Point(value.value, row.average, row.average_interval, row.n == most)
+            point = _Point(row.observed or 0.0, value.value, row.average, row.average_interval, row.n == most)
             found.setdefault(row.label, []).append(point)
-    return {label: sorted(own, key=lambda p: p.cost) for label, own in found.items()}
+    return {label: sorted(own, key=lambda p: p.tokens) for label, own in found.items()}
 
 
 def _scaled(value: float, cost: Axis) -> float:

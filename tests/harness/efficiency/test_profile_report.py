@@ -107,7 +107,7 @@ def test_a_damaged_record_is_skipped_with_a_warning(results: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("report", "paper", "--format", "png"), "--format png draws efficiency records; measure some first"),
+        (("report", "paper", "--format", "png"), "no measured row has an average accuracy: there is nothing to draw"),
         (("report", "nothing-such"), "nothing-such"),
         (("profile", "--model", "demo", "--pruner", "grid: [", "--budget", "16"), "--pruner grid: [: this is not YAML"),
         (("profile", "efficiency", "--batch", "max", "--device", "cpu"), "--batch max searches the memory of a GPU"),
