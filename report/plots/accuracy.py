@@ -83,7 +83,7 @@ def _numbers(table: Table) -> dict[str, int]:
 def _pruned(table: Table) -> list[TableRow]:
     """Rows that were measured and have an average, but for vanilla's."""
     rows = [row for block in table.blocks for row in block.rows if row.average is not None and not is_denominator(row)]
-    return [row for row in rows if any(entry.records for entry in row.entries)]
+    return [row for row in rows if any(r.observed and r.observed.images for e in row.entries for r in e.records)]
 
 
 def _draw(figure: SubFigure, table: Table, costs: Sequence[Axis]) -> None:

@@ -22,12 +22,13 @@ from vtpbench.harness.records.efficiency import (
 from vtpbench.harness.records.record import BudgetInfo, Environment, ModelInfo, Observed, PrunerInfo
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.efficiency.break_even import BreakEven
-from vtpbench.report.efficiency.plot import COLOURS, MARKERS, plot
+from vtpbench.report.efficiency.plot import plot
 from vtpbench.report.efficiency.row import spread
 from vtpbench.report.efficiency.table import build
 from vtpbench.report.efficiency.text import EfficiencyTerminal, grid, render
 from vtpbench.report.tables.amounts import significant
 from vtpbench.report.tables.names import styles
+from vtpbench.report.tables.palette import COLOURS, MARKERS
 
 MODEL = ModelInfo(
     label="tiny-llava", id="dummy:x", family="llava", weights="dummy", dtype="float32", attention="sdpa", preprocessing="pad",

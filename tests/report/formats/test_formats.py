@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +17,12 @@ from rich.console import Console
 
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.formats.data import FIELDS
+from vtpbench.report.formats.latex import LINES
 from vtpbench.report.formats.latex import escape as escape_latex
 from vtpbench.report.formats.render import FORMATS, render
 from vtpbench.report.formats.terminal import Terminal
 from vtpbench.report.stats.build import build
+from vtpbench.report.tables.footer import shorten
 from vtpbench.report.tables.layout import marks
 
 GOLDEN = Path(__file__).with_name("golden.md")
@@ -82,6 +86,55 @@ def test_latex_is_balanced_and_every_line_has_all_columns(matrix) -> None:
             assert len(re.findall(r"(?<!\\)&", line)) == 6
     assert r"random & 16.0 & 62.0 $\pm$ 2.0 & 1614 $\pm$ 2 & 74.0 $\pm$ 2.0 & 80.3 $\pm$ 1.5\,\% & 3 \\" in body
     assert r" &  & 71.9\,\% & 86.7\,\% & 82.2\,\% &  &  \\" in body
+
+
+def test_latex_sets_the_best_and_the_second_apart_in_each_block(record) -> None:
+    scores = {"a": (80.0, 60.0), "b": (70.0, 90.0), "c": (75.0, 50.0)}
+    records = [record("vanilla", name, 100.0) for name in ("A", "B")]
+    records += [record(pruner, name, s) for pruner, own in scores.items() for name, s in zip("AB", own, strict=True)]
+    text = render(build(records), "latex")
+    assert r"a & 16.0 & \textbf{80.0} & \underline{60.0} & \underline{70.0\,\%} & 2 \\" in text
+    assert r" &  & \textbf{80.0\,\%} & \underline{60.0\,\%} &  &  \\" in text
+    assert r"b & 16.0 & 70.0 & \textbf{90.0} & \textbf{80.0\,\%} & 2 \\" in text
+    assert r"vanilla & 144.0 & 100 & 100 & 100\,\% & 2 \\" in text
+    assert "Bold: the best of its block; underlined: the best of the others." in text
+    assert "cannot be told apart" not in text
+    assert r"\label{tab:tiny-llava-suite-demo}" in text
+
+
+def test_a_latex_table_that_is_longer_than_a_page_comes_in_parts(record) -> None:
+    records = [record("vanilla"), *(record(f"p{i:02}", tokens=tokens) for i in range(25) for tokens in (16, 32))]
+    records.append(record("fastv", status="infeasible", reason="too few"))
+    text = render(build(records), "latex")
+    parts = text.split(r"\begin{table*}")[1:]
+    assert re.findall(r"\((\d of \d)\)", text) == [f"{i} of {len(parts)}" for i in range(1, len(parts) + 1)]
+    assert len({*re.findall(r"\\label\{(.*?)\}", text)}) == len(parts) > 1
+    rows = [re.findall(r"^(p\d\d|vanilla|fastv) &", part, re.M) for part in parts]
+    assert sorted(row for own in rows for row in own) == sorted([*[f"p{i:02}" for i in range(25)] * 2, "vanilla", "fastv"])
+    assert all(len(re.findall(r"\\\\$", part, re.M)) <= LINES for part in parts)
+    assert [r"\textbf{Model:}" in part for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert [(r"\textsuperscript{1} infeasible: too few" in part) for part in parts] == [("fastv" in own) for own in rows]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (Debian: apt install texlive-latex-recommended)")
+def test_latex_compiles(matrix, record, tmp_path: Path) -> None:
+    evil = [record("vanilla", "GQA", 80.0), *(record(benchmark="GQA", label=label) for label in HOSTILE)]
+    for name, records in (("whole", matrix), ("evil", evil)):
+        (tmp_path / f"{name}.tex").write_text(render(build(records), "latex"), encoding="utf-8")
+    document = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{whole}\input{evil}\end{document}"
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "-no-shell-escape", document]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "multiply defined" not in done.stdout
+
+
+def test_a_footer_is_whole_or_what_reading_needs_or_nothing(matrix) -> None:
+    (table,) = build(matrix)
+    assert shorten(table.footer, "full") == table.footer
+    assert [name for name, _ in shorten(table.footer, "short")] == ["Cells", "Avg", "Tokens"]
+    assert shorten(table.footer, "none") == ()
+    with pytest.raises(UserError, match=r"unknown footer 'shrt'; did you mean 'short'\?"):
+        shorten(table.footer, "shrt")
 
 
 @pytest.mark.parametrize("benchmarks", [3, 10])

@@ -257,6 +257,30 @@ def test_samples_are_paged_filtered_and_searched(page: Browser) -> None:
     assert page.texts(".samples .prompt")[0] == "Question 1?"
 
 
+def test_any_two_rows_are_held_against_each_other(page: Browser) -> None:
+    rows = page.js("return [...document.querySelector('.compare .one').options].map(o => o.label)")
+    assert rows[0] == "vanilla"
+    page.choose(".compare .one", rows[1])
+    shown = page.texts(".compare tbody tr:first-child > *")
+    page.choose(".compare .other", rows[1])
+    assert page.texts(".compare tbody tr") == []
+    assert page.texts(".compare .facts") == ["Choose two different rows."]
+    page.choose(".compare .one", "vanilla")
+    turned = page.texts(".compare tbody tr:first-child > *")
+    assert shown[0] == turned[0]
+    assert float(shown[1]) == -float(turned[1])
+    assert (shown[3], shown[4], shown[5]) == (turned[4], turned[3], turned[5]) == ("4", "1", "40")
+    assert page.texts(".compare tbody th")[-1] == "Avg"
+    page.choose(".compare .kind", "broken")
+    assert page.texts(".pairs .verdict")[0] == "✗ broken"
+    assert page.texts(".pairs > li:first-child .text")[1:] == ["right 39", "wrong 39", "right 39"]
+    page.choose(".compare .kind", "all disagreements")
+    page.choose(".compare .other", next(name for name in rows if name.startswith("random")))
+    assert len(page.texts(".pairs > li")) == 10
+    page.click(".compare .more")
+    assert len(page.texts(".pairs > li")) > 10
+
+
 def test_the_reader_chooses_the_cost_and_is_told_which_rows_have_none(
     browser: Browser, record: Callable[..., Record], profiled: Callable[..., EfficiencyRecord], tmp_path: Path
 ) -> None:
@@ -544,9 +568,10 @@ def test_hostile_texts_are_shown_and_do_nothing(
     assert browser.js("return window.hit ?? null") is None
     assert browser.js("return document.querySelectorAll('img, iframe, object, [onerror], [onload], [onmouseover]').length") == 0
     assert browser.js("return document.scripts.length") == 4
-    assert browser.js("return document.querySelectorAll('.look').length") == 3
+    assert browser.js("return document.querySelectorAll('.look').length") == 6  # as many where two rows are compared
     spelt = {0x202E: "⟨U+202E⟩", 0x2028: "⟨U+2028⟩", 0: "⟨U+0000⟩"}
-    assert browser.texts(".samples .prompt") == [text.translate(spelt) for text in HOSTILE]
+    for cards in (".samples", ".pairs"):
+        assert browser.texts(f"{cards} .prompt") == [text.translate(spelt) for text in HOSTILE]
     assert [url for url in browser.requests() if url != "data:,"] == [(tmp_path / "page.html").as_uri()]
     assert browser.log("browser") == []
 

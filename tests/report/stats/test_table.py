@@ -129,11 +129,25 @@ def test_any_row_or_the_best_can_be_the_reference(measured) -> None:
         measured.table(reference="god")
 
 
-def test_more_rows_make_a_difference_harder_to_claim(measured) -> None:
-    before = by_label(measured.table())["good"].p_value
-    for i in range(6):
-        measured.add(f"more {i}", 0.52, luck=0)
-    assert by_label(measured.table())["good"].p_value > 1.5 * before
+def test_more_rows_make_a_difference_harder_to_claim_unless_they_err_alike(measured) -> None:
+    measured.add("middling", 0.6)
+    before = by_label(measured.table())["middling"].p_value
+    for i in range(4):
+        measured.add(f"copy {i}", 0.5)
+    assert by_label(measured.table())["middling"].p_value == pytest.approx(before, rel=0.35)
+    for i in range(10):
+        measured.add(f"more {i}", 0.52, luck=20 + i)
+    assert by_label(measured.table())["middling"].p_value > 1.5 * before
+
+
+def test_on_each_benchmark_the_rows_like_the_best_are_tied(measured) -> None:
+    rows = by_label(measured.table())
+    assert [entry.tied for entry in rows["good"].entries] == [True, True]
+    assert rows["fine"].entries[0].relative == rows["good"].entries[0].relative
+    assert [entry.tied for entry in rows["bad"].entries] == [False, False]
+    latex = render((measured.table(),), "latex")
+    assert r"\textbf{84.5}" in latex
+    assert "Bold: the best of its block, and what cannot be told apart from it; underlined: the best of the others." in latex
 
 
 def test_tables_print_half_widths_and_marks(measured) -> None:
@@ -146,7 +160,7 @@ def test_tables_print_half_widths_and_marks(measured) -> None:
     assert "- **†:** cannot be told apart from the row of its block with the highest Avg" in text
     assert "- **‡:** cannot be told apart from random: the same test" in text
     latex = render((table,), "latex")
-    assert rf" $\pm$ {half:.1f}\,\%$^\dagger$ &" in latex
+    assert rf" $\pm$ {half:.1f}\,\%$^\dagger$}} &" in latex
     assert r"\textbf{$^\ddagger$:}" in latex
 
 
