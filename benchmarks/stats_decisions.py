@@ -20,7 +20,7 @@ import numpy as np
 
 from vtpbench.report.stats.bootstrap import replicate
 from vtpbench.report.stats.draws import Draws, average, difference, draws, p_value, relative
-from vtpbench.report.stats.margin import decide
+from vtpbench.report.stats.margin import decide, unseen_loss
 from vtpbench.report.stats.max_t import may_be_best, step_down
 from vtpbench.report.stats.smallest import smallest_difference
 from vtpbench.report.stats.sums import Sums
@@ -116,6 +116,7 @@ def simulate(scenario: Scenario, experiments: int, replicates: int, seed: int) -
     generator = np.random.default_rng(seed)
     n = scenario.rows
     worse = 1 - scenario.smallest / 100
+    unseen = unseen_loss(scenario.questions, [scenario.rate] * len(scenario.questions))
     equal, unequal = [0.97] * n, [1.0] + [worse] * (n // 2) + [1.0] * (n - 1 - n // 2)
     one_best, spread = [1.0] + [0.99] * (n - 1), np.linspace(1.0, 0.9, n)
     counts: dict[str, float] = defaultdict(float)
@@ -132,10 +133,11 @@ def simulate(scenario: Scenario, experiments: int, replicates: int, seed: int) -
         counts["spread rows: share kept"] += float(np.mean(among))
         truths = [1 - MARGIN / 100, 1.0, 1 - 3 * MARGIN / 100, worse]
         edge, good, bad, near = measure(generator, scenario, truths, replicates, name)
-        counts["on the margin: within"] += decide(average(edge), MARGIN) == "within"
-        counts["on the margin: below"] += decide(average(edge), MARGIN) == "below"
-        counts["like vanilla: within"] += decide(average(good), MARGIN) == "within"
-        counts["three margins worse: below"] += decide(average(bad), MARGIN) == "below"
+        at_edge, as_good, as_bad = (decide(average(row), MARGIN, unseen) for row in (edge, good, bad))
+        counts["on the margin: within"] += at_edge == "within"
+        counts["on the margin: below"] += at_edge == "below"
+        counts["like vanilla: within"] += as_good == "within"
+        counts["three margins worse: below"] += as_bad == "below"
         counts["smallest difference: seen"] += p_value(minus(near, good)) < ALPHA
     return {name: count / experiments for name, count in counts.items()}
 

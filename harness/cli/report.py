@@ -95,6 +95,8 @@ def report_command(
     own = AskedSheet(against, samples, between, margin)
     if sum(map(bool, (*own.options.values(), columns))) > 1:
         raise UserError("--against, --columns, --samples, --between and --margin are reports of their own; give one of them")
+    if footer and (own or format_ not in (None, "markdown", "latex")):
+        raise UserError("--footer is for tables on a terminal, in markdown and in latex; leave it out here")
     asked = [name for name in sources or [str(RESULTS)] if name != PAPER]
     names, speed = split(asked, RESULTS, warn)
     if not names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
@@ -33,6 +33,8 @@ class DecidedRow:
     """Of its block; None where it has no interval, or fewer benchmarks than others."""
     without: tuple[float | None, ...]
     """Its average without each of the table's columns in turn."""
+    why_not: tuple[str, ...] = ()
+    """Why there is no interval, benchmark by benchmark."""
 
 
 @dataclass(frozen=True)
@@ -77,26 +79,31 @@ def _decided(table: Table, margin: float, samples: Samples, replicates: int) -> 
     evidence = ResampledScores(records_of(table), samples, replicates)
     blocks = [block for block in table.blocks if not any(map(_is_vanilla, block.rows))]
     judged = [(block.title, [row_draws(row, table.columns, evidence) for row in block.rows]) for block in blocks]
-    decided = tuple((title, tuple(_rows(rows, table.columns, margin))) for title, rows in judged)
-    return DecidedTable(table, margin, decided, _smallest(table, samples))
+    vanilla = _vanilla(table, samples)
+    shares = {column: fmean(scores) for column, scores in vanilla.items()}
+    decided = tuple((title, tuple(_rows(rows, table.columns, margin, shares))) for title, rows in judged)
+    return DecidedTable(table, margin, decided, _smallest(table, vanilla))
 
 
-def _rows(rows: Sequence[RowDraws], columns: Sequence[str], margin: float) -> Iterator[DecidedRow]:
+def _rows(rows: Sequence[RowDraws], columns: Sequence[str], margin: float, shares: Mapping[str, float]) -> Iterator[DecidedRow]:
     from vtpbench.report.stats.draws import interval
-    from vtpbench.report.stats.margin import decide
+    from vtpbench.report.stats.margin import decide, unseen_loss
     from vtpbench.report.stats.max_t import may_be_best
     from vtpbench.report.stats.row_draws import complete
 
     rivals = complete(rows)
     for judged in rows:
         mean = judged.average
+        units = {column: judged.draws[column].units for column in judged.draws}
+        unseen = 0.0 if mean is None else unseen_loss([*units.values()], [shares[column] for column in units])
         others = [gap for other in rivals if other is not judged and (gap := other.minus(judged)) is not None]
         yield DecidedRow(
             judged.row,
             None if mean is None else interval(mean),
-            None if mean is None else decide(mean, margin),
+            None if mean is None else decide(mean, margin, unseen),
             may_be_best(others) if judged in rivals else None,
             tuple(_without(judged.row, i) for i in range(len(columns))),
+            judged.why_not,
         )
 
 
@@ -107,21 +114,24 @@ def _without(row: TableRow, column: int) -> float | None:
     return average([entry.relative for i, entry in enumerate(row.entries) if i != column])[0]
 
 
-def _smallest(table: Table, samples: Samples) -> float | None:
+def _smallest(table: Table, vanilla: Mapping[str, Sequence[float]]) -> float | None:
     """Smallest difference that the table's questions can show; None where vanilla's scores of single questions are not known."""
     from vtpbench.report.stats.smallest import smallest_difference
 
-    counts, shares = [], []
-    for column in table.columns:
-        records = [r for block in table.blocks for row in block.rows for e in row.entries for r in e.records]
-        vanilla = next((r for r in records if is_vanilla(r) and r.benchmark.label == column and r.score is not None), None)
-        frame = None if vanilla is None else samples(vanilla)
+    known = [vanilla[column] for column in table.columns if column in vanilla]
+    return smallest_difference([*map(len, known)], [*map(fmean, known)]) if known and len(known) == len(table.columns) else None
+
+
+def _vanilla(table: Table, samples: Samples) -> dict[str, list[float]]:
+    """Read vanilla's scores of single questions by benchmark, where they are known and not all 0."""
+    found: dict[str, list[float]] = {}
+    records = [r for block in table.blocks for row in block.rows for e in row.entries for r in e.records]
+    for record in (r for r in records if is_vanilla(r) and r.score is not None):
+        frame = samples(record)
         scores = [] if frame is None else [float(score) for score in frame["score"].dropna()]
-        if not scores or fmean(scores) <= 0:
-            return None
-        counts.append(len(scores))
-        shares.append(fmean(scores))
-    return smallest_difference(counts, shares) if counts else None
+        if scores and fmean(scores) > 0:
+            found.setdefault(record.benchmark.label, scores)
+    return found
 
 
 def _is_vanilla(row: TableRow) -> bool:

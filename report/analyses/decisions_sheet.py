@@ -31,7 +31,8 @@ def _decisions(found: DecidedTable) -> SheetTable:
         (
             "Against vanilla",
             f"within: less than {margin} below vanilla, as the whole 95 % interval is; below: more than that, as a whole; "
-            "each is wrong in 2.5 % of cases at most, row by row; undecided: these questions do not tell",
+            "each is wrong in 2.5 % of cases at most, row by row; undecided: these questions do not tell, or are so few that "
+            "such a loss might show in none of them",
         ),
         (
             "May be best",
@@ -39,6 +40,8 @@ def _decisions(found: DecidedTable) -> SheetTable:
         ),
         *_smallest(found),
     ]
+    if reasons := dict.fromkeys(why for _, rows in found.blocks for row in rows for why in row.why_not):
+        facts.append(("No decision", "; ".join(reasons)))
     columns = ("Pruner", "Avg", "95 % interval", "Against vanilla", "May be best", "n")
     return SheetTable(f"{found.table.title} · decisions at a margin of {margin}", columns, tuple(lines), tuple(facts))
 

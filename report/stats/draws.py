@@ -24,6 +24,11 @@ class Draws:
     inflation: float
     """By how much their variance is too small: units / (units - 1)."""
 
+    @property
+    def units(self) -> int:
+        """Number of units behind a number of one benchmark."""
+        return round(self.inflation / (self.inflation - 1))
+
 
 def draws(values: FloatArray, cell: Sums) -> Draws:
     """Describe the replicates of a cell's score."""

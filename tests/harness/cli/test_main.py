@@ -209,6 +209,32 @@ def test_report_names_a_damaged_record_and_goes_on(results: Path):
     assert result.stderr.startswith(f"vtpbench: warning: {path}: the checksum does not match")
 
 
+def test_report_compares_two_rows_and_decides_at_a_margin(results: Path):
+    shown = json.loads(call("report", results, "--between", "random", "vanilla", "--format", "json").stdout)
+    assert [(row["one"], row["kind"], row["difference"], row["n"]) for row in shown if row["benchmark"] == "Avg"] == [
+        ("random@4", "difference", 0.0, 40)
+    ]
+    decided = json.loads(call("report", results, "--margin", "2%", "--format", "json").stdout)  # of few images
+    assert [(row["label"], row["decision"], row["may_be_best"]) for row in decided if row["without"] is None] == [
+        ("random", None, None)
+    ]
+    text = call("report", results, "--margin", "2").stdout
+    assert "decisions at a margin of 2 %" in text
+    assert "- **No decision:** exist: " in text
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_report_draws_answers(results: Path, tmp_path: Path, ending: str, begins: bytes):
+    assert call("report", results, "--out", tmp_path / f"figure.{ending}").exit_code == 0
+    assert (tmp_path / f"figure.{ending}").read_bytes().startswith(begins)
+
+
+def test_a_footer_is_short_in_latex_and_whole_elsewhere_unless_one_says_so(results: Path):
+    for options, shown in (((), (True, True)), (("--format", "latex"), (True, False)), (("--footer", "none"), (False, False))):
+        text = call("report", results, *options).stdout
+        assert tuple(word in text for word in ("mean of the unrounded", "weights ")) == shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -216,6 +242,14 @@ def test_report_names_a_damaged_record_and_goes_on(results: Path):
         (["empty"], "no records in empty; name a folder of results, or measure something first: vtpbench run demo"),
         (["results", "--format", "htm"], "unknown format 'htm'; did you mean 'html'?"),
         (["results", "--out", "results/toy/records"], "cannot write results/toy/records: Is a directory"),
+        (["results", "--between", "random@10", "vanila"], "no row 'random@10'; did you mean 'random@4'?"),
+        (["results", "--between", "vanilla", "vanilla"], "--between: both names are those of vanilla; give two rows"),
+        (["results", "--margin", "half"], "--margin half: give the per cent of vanilla that may be lost"),
+        (["results", "--margin", "2%", "--samples"], "are reports of their own; give one of them"),
+        (["paper", "--margin", "2%"], "--margin: name a suite or a folder of results as well"),
+        (["results", "--margin", "2%", "--format", "latex"], "this is not printed as 'latex'"),
+        (["results", "--footer", "shrt"], "unknown footer 'shrt'; did you mean 'short'?"),
+        (["results", "--footer", "none", "--format", "csv"], "--footer is for tables on a terminal, in markdown and in latex"),
     ],
 )
 def test_report_refuses_with_one_line(results: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str):

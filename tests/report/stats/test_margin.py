@@ -5,7 +5,7 @@ import pytest
 from scipy.special import ndtri
 
 from vtpbench.report.stats.draws import Draws, interval
-from vtpbench.report.stats.margin import decide
+from vtpbench.report.stats.margin import decide, unseen_loss
 
 
 def average(centre: float, error: float) -> Draws:
@@ -28,3 +28,14 @@ def test_a_wider_margin_only_turns_towards_within() -> None:
     assert found == sorted(found)
     assert {*found} == {0, 1, 2}
     assert (decide(row, 100 - low + 0.01), decide(row, 100 - high - 0.01)) == ("within", "below")
+
+
+def test_a_loss_that_may_go_unseen_is_not_ruled_out_by_questions_that_show_none() -> None:
+    same = Draws(np.full(2000, 100.0), 39, 40 / 39)
+    assert interval(same) == (100, 100)
+    unseen = unseen_loss([40], [0.8])
+    assert (1 - unseen / 100) ** (40 * 0.8) == pytest.approx(0.025, abs=0.006)
+    assert decide(same, 2.0, unseen) == "undecided"
+    assert decide(same, unseen + 0.1, unseen) == "within"
+    assert unseen_loss([40, 40], [0.8, 0.8]) == pytest.approx(unseen / 2)
+    assert unseen_loss([40, 4000], [0.8, 0.8]) == pytest.approx(unseen / 2), "it may all be lost where a question weighs most"
