@@ -51,8 +51,8 @@ class Scenario:
         """Smallest difference from a row like vanilla that is likely to be seen, per cent; it adds to the discordance itself."""
         found, n = 0.0, len(self.questions)
         for _ in range(50):
-            discordance = self.discordance(1 - found / 100)
-            found = smallest_difference(self.questions, [self.rate] * n, discordance=discordance)
+            at_least = self.discordance(1 - found / 100)
+            found = smallest_difference(self.questions, [self.rate] * n, discordance=at_least) or found + 1
         return found
 
 

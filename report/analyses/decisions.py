@@ -46,7 +46,10 @@ class DecidedTable:
     blocks: tuple[tuple[str, tuple[DecidedRow, ...]], ...]
     """Title and rows of each block but vanilla's."""
     smallest: float | None
-    """Smallest difference between averages that is likely to be seen; see `smallest_difference`."""
+    """Smallest difference between averages that is likely to be seen, as `smallest_difference` has it; None where `questions` is
+    None, and where there are too few."""
+    questions: int | None
+    """Questions of all benchmarks; None where vanilla's scores of single questions are not known."""
 
 
 def read_margin(text: str) -> float:
@@ -75,6 +78,7 @@ def decide_tables(
 def _decided(table: Table, margin: float, samples: Samples, replicates: int) -> DecidedTable:
     from vtpbench.report.stats.resampled import ResampledScores  # scipy and pandas, only where they are needed
     from vtpbench.report.stats.row_draws import records_of, row_draws
+    from vtpbench.report.stats.smallest import smallest_difference
 
     evidence = ResampledScores(records_of(table), samples, replicates)
     blocks = [block for block in table.blocks if not any(map(_is_vanilla, block.rows))]
@@ -82,7 +86,9 @@ def _decided(table: Table, margin: float, samples: Samples, replicates: int) -> 
     vanilla = _vanilla(table, samples)
     shares = {column: fmean(scores) for column, scores in vanilla.items()}
     decided = tuple((title, tuple(_rows(rows, table.columns, margin, shares))) for title, rows in judged)
-    return DecidedTable(table, margin, decided, _smallest(table, vanilla))
+    known = list(vanilla.values()) if vanilla.keys() == {*table.columns} else []
+    smallest = smallest_difference([*map(len, known)], [*map(fmean, known)]) if known else None
+    return DecidedTable(table, margin, decided, smallest, sum(map(len, known)) or None)
 
 
 def _rows(rows: Sequence[RowDraws], columns: Sequence[str], margin: float, shares: Mapping[str, float]) -> Iterator[DecidedRow]:
@@ -112,14 +118,6 @@ def _without(row: TableRow, column: int) -> float | None:
     if row.entries[column].relative is None:
         return None
     return average([entry.relative for i, entry in enumerate(row.entries) if i != column])[0]
-
-
-def _smallest(table: Table, vanilla: Mapping[str, Sequence[float]]) -> float | None:
-    """Smallest difference that the table's questions can show; None where vanilla's scores of single questions are not known."""
-    from vtpbench.report.stats.smallest import smallest_difference
-
-    known = [vanilla[column] for column in table.columns if column in vanilla]
-    return smallest_difference([*map(len, known)], [*map(fmean, known)]) if known and len(known) == len(table.columns) else None
 
 
 def _vanilla(table: Table, samples: Samples) -> dict[str, list[float]]:

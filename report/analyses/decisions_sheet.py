@@ -47,10 +47,17 @@ def _decisions(found: DecidedTable) -> SheetTable:
 
 
 def _smallest(found: DecidedTable) -> Iterator[tuple[str, str]]:
+    apart, power = f"{100 * DISCORDANCE:.0f} %", f"{100 * POWER:.0f} %"
     if found.smallest is not None:
-        gap, power, apart = f"{half_up(found.smallest, 1)} %", f"{100 * POWER:.0f} %", f"{100 * DISCORDANCE:.0f} %"
+        gap = f"{half_up(found.smallest, 1)} %"
         why = f"if one is right and the other wrong on {apart} of the questions (assumed), all independent"
         yield "Smallest difference", f"two rows that differ by {gap} in Avg are told apart in {power} of cases, {why}"
+    elif found.questions is not None:
+        why = f"one is right and the other wrong on {apart} of them (assumed), whatever the difference"
+        yield (
+            "Smallest difference",
+            f"{found.questions} questions are too few to tell two rows apart in {power} of cases, where {why}",
+        )
 
 
 def _line(decided: DecidedRow, margin: str) -> tuple[str, ...]:

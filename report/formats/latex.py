@@ -91,7 +91,7 @@ def part_of(
     lines = [
         r"\begin{table*}",
         r"\centering\small",
-        rf"\setlength{{\tabcolsep}}{{{GAP_PT:g}pt}}",
+        rf"\setlength{{\tabcolsep}}{{{GAP_PT:g}pt}}\setlength{{\belowcaptionskip}}{{4pt}}",
         rf"\caption{{{escape(f'{title}. {caption}' if caption else title)}}}",
         rf"\label{{{label(title)}}}",
         *([r"\resizebox{\linewidth}{!}{%"] if wide else []),

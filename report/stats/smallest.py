@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 from vtpbench.report.tables.conventions import LEVEL
 
@@ -21,12 +21,12 @@ def smallest_difference(
     discordance: float = DISCORDANCE,
     level: float = LEVEL,
     power: float = POWER,
-) -> float:
+) -> float | None:
     """Smallest true difference between the averages of two rows that a paired test is likely to see, per cent.
 
     Questions are taken for independent, benchmarks as well, and both rows for equal but for that difference: its variance on
-    n questions is discordance / n, a little more than it is where they differ. Two rows cannot differ by more than they
-    disagree: a result above 100 x discordance / vanilla says that nothing can be seen.
+    n questions is discordance / n, a little more than it is where they differ. None = the questions are too few to see any:
+    two rows cannot differ by more than they disagree.
 
     Parameters
     ----------
@@ -41,4 +41,5 @@ def smallest_difference(
     normal = NormalDist()
     quantiles = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
     variance = sum(discordance / n / share**2 for n, share in zip(questions, shares, strict=True))
-    return 100 * quantiles * sqrt(variance) / len(questions)
+    smallest = quantiles * sqrt(variance) / len(questions)
+    return 100 * smallest if smallest <= fmean(discordance / share for share in shares) else None

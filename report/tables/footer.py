@@ -53,7 +53,7 @@ def footer(records: Sequence[Record], columns: Sequence[str]) -> tuple[tuple[str
     )
 
 
-def explain(lines: Iterable[tuple[str, str]], marks: str, reference: str, replicates: int) -> tuple[tuple[str, str], ...]:
+def explain(lines: Sequence[tuple[str, str]], marks: str, reference: str, replicates: int) -> tuple[tuple[str, str], ...]:
     """Add what intervals and the marks that occur mean to the lines of a footer."""
     test = "paired bootstrap of the benchmarks that both have, 95 % for all rows of the block together"
     other = "that row" if reference == BEST else reference
@@ -62,8 +62,9 @@ def explain(lines: Iterable[tuple[str, str]], marks: str, reference: str, replic
         NOT_BETTER: f"cannot be told apart from {other}: the same test, all rows against it",
     }
     interval = "Avg ± half of its 95 % interval, vanilla's error included: paired bootstrap over images"
+    of_seeds = "; of rows with several seeds for those that were run" if any(SPREAD in text for _, text in lines) else ""
     added = (
-        ("Interval", f"{interval}, {replicates} replicates"),
+        ("Interval", f"{interval}, {replicates} replicates{of_seeds}"),
         *((mark, meaning) for mark, meaning in meanings.items() if mark in marks),
     )
     found: list[tuple[str, str]] = []

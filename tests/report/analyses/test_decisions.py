@@ -85,9 +85,10 @@ def test_the_smallest_difference_goes_by_vanillas_questions(measured) -> None:
     (found,) = decided(measured, 2.0)
     shares = [measured.frames[r.cell_id]["score"].mean() for r in measured.records if r.pruner.name == "vanilla"]
     assert found.smallest == pytest.approx(smallest_difference([200, 200], shares))
+    assert found.questions == 400
     measured.frames.clear()
     (blind,) = decided(measured, 2.0)
-    assert blind.smallest is None
+    assert (blind.smallest, blind.questions) == (None, None)
     assert {row.decision for _, block in blind.blocks for row in block} == {None}
 
 
