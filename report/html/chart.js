@@ -1,38 +1,4 @@
-const ROOM_FOR_NAMES = 560 // narrower charts leave the names to the filters above, which carry the same markers
-const LONGEST_NAME = 24
-const NAME_HEIGHT = 16
-const NEAR = 7
-
-/** Round numbers within [low, high], about `wanted` of them. */
-function ticks(low, high, wanted) {
-  const rough = (high - low) / wanted
-  const power = 10 ** Math.floor(Math.log10(rough))
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough)
-  const first = Math.ceil(low / step - 1e-9)
-  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)))
-}
-
-function logTicks(low, high) {
-  const found = []
-  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
-    for (const factor of [1, 2, 5]) found.push(Number((factor * 10 ** power).toPrecision(12)))
-  }
-  return found.filter((value) => value >= low && value <= high)
-}
-
-const shortened = (name) => (name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name)
-const roomFor = (name) => 7.5 * shortened(name).length + 30
-
-/** Move each name by steps until neither those before it nor those that are `fixed` stand in its way. */
-function moveApart(names, fixed, step) {
-  const placed = [...fixed]
-  for (const name of names) {
-    const overlaps = (other) => other.left < name.left + name.size && name.left < other.left + other.size
-    const inTheWay = () => placed.find((other) => Math.abs(other.y - name.y) < NAME_HEIGHT - 0.01 && overlaps(other))
-    while (inTheWay()) name.y = inTheWay().y + step
-    placed.push(name)
-  }
-}
+const ROOM_FOR_NAMES = 560 // narrower charts have their names below
 
 /**
  * Points, joined for each pruner and named, drawn anew for every width, filter and choice.
@@ -55,6 +21,8 @@ class Chart {
     this.select.addEventListener('change', () => this.draw())
     this.svg.addEventListener('keydown', (event) => this.move(event))
     const canvas = this.svg.parentElement
+    this.legend = html('ul', { class: 'legend', 'aria-hidden': 'true' })
+    canvas.after(this.legend)
     new ResizeObserver(() => canvas.clientWidth !== this.width && this.draw()).observe(canvas)
   }
 
@@ -77,6 +45,7 @@ class Chart {
     const points = known.filter((point) => this.shown.has(point.row))
     this.scale(points.length ? points : known, known, choice, height)
     const places = points.map((point) => ({ ...point, at: this.place(point) }))
+    sideBySide(places)
     const complete = places.filter((point) => !point.partial)
     this.svg.replaceChildren(
       this.frame(choice, height),
@@ -85,6 +54,18 @@ class Chart {
       ...(width < ROOM_FOR_NAMES ? [] : this.names(places)),
       ...this.markers(places),
     )
+    this.nameBelow(width < ROOM_FOR_NAMES ? places : [])
+  }
+
+  /** Name the pruners below a chart that has no room for names, the highest first. */
+  nameBelow(points) {
+    const ends = this.series(points).map((series) => series.at(-1)).sort((a, b) => a.at[1] - b.at[1])
+    const item = ({ pruner, label }) => {
+      const picture = svg('svg', { viewBox: '-8 -8 16 16' })
+      picture.append(marker(pruner))
+      return html('li', {}, html('span', { class: 'marker' }, picture), html('bdi', {}, shortened(label)))
+    }
+    this.legend.replaceChildren(...ends.map(item))
   }
 
   /** Points that a choice is about. */
@@ -169,7 +150,7 @@ class Chart {
       const [x, y] = end.at
       const size = roomFor(end.label)
       const flipped = x + size > this.width
-      const column = names.find((other) => Math.abs(other.column - x) < 2 * NEAR)?.column ?? x // names of one budget stand below each other
+      const column = names.find((other) => Math.abs(other.end.home - end.home) < 2 * NEAR)?.column ?? x // names of one budget stand below each other
       names.push({ end, flipped, column, size, left: flipped ? x - size : column, y: flipped ? y + 20 : y })
     }
     const [fixed, free] = [true, false].map((flipped) => names.filter((name) => name.flipped === flipped))
@@ -224,7 +205,7 @@ class Chart {
 
   /** Say what lies under a point: several rows may. */
   showTip(point, points) {
-    const near = points.filter((other) => Math.hypot(other.at[0] - point.at[0], other.at[1] - point.at[1]) < NEAR)
+    const near = points.filter((other) => Math.hypot(other.home - point.home, other.at[1] - point.at[1]) < NEAR)
     const lines = [point, ...near.filter((other) => other !== point)].map(({ label, facts }) =>
       html('p', {}, html('strong', {}, html('bdi', {}, label)), html('span', {}, facts.join(' · '))),
     )

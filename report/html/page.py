@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SCRIPTS = (
     "core.js",
     "table.js",
+    "chart_layout.js",
     "chart.js",
     "accuracy_chart.js",
     "time_chart.js",

@@ -13,6 +13,7 @@ for (const part of findAll(document, 'section.accuracy')) {
   const { axes, points, samples, compared } = JSON.parse(find(part, 'script.data').textContent)
   const chart = new AccuracyChart(find(part, 'figure.chart'), axes, points)
   new Scores(part, (rows) => chart.show(rows)).show()
+  placeAverages(part)
   new Samples(part, samples.benchmarks, gallery)
   new Comparison(part, compared, samples.benchmarks, gallery)
 }

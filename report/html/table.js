@@ -94,3 +94,15 @@ class Scores extends Rows {
     this.tell()
   }
 }
+
+/** Put Avg beside the names where the screen is narrow, elsewhere behind the benchmarks. */
+function placeAverages(part) {
+  const narrow = matchMedia('(max-width: 40rem)')
+  const place = () => {
+    for (const row of findAll(part, 'table.scores tr:has(.avg)')) {
+      row.insertBefore(find(row, '.avg'), narrow.matches ? find(row, '.budget').nextSibling : find(row, '.count-of'))
+    }
+  }
+  narrow.addEventListener('change', place)
+  place()
+}

@@ -257,6 +257,41 @@ def test_samples_are_paged_filtered_and_searched(page: Browser) -> None:
     assert page.texts(".samples .prompt")[0] == "Question 1?"
 
 
+def test_on_a_phone_avg_comes_first_and_the_chart_is_named_below(page: Browser) -> None:
+    heads = "return [...document.querySelectorAll('.accuracy thead .sort')].map(e => e.innerText.trim())"
+    first = "return [...document.querySelector('#t1-1-0').children].filter(e => e.checkVisibility()).map(e => e.className)"
+    wide = page.js(heads)
+    assert wide[-2:] == ["Avg", "n"]
+    assert page.texts(".accuracy .legend li") == []
+    page.size(390, 900)
+    assert page.js(heads) == ["Pruner", "Avg", *wide[1:-2], "n"]
+    assert page.js(first)[1] == "avg"
+    assert sorted({*page.texts(".accuracy .legend li")}) == ["FastV", "random", "vanilla"]
+    page.click("thead .avg button")
+    page.size(1200, 900)
+    assert page.js(heads) == wide
+    assert page.js("return document.querySelector('thead .avg').ariaSort") == "descending"
+
+
+def test_equal_points_of_the_chart_stand_beside_each_other(
+    browser: Browser, record: Callable[..., Record], tmp_path: Path
+) -> None:
+    records = [
+        record("vanilla", score=80.0),
+        *(record(name, score=60.0) for name in ("a", "b", "c", "d")),
+        record("e", score=20.0),
+    ]
+    (tmp_path / "page.html").write_text(html(build(records)), encoding="utf-8")
+    browser.size(1200, 900)
+    browser.visit(tmp_path / "page.html")
+    code = "return [...document.querySelectorAll('.point')].map(p => [p.ariaLabel, p.getAttribute('transform')])"
+    found = {label[0]: tuple(map(float, place[len("translate(") : -1].split())) for label, place in browser.js(code)}
+    same = sorted(found[name] for name in "abcd")
+    assert len({y for _, y in same}) == 1
+    assert [b - a for (a, _), (b, _) in pairwise(same)] == pytest.approx([8, 8, 8])
+    assert same[0][0] < found["e"][0] < same[3][0], "around their place"
+
+
 def test_any_two_rows_are_held_against_each_other(page: Browser) -> None:
     rows = page.js("return [...document.querySelector('.compare .one').options].map(o => o.label)")
     assert rows[0] == "vanilla"
