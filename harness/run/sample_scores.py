@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 Item = Mapping[str, Any]
 
 
 def sample_score(metric: str, item: Any) -> float | None:
-    """Score of one sample by a metric of lmms-eval, 0-1 for the ten official benchmarks; None where there is none.
+    """Score of one sample by a metric of lmms-eval, 0-1 for the registered benchmarks; None where there is none.
 
     Parameters
     ----------
@@ -46,9 +47,49 @@ def _rotation(item: Item) -> bool:
     return bool(letter == item["answer"])
 
 
-_RULES: dict[str, Callable[[Item], float | bool]] = {
+def _overlap(item: Item) -> float:
+    """RefCOCO: intersection over union of the box that was said and the right one, fractions of the picture."""
+    from lmms_eval.tasks.refcoco.utils_rec import compute_iou
+
+    return float(compute_iou(item["bbox"], item["pred"]))
+
+
+def _overlaps_by(share: float, item: Item) -> bool:
+    return _overlap(item) >= share
+
+
+def _centred(item: Item) -> bool:
+    """RefCOCO: the centre of the box that was said lies in the right one."""
+    from lmms_eval.tasks.refcoco.utils_rec import compute_center_accuracy
+
+    return bool(compute_center_accuracy(item["bbox"], item["pred"]))
+
+
+def _share_not_there(item: Item) -> float | None:
+    """CHAIR: share of the objects in a caption that are not in the picture; None where it names none."""
+    wrong = [name not in item["answer"] for name in item["pred"]]
+    return sum(wrong) / len(wrong) if wrong else None
+
+
+def _any_not_there(item: Item) -> bool:
+    return not set(item["pred"]) <= set(item["answer"])
+
+
+def _share_named(item: Item) -> float | None:
+    """Share of the objects in the picture that the caption names; None where there are none."""
+    there = set(item["answer"])
+    return len(there & set(item["pred"])) / len(there) if there else None
+
+
+_RULES: dict[str, Callable[[Item], float | bool | None]] = {
+    "coco_cap_chair_i": _share_not_there,
+    "coco_cap_chair_s": _any_not_there,
+    "coco_cap_recall": _share_named,
     "gpt_eval_score": _rotation,
     "mmmu_acc": _mmmu,
+    **{f"refcoco_ACC@{share}": partial(_overlaps_by, share) for share in (0.1, 0.3, 0.5, 0.7, 0.9)},
+    "refcoco_Center_ACC": _centred,
+    "refcoco_IoU": _overlap,
     "seed_all": _letter,
     "seed_image": _letter,
     "seed_video": _letter,

@@ -120,10 +120,10 @@ def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer, cate
 
 
 def _field(doc: Any, path: str) -> str:
-    """Follow a dotted path into a question; nothing there is an empty text."""
+    """Follow a dotted path into a question; nothing there is an empty text, several values are joined."""
     for name in path.split("."):
         doc = doc.get(name) if isinstance(doc, Mapping) else None
-    return "" if doc is None else str(doc)
+    return ", ".join(map(str, doc)) if isinstance(doc, (list, tuple)) else "" if doc is None else str(doc)
 
 
 def _observed(answers: list[Answer], layers: int) -> Observed:

@@ -36,6 +36,10 @@ Profile = Literal["lmms-eval", "paper"]
 """Whose choices a benchmark follows: those of the installed lmms-eval, or those of the OC-VTP paper's engine."""
 
 
+REGISTERED = ("benchmarks.yaml", "benchmarks_more.yaml")
+"""Files beside this one with the benchmarks that a suite can name by their label."""
+
+
 class Changes(Strict):
     """What a profile changes of a benchmark."""
 
@@ -70,7 +74,10 @@ class Benchmark(Strict):
     profiles: dict[Profile, Changes] = Field(default_factory=dict)
     """What the profiles change; one that is not here changes nothing."""
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
-    """Keys of the task's YAML to replace, whole values each, such as `dataset_path` for a local copy of the data."""
+    """Keys of the task's YAML to replace, whole values each, such as `dataset_path` for a local copy of the data.
+
+    Those of a known benchmark stay in force beside a suite's own, unless it names the same key.
+    """
     drop: tuple[str, ...] = Field(default=("submission",), strict=False)
     """Metrics not to compute: those that write files for an evaluation server."""
     judged: bool | None = None
@@ -85,6 +92,8 @@ class Benchmark(Strict):
     """Column of the questions whose equal values a draw keeps together; empty = the content of the first picture."""
     category: str = "category"
     """Column that names the ability a question is about, dots for a field within it; without such a column, none."""
+    nltk: tuple[str, ...] = Field(default=(), strict=False)
+    """Data of NLTK that the task's code reads, as NLTK names them: `corpora/wordnet`."""
     tables: tuple[str, ...] = Field(default=(), strict=False)
     """Further configurations of the dataset that the task's code loads by itself."""
     needs: tuple[str, ...] = Field(default=(), strict=False)
@@ -111,7 +120,10 @@ class Benchmark(Strict):
             for key in changes:
                 if key not in cls.model_fields:
                     reject(f"unknown key '{key}'; {did_you_mean(str(key), cls.model_fields)}", name, key)
-            return {**_without(_known(str(name)), changes).model_dump(), **changes}
+            known = _without(_known(str(name)), changes).model_dump()
+            own = changes.get("overrides")
+            merged = {"overrides": {**known["overrides"], **own}} if isinstance(own, Mapping) else {}
+            return {**known, **changes, **merged}
         return data
 
     @field_validator("folder", mode="before")
@@ -191,10 +203,10 @@ def _registry() -> dict[str, Benchmark]:
     class Registry(Strict):
         benchmarks: list[Benchmark]
 
-    path = Path(__file__).with_name("benchmarks.yaml")
     context = {"folder": Path(str(vtpbench.suites.__file__)).parent}
-    found = Document(read_text(path), path.name).validate(Registry, context)
-    return {benchmark.label: benchmark for benchmark in found.benchmarks}
+    paths = (Path(__file__).with_name(name) for name in REGISTERED)
+    found = [Document(read_text(path), path.name).validate(Registry, context).benchmarks for path in paths]
+    return {benchmark.label: benchmark for benchmarks in found for benchmark in benchmarks}
 
 
 def _known(label: str) -> Benchmark:

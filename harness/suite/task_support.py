@@ -18,12 +18,13 @@ JUDGE = "llm_judge"
 """lmms-eval's module that asks a language model for scores."""
 JUDGE_KEYS = frozenset({"OPENAI_API_KEY", "AZURE_API_KEY"})
 """Environment variables with which that module reaches one."""
+NLTK_COMMAND = "python -m nltk.downloader"
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t].*", re.MULTILINE)
 _KEY = re.compile(r"\b[A-Z][A-Z_]*_API_KEY\b")
 
 
 def refuse_unsupported(benchmark: Benchmark) -> None:
-    """Refuse a task whose questions are not answered by text, show videos, or whose score does not come from the answers.
+    """Refuse a task whose questions are not answered by text, show videos, or that cannot be scored from the answers here.
 
     Raises
     ------
@@ -44,6 +45,9 @@ def refuse_unsupported(benchmark: Benchmark) -> None:
         why = f"may ask a language model to judge the answers, and of {', '.join(sorted(keys))} none is set"
         advice = "set one, name a metric that is computed, or write judged: false where you know that none is asked"
         raise UserError(f"{name}: the code of metric '{' + '.join(benchmark.terms)}' {why}; {advice}")
+    if absent := missing_nltk(benchmark.nltk):
+        packages = " ".join(resource.rpartition("/")[2] for resource in absent)
+        raise UserError(f"{name} reads answers with data of NLTK that are not here; run: {NLTK_COMMAND} {packages}")
 
 
 def judge_keys(definition: Mapping[str, Any], metrics: tuple[str, ...], folder: Path) -> frozenset[str]:
@@ -55,6 +59,25 @@ def judge_keys(definition: Mapping[str, Any], metrics: tuple[str, ...], folder: 
     texts = _with_imports(_scoring_modules(definition, metrics, folder), folder)
     keys = {key for text in texts for key in _KEY.findall(text)}
     return JUDGE_KEYS.union(keys) if any(JUDGE in text for text in texts) else frozenset(keys)
+
+
+def missing_nltk(resources: Iterable[str]) -> list[str]:
+    """Those of NLTK's data that are not on this machine, unpacked or as they are downloaded."""
+    wanted = list(resources)
+    if not wanted:
+        return []
+    from nltk import data  # takes a second
+
+    def is_here(resource: str) -> bool:
+        for form in (resource, f"{resource}.zip"):
+            try:
+                data.find(form)
+            except LookupError:
+                continue
+            return True
+        return False
+
+    return [resource for resource in wanted if not is_here(resource)]
 
 
 def _scoring_modules(definition: Mapping[str, Any], metrics: tuple[str, ...], folder: Path) -> Iterator[Path]:

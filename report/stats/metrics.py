@@ -6,7 +6,7 @@ Every metric here is a sum of ratios of sums over samples: a mean is one ratio (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Metric:
     parts: Callable[[pd.DataFrame], Parts]
     """Takes the scored rows: `score`, and the fields of the task's own result where the metric needs some."""
     needs: tuple[str, ...] = ()
-    """Fields of the task's own result; without them, another task has a metric of this name, and it is taken for a mean."""
+    """Fields of the task's own result; without them, another task has a metric of this name."""
     decimals: int | None = None
     """Decimals that the task itself rounds its aggregate to."""
     group: Callable[[pd.DataFrame], pd.Series[str]] | None = None
@@ -113,6 +113,44 @@ def circular(rows: pd.DataFrame) -> Parts:
     return Parts(asked["row"].to_numpy(np.int64), above, np.ones_like(above))
 
 
+def mean_of_groups(rows: pd.DataFrame) -> Parts:
+    """Mean of the means of MMStar's sub-abilities, as lmms-eval adds up: each counts the same however many questions it has.
+
+    Source: Chen et al., Are We on the Right Way for Evaluating Large Vision-Language Models? (NeurIPS 2024).
+    """
+    names, group = np.unique(rows["l2_category"].to_numpy(str), return_inverse=True)
+    below = np.eye(len(names))[group]
+    above = below * rows["score"].to_numpy(np.float64)[:, None] / len(names)
+    return Parts(_positions(rows), above, below)
+
+
+def of_a_thousand(rows: pd.DataFrame) -> Parts:
+    """Right answers divided by OCRBench's 1000, however many were asked."""
+    above = rows["score"].to_numpy(np.float64)[:, None] * (len(rows) / 1000)
+    return Parts(_positions(rows), above, np.ones_like(above))
+
+
+def hundredfold(rows: pd.DataFrame) -> Parts:
+    """Mean of the scores in per cent, where the task gives its aggregate so."""
+    one = mean(rows)
+    return Parts(one.row, 100 * one.above, one.below)
+
+
+def named_wrongly(rows: pd.DataFrame) -> Parts:
+    """Per cent of the objects in captions that are not there, CHAIR_i.
+
+    Source: Rohrbach et al., Object Hallucination in Image Captioning (EMNLP 2018), section 2.1.
+    """
+    wrong = [sum(name not in there for name in said) for said, there in zip(rows["pred"], rows["answer"], strict=True)]
+    return _ratio(rows, 100 * pd.Series(wrong), rows["pred"].map(len))
+
+
+def named_rightly(rows: pd.DataFrame) -> Parts:
+    """Per cent of the objects in pictures that their captions name."""
+    found = [len(set(said) & set(there)) for said, there in zip(rows["pred"], rows["answer"], strict=True)]
+    return _ratio(rows, 100 * pd.Series(found), rows["answer"].map(lambda there: len(set(there))))
+
+
 def pair(rows: pd.DataFrame) -> pd.Series[str]:
     """Name the pair of each of MME's questions."""
     names: pd.Series[str] = rows["category"].astype(str) + " " + rows["question_id"].astype(str)
@@ -126,20 +164,36 @@ def question(rows: pd.DataFrame) -> pd.Series[str]:
 
 _YES_NO = ("prediction", "ground_truth")
 _PAIR = ("score", "category", "question_id")
+_GROUPED = (Metric(mean_of_groups, ("score", "l2_category")),)
+_CAPTION = ("pred", "answer")
 METRICS = {
-    "pope_f1_score": Metric(f1, _YES_NO),
-    "pope_precision": Metric(precision, _YES_NO),
-    "pope_recall": Metric(recall, _YES_NO),
-    "vtp_f1": Metric(strict_f1, _YES_NO),
-    "vtp_precision": Metric(precision, _YES_NO),
-    "vtp_recall": Metric(strict_recall, _YES_NO),
-    "mme_perception_score": Metric(mme, _PAIR, group=pair),
-    "mme_cognition_score": Metric(mme, _PAIR, group=pair),
-    "gpt_eval_score": Metric(circular, ("index",), group=question),
-    "mmmu_acc": Metric(mean, decimals=5),
+    "pope_f1_score": (Metric(f1, _YES_NO),),
+    "pope_precision": (Metric(precision, _YES_NO),),
+    "pope_recall": (Metric(recall, _YES_NO),),
+    "vtp_f1": (Metric(strict_f1, _YES_NO),),
+    "vtp_precision": (Metric(precision, _YES_NO),),
+    "vtp_recall": (Metric(strict_recall, _YES_NO),),
+    "mme_perception_score": (Metric(mme, _PAIR, group=pair),),
+    "mme_cognition_score": (Metric(mme, _PAIR, group=pair),),
+    "gpt_eval_score": (Metric(circular, ("index",), group=question), Metric(hundredfold, ("capabilities",))),
+    "mmmu_acc": (Metric(mean, decimals=5),),
+    "average": _GROUPED,
+    **dict.fromkeys(("coarse perception", "fine-grained perception", "instance reasoning"), _GROUPED),
+    **dict.fromkeys(("logical reasoning", "science & technology", "math"), _GROUPED),
+    "ocrbench_accuracy": (Metric(of_a_thousand, ("score", "question_type")),),
+    "coco_cap_chair_i": (Metric(named_wrongly, _CAPTION),),
+    "coco_cap_chair_s": (Metric(hundredfold, _CAPTION),),
+    "coco_cap_recall": (Metric(named_rightly, _CAPTION),),
 }
-"""Metrics by their key in lmms-eval's results; any other is taken for a mean, and checked against the record."""
+"""Metrics by their key in lmms-eval's results, in the forms that tasks give them; any other is taken for a mean, and checked
+against the record."""
 MEAN = Metric(mean)
+
+
+def read_as(term: str, fields: Iterable[str]) -> Metric:
+    """Find how to read a metric whose samples have these fields: in the first form that needs no others, else as a mean."""
+    known = set(fields)
+    return next((form for form in METRICS.get(term, ()) if set(form.needs) <= known), MEAN)
 
 
 def _confusion(rows: pd.DataFrame) -> tuple[Any, Any, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vtpbench.harness.records.record import BenchmarkInfo
-from vtpbench.report.stats.metrics import MEAN, METRICS, FloatArray, Parts
+from vtpbench.report.stats.metrics import METRICS, FloatArray, Parts, read_as
 
 MIN_UNITS = 10
 """Fewer units than these say nothing reliable about their own spread."""
@@ -115,7 +115,7 @@ def add_up(info: BenchmarkInfo, samples: pd.DataFrame) -> Sums:
 
 def gives(sums: Sums, info: BenchmarkInfo, score: float) -> bool:
     """Whether sums over all samples of a cell give the score of its record, but for what its task rounds off."""
-    decimals = [METRICS.get(term, MEAN).decimals for term in info.terms]
+    decimals = [form.decimals for term in info.terms for form in METRICS.get(term, ())]
     rounding = sum(0.5 * 10.0**-digits for digits in decimals if digits is not None)
     return abs(sums.score - score) <= TOLERANCE * abs(score) + info.scale * rounding
 
@@ -124,9 +124,11 @@ def together(info: BenchmarkInfo, samples: pd.DataFrame) -> pd.Series[str]:
     """Name, for each sample, those that are scored as one with it: MME's pairs, MMBench's rotations; else itself."""
     names: pd.Series[str] = samples["sample"].astype(str)
     for term in info.terms:
-        group = METRICS.get(term, MEAN).group
-        rows = samples[["score"]] if group is None else _detail(samples, samples[["score"]], term)
-        if group is not None and set(METRICS[term].needs) <= set(rows.columns):
+        if all(form.group is None for form in METRICS.get(term, ())):
+            continue
+        rows = _detail(samples, samples[["score"]], term)
+        group = read_as(term, rows.columns).group
+        if group is not None:
             names = names.where(~names.index.isin(rows.index), term + " " + group(rows).reindex(names.index).astype(str))
     return names
 
@@ -139,13 +141,10 @@ def _units(samples: pd.DataFrame, info: BenchmarkInfo) -> pd.Series[str]:
 
 
 def _parts(samples: pd.DataFrame, term: str, *, alone: bool) -> Parts:
-    metric = METRICS.get(term, MEAN)
     rows = samples[["score"]].reset_index(drop=True)
-    if metric.needs or not alone:
+    if not alone or any(form.needs for form in METRICS.get(term, ())):
         rows = _detail(samples, rows, term)
-    if not set(metric.needs) <= set(rows.columns):
-        metric = MEAN
-    return metric.parts(rows)
+    return read_as(term, rows.columns).parts(rows)
 
 
 def _detail(samples: pd.DataFrame, rows: pd.DataFrame, term: str) -> pd.DataFrame:

@@ -46,14 +46,19 @@ class Asked:
 
 
 class ScriptedFamily(Family):
-    """Sees every picture as four tokens, and answers each prompt as the script says; an unknown prompt is an error."""
+    """Sees every picture as four tokens, and answers each prompt as the script says; an unknown prompt is an error.
+
+    A prompt that is asked more than once has its answers in the order of its questions.
+    """
 
     shape = ModelShape("toy", LAYERS, 1, 8, 2, 2, 0, has_cls=False, full_attention=())
     preprocessings = ("none",)
 
-    def __init__(self, script: Mapping[str, str]) -> None:
+    def __init__(self, prompts: Sequence[str] = (), answers: Sequence[str] = ()) -> None:
         self.model = SimpleNamespace(dtype=torch.float32)
-        self.script = script
+        self.script: dict[str, list[str]] = {}
+        for prompt, answer in zip(prompts, answers, strict=True):
+            self.script.setdefault(prompt, []).append(answer)
         self.longest: set[int] = set()
 
     def group(self, images):
@@ -98,7 +103,7 @@ class ScriptedPipeline(Pipeline):
     def generate(self, batch, max_new_tokens):
         self.model.longest.add(max_new_tokens)
         counts = {n: [len(image.index)] * LAYERS for n, image in enumerate(batch.images)}
-        texts, n = [self.model.script[question] for question in batch.questions], len(batch.questions)
+        texts, n = [self.model.script[question].pop(0) for question in batch.questions], len(batch.questions)
         return texts, ForwardTrace(counts, finite=[True] * n, ended=[True] * n, written=[1] * n)
 
 
@@ -168,15 +173,15 @@ def played(official: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         if name not in known:
             local = {} if "overrides" in changes else {"overrides": official.write(label, folder)}
             known[name] = Benchmark.model_validate({label: {**local, **changes}}).under(profile)
-            engines[name] = ScriptedEngine(ScriptedFamily({}), batch_size=3)
+            engines[name] = ScriptedEngine(ScriptedFamily(), batch_size=3)
         prompts = prompts or official.PROMPTS[label]
-        assert len(set(prompts)) == len(prompts) == len(answers)
         benchmark, engine, journal = known[name], engines[name], Memory()
-        engine.family = ScriptedFamily(dict(zip(prompts, answers, strict=True)))
+        engine.family = ScriptedFamily(prompts, answers)
         cell = cell_of(benchmark)
         outcome = engine.run(cell, benchmark, journal, lambda done, of: None)
         samples = sorted(outcome.samples, key=lambda sample: int(sample.sample))
         assert [sample.prompt for sample in samples] == list(prompts)
+        assert [sample.answer for sample in samples] == list(answers)
         pictures = [len(journal.answers[sample.sample].images) for sample in samples]
         return Played(dataclasses.replace(outcome, samples=samples), cell, engine.family.longest, pictures)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 from datasets import Dataset, Features, Image, SplitDict, SplitInfo, Value, Version
@@ -379,6 +380,9 @@ TABLES: dict[str, Callable[[], tuple[str, Features, list[Row]]]] = {
     "mmmu": mmmu,
     "seed": seed,
 }
+MORE = run_path(str(Path(__file__).with_name("official_more.py")))
+PROMPTS |= MORE["PROMPTS"]
+TABLES |= MORE["TABLES"]
 
 
 def write(label: str, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 from datasets import Dataset
 
 from vtpbench.harness.run.subset import drawn, groups_of
-from vtpbench.harness.suite.benchmarks import registry
+from vtpbench.harness.run.task_loading import TaskLoader
+from vtpbench.harness.suite.benchmarks import Benchmark, describe, registry
 from vtpbench.pruners.errors import UserError
 
 ABILITIES = {
@@ -20,8 +21,13 @@ ABILITIES = {
     "vqav2": ["other"] * 4,
     "vizwiz": ["unanswerable", "yes/no", "number", "other"],
     "seed": ["1", "2", "3", "4", "5"],
+    "realworldqa": [""] * 4,
+    "ai2d": [""] * 4,
+    "refcoco": [""] * 4,
+    "mmbench-cn": ["identity"] * 3 + ["spatial"] * 2,
 }
-"""As in the rows' own columns; TextVQA's have none, and MMMU's subject stands in its task's own result."""
+"""As in the rows' own columns, in which some have none; MMMU's subject stands in its task's own result."""
+WITHOUT = {"textvqa", "realworldqa", "ai2d", "refcoco"}
 
 
 @pytest.mark.parametrize("label", ABILITIES)
@@ -41,7 +47,30 @@ def test_another_column_can_be_named_and_one_that_is_not_there_is_no_ability(pla
 def test_the_named_column_is_one_of_the_published_ones(official, label: str) -> None:
     _, features, _ = official.TABLES[label]()
     named = registry()[label].category
-    assert (named.partition(".")[0] in features) == (label != "textvqa")
+    assert (named.partition(".")[0] in features) == (label not in WITHOUT)
+
+
+@pytest.mark.parametrize(
+    "label", [label for label, benchmark in registry().items() if benchmark.together and not benchmark.folder]
+)
+def test_what_is_drawn_together_is_named_by_a_published_column(official, label: str) -> None:
+    _, features, _ = official.TABLES[label]()
+    assert registry()[label].together in features
+
+
+@pytest.mark.parametrize("label", ["docvqa", "infovqa"])
+def test_a_seeded_limit_draws_whole_pages(play, official, label: str) -> None:
+    prompts = drawn_prompts(official, label, 1, 1)
+    played = play(label, ["x"] * len(prompts), prompts=prompts, limit=1, limit_seed=1)
+    assert len({sample.image for sample in played.outcome.samples}) == 1
+    assert len(played.outcome.samples) == len(prompts)
+
+
+def test_all_descriptions_in_a_picture_are_drawn_together(official, tmp_path) -> None:
+    benchmark = Benchmark.model_validate({"refcoco": {"overrides": official.write("refcoco", tmp_path)}})
+    with TaskLoader().load(benchmark, describe(benchmark, None, {})) as loaded:
+        groups = groups_of(loaded.task.dataset["val"], benchmark.together)
+    assert [groups.index(name) for name in groups] == [0, 0, 0, 3]
 
 
 def drawn_prompts(official, label: str, n: int, seed: int) -> list[str]:

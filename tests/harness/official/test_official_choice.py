@@ -107,3 +107,14 @@ def test_mmmu_draws_a_letter_where_it_can_read_none_and_the_draw_is_repeatable(p
     assert drawn[1][0] in "AB"
     right = [letter == [truth] for letter, truth in zip(drawn, "BA  CB", strict=True)]
     assert [first.scores[i] for i in (0, 1, 4, 5)] == [float(right[i]) for i in (0, 1, 4, 5)]
+
+
+def test_mmstar_is_the_mean_of_its_sub_abilities_and_keeps_its_abilities(play) -> None:
+    #                      topic: right | style: one of two | geometry: one of three
+    played = play("mmstar", ["The answer is B", "A", "no letter", "C: 3", "B", "D."])
+    assert played.scores == [1, 1, 0, 1, 0, 0]
+    assert played.outcome.score == pytest.approx(100 * (1 + 1 / 2 + 1 / 3) / 3)
+    assert played.outcome.metrics["coarse perception"] == pytest.approx((1 + 1 / 2) / 2)
+    assert played.outcome.metrics["math"] == pytest.approx(1 / 3)
+    assert [sample.category for sample in played.outcome.samples] == ["coarse perception"] * 3 + ["math"] * 3
+    assert played.longest == {1024}

@@ -20,6 +20,15 @@ ANSWERS = {
     "vizwiz": ["unanswerable", "no", "5", "corn"],
     "mmmu": ["B", "B", "12.5", "circle", "C", "B"],
     "seed": ["B", "A", "A", "C", "B"],
+    "mmstar": ["B", "A", "?", "C", "B", "D"],
+    "ocrbench": ["exit", "acme", "x", "12"],
+    "chartqa": ["41", "Chile", "25%", "1200", "3"],
+    "docvqa": ["1 April", "Smith", "$ 1,200", "Report"],
+    "infovqa": ["30%", "21", "Lim"],
+    "realworldqa": ["B", "3", "uphill", "C"],
+    "ai2d": ["B", "B", "D", "C"],
+    "refcoco": ["[0.1, 0.2, 0.4, 0.6]", "?", "[0.6, 0, 1, 1]", "[0, 0, 1, 1]"],
+    "mmbench-cn": ["A", "C", "B", "A", "A"],
 }
 
 
@@ -38,7 +47,7 @@ def test_samples_give_the_official_score(label, play, monkeypatch) -> None:
     assert len(found.units) == len(images)
 
 
-@pytest.mark.parametrize(("label", "groups"), [("mmbench", 4), ("mme", 4), ("pope", 8), ("gqa", 4)])
+@pytest.mark.parametrize(("label", "groups"), [("mmbench", 4), ("mmbench-cn", 2), ("mme", 4), ("pope", 8), ("gqa", 4)])
 def test_pairs_and_rotations_are_known_as_such(label, groups, play) -> None:
     played = play(label, ANSWERS[label])
     samples = pd.DataFrame([dataclasses.asdict(sample) for sample in played.outcome.samples])
@@ -52,3 +61,22 @@ def test_the_subtasks_of_mme_add_up_to_its_score(play) -> None:
     parts = [sums.add_up(played.cell.benchmark, part).score for _, part in samples.groupby("category")]
     assert len(parts) == 3
     assert sum(parts) == pytest.approx(played.outcome.score)
+
+
+@pytest.mark.parametrize("label", ["mmstar", "ocrbench"])
+def test_abilities_are_scored_as_their_official_scores_are(label, play) -> None:
+    played = play(label, ANSWERS[label])
+    samples = pd.DataFrame([dataclasses.asdict(sample) for sample in played.outcome.samples])
+    parts = {name: sums.add_up(played.cell.benchmark, part).score for name, part in samples.groupby("category")}
+    if label == "mmstar":
+        assert parts == {name: pytest.approx(100 * played.outcome.metrics[name]) for name in ("coarse perception", "math")}
+    else:
+        assert sum(parts.values()) == pytest.approx(played.outcome.score), "right answers of each kind"
+
+
+def test_another_tasks_metric_of_a_known_name_is_taken_for_a_mean(play) -> None:
+    rows = pd.DataFrame(
+        {"sample": ["0", "1"], "image": "", "score": [1.0, 0.0], "detail": ['{"average": 1.0}', '{"average": 0.0}']}
+    )
+    info = play("mmstar", ANSWERS["mmstar"]).cell.benchmark
+    assert sums.add_up(info, rows).score == 50
