@@ -34,6 +34,7 @@ NUMBERS = (
     "score_high",
     "relative_low",
     "relative_high",
+    "answer_tokens",
 )
 """Columns of `Results.to_pandas` that may be unknown numbers."""
 MORE = ("suite", "options", "reason")

@@ -118,6 +118,8 @@ class Answer:
     """Whether the logits of all its tokens were finite; an answer of others means nothing."""
     ended: bool = True
     """Whether it came to an end, by itself or at a stop string, before it had as many tokens as it may."""
+    written: int = 0
+    """Tokens that were generated for it: the one that ended it is one of them, and so is what stands behind a stop string."""
 
 
 class Journal(Protocol):

@@ -98,6 +98,7 @@ def _parse(body: dict[str, Any]) -> Answer:
         kept=tuple(map(kept_tokens, body["kept"])),
         finite=body["finite"],
         ended=body["ended"],
+        written=as_count(body["written"]),
     )
     texts = all(isinstance(text, str) for text in (answer.text, *answer.images))
     if not texts or not is_sample_name(answer.sample) or len(answer.original) != len(answer.per_layer):

@@ -169,6 +169,8 @@ class Observed(Frozen):
     per_layer: list[Amount]
     """Mean over images of the vision tokens that entered each decoder layer."""
     images: Count
+    answer_tokens: Amount | None = None
+    """Tokens generated for an answer, the one that ends it included, mean over answers; None where nobody counted."""
 
 
 class Timing(Frozen):

@@ -130,7 +130,13 @@ def _observed(answers: list[Answer], layers: int) -> Observed:
     counts = [c for answer in answers for c in answer.per_layer]
     originals = [n for answer in answers for n in answer.original]
     per_layer = [_mean([c[layer] for c in counts]) for layer in range(layers)] if counts else [0.0] * layers
-    return Observed(tokens=_mean(per_layer), original=_mean(originals), per_layer=per_layer, images=len(counts))
+    return Observed(
+        tokens=_mean(per_layer),
+        original=_mean(originals),
+        per_layer=per_layer,
+        images=len(counts),
+        answer_tokens=_mean([answer.written for answer in answers]) if answers else None,
+    )
 
 
 def _audit(cell: Cell, pruner: Pruner, shape: ModelShape, answers: list[Answer]) -> str | None:

@@ -39,6 +39,7 @@ FIELDS = (
     "unended_answers",
     "most_common_answers",
     "most_common_answer",
+    "answer_tokens",
 )
 
 
@@ -99,4 +100,5 @@ def cell_facts(record: Record, entry: TableEntry) -> dict[str, Any]:
         "unended_answers": record.answers and record.answers.at_limit,
         "most_common_answers": record.answers and record.answers.most_common,
         "most_common_answer": record.answers and record.answers.text,
+        "answer_tokens": record.observed and record.observed.answer_tokens,
     }

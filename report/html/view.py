@@ -9,7 +9,7 @@ from typing import Any
 from vtpbench.report.html.costs import Axis, Profile, axes, is_denominator
 from vtpbench.report.tables.layout import CellText, cell_texts, clean, header
 from vtpbench.report.tables.names import styles
-from vtpbench.report.tables.rounding import paper
+from vtpbench.report.tables.rounding import half_up, paper
 from vtpbench.report.tables.table import Block, Interval, Table, TableRow
 
 
@@ -20,6 +20,8 @@ class ShownRow:
     place: CellText
     key: float | str | None
     interval: str = ""
+    length: str = ""
+    """Tokens generated for an answer."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Section:
     pruners: tuple[tuple[int, str], ...]
     """Number and label of each pruner, vanilla first."""
     has_intervals: bool
+    has_lengths: bool
+    """Whether it is known of a place how long answers are."""
     axes: list[dict[str, Any]]
     points: list[dict[str, Any]]
 
@@ -72,6 +76,7 @@ def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Sectio
         groups=groups,
         pruners=tuple((number, clean(label)) for label, number in numbers.items()),
         has_intervals=any(shown.interval for group in groups for line in group.lines for shown in line.shown),
+        has_lengths=any(shown.length for group in groups for line in group.lines for shown in line.shown),
         axes=[{"key": a.key, "label": a.label, "title": a.title, "log": a.logarithmic, "source": a.source} for a in known],
         points=[_point(group, line, known) for group in groups for line in group.lines if line.row.average is not None],
     )
@@ -91,13 +96,18 @@ def _group(block: Block, name: str, numbers: dict[str, int]) -> RowGroup:
 
 def _shown(row: TableRow) -> tuple[ShownRow, ...]:
     name, observed, *entries, average, n = cell_texts(row)
-    scores = (ShownRow(p, e.score, _text(e.interval)) for p, e in zip(entries, row.entries, strict=True))
+    pairs = zip(entries, row.entries, strict=True)
+    scores = (ShownRow(p, e.score, _text(e.interval), _length(e.answer_tokens)) for p, e in pairs)
     mean = ShownRow(average, row.average, _text(row.average_interval))
     return (ShownRow(name, clean(row.label)), ShownRow(observed, row.observed), *scores, mean, ShownRow(n, row.n))
 
 
 def _text(interval: Interval | None) -> str:
     return "" if interval is None else " to ".join(map(paper, interval)) + " %"
+
+
+def _length(tokens: float | None) -> str:
+    return "" if tokens is None else f"{half_up(tokens, 1)} tokens"
 
 
 def _point(group: RowGroup, line: Line, known: list[Axis]) -> dict[str, Any]:

@@ -50,6 +50,12 @@ class TableEntry:
     tied: bool = False
     """Cannot be told apart from the best of its block on this benchmark."""
 
+    @property
+    def answer_tokens(self) -> float | None:
+        """Tokens generated for an answer, mean over answers, then over the seeds of which it is known."""
+        seen = [r.observed.answer_tokens for r in self.records if r.observed and r.score is not None]
+        return _mean([tokens for tokens in seen if tokens is not None])
+
 
 @dataclass(frozen=True)
 class TableRow:

@@ -40,6 +40,12 @@ def test_kept_tokens_come_back_equal(journal: FileJournal):
     assert journal.known() == {"0": pictured, "1": answer("1")}
 
 
+def test_the_number_of_tokens_comes_back_and_is_a_count(journal: FileJournal):
+    counted = replace(answer("0"), written=17)
+    journal.add([counted, replace(answer("1"), written=-1), replace(answer("2"), written=True)])
+    assert journal.known() == {"0": counted}
+
+
 def test_wherever_a_write_was_cut_off_only_its_own_lines_are_lost(journal: FileJournal):
     journal.add([answer("0")])
     whole = len(journal.path.read_bytes())

@@ -89,6 +89,17 @@ def test_observed_counts_come_from_the_forward_pass(job, engine) -> None:
     assert fastv.observed.images == LIMIT
 
 
+def test_tokens_of_an_answer_are_counted_in_whichever_attempt_it_was_given(job, engine) -> None:
+    journal = Memory()
+    whole, _ = run(engine, job, cell_of(job, "fastv"), journal)
+    written = [answer.written for answer in journal.answers.values()]
+    assert whole.observed.answer_tokens == sum(written) / LIMIT
+    limit = cell_of(job, "fastv").benchmark.generation["max_new_tokens"]
+    assert all(1 <= a.written <= limit if a.ended else a.written == limit for a in journal.answers.values())
+    again, _ = run(engine, job, cell_of(job, "fastv"), Memory(list(journal.answers.values())[:7]))
+    assert again.observed == whole.observed
+
+
 def test_what_the_vision_tower_cannot_do_shows_before_a_task_is_loaded(job, engine) -> None:
     cell, fresh = cell_of(job, "random"), Engine(engine.family, 4)
     tome = cell.pruner.model_copy(update={"name": "tome", "label": "tome", "options": {}})

@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
+from vtpbench.harness.records.record import Record
 from vtpbench.pruners.errors import UserError
 from vtpbench.report.formats.data import FIELDS
 from vtpbench.report.formats.latex import LINES
@@ -177,10 +178,28 @@ def test_json_has_one_object_per_cell_with_the_documented_fields(matrix) -> None
         "seeds_asked": 3,
         "higher_is_better": True,
         "skipped": 0,
-        **dict.fromkeys(("empty_answers", "unended_answers", "most_common_answers", "most_common_answer")),
+        **dict.fromkeys(("empty_answers", "unended_answers", "most_common_answers", "most_common_answer", "answer_tokens")),
     }
     infeasible = next(cell for cell in cells if cell["status"] == "infeasible")
     assert [infeasible[name] for name in ("score", "stderr", "relative", "observed_tokens")] == [None] * 4
+
+
+def with_lengths(records: list[Record], **tokens: float) -> list[Record]:
+    """The same records, with so many tokens an answer by pruner."""
+    known = [r for r in records if r.observed and r.pruner.name in tokens]
+    seen = {r.cell_id: r.observed.model_copy(update={"answer_tokens": tokens[r.pruner.name]}) for r in known if r.observed}
+    return [r.model_copy(update={"observed": seen.get(r.cell_id, r.observed)}) for r in records]
+
+
+def test_json_and_csv_say_how_long_answers_are(matrix) -> None:
+    tables = build(with_lengths(matrix, vanilla=11.5, random=19.25))
+    cells = json.loads(render(tables, "json"))
+    known = {"vanilla": 11.5, "random": 19.25}
+    assert {(c["pruner"], c["answer_tokens"]) for c in cells if c["pruner"] in known} == set(known.items())
+    rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
+    assert [row["answer_tokens"] for row in rows] == [
+        "" if c["answer_tokens"] is None else str(c["answer_tokens"]) for c in cells
+    ]
 
 
 def test_csv_holds_the_same_and_gives_hostile_labels_back(matrix, record) -> None:

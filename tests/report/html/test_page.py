@@ -45,6 +45,19 @@ def test_the_page_loads_nothing_and_holds_no_handler(matrix: list[Record]) -> No
     assert not re.search(r"@import|url\(|innerHTML|document\.write|eval\(", page)
 
 
+def test_answer_lengths_stand_at_their_scores_where_they_are_known(record: MakeRecord) -> None:
+    plain = [record("vanilla"), *(record("random", tokens=16, seed=seed) for seed in (0, 1))]
+    assert 'class="length' not in html(build(plain)).split("<body>")[1]
+    lengths = (11.5, 18.0, 20.5)
+    seen = [one.observed.model_copy(update={"answer_tokens": n}) for one, n in zip(plain, lengths, strict=True) if one.observed]
+    page = html(build([one.model_copy(update={"observed": own}) for one, own in zip(plain, seen, strict=True)]))
+    assert re.findall(r'<small class="length"><span class="sr">per answer </span>(.*?)</small>', page) == [
+        "11.5 tokens",
+        "19.3 tokens",
+    ]
+    assert page.count('<input type="checkbox" class="lengths">') == 1
+
+
 def test_the_policy_names_the_very_style_and_script_of_the_page(matrix: list[Record]) -> None:
     page = html(build(matrix))
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
