@@ -107,7 +107,7 @@ def _text(interval: Interval | None) -> str:
 
 
 def _length(tokens: float | None) -> str:
-    return "" if tokens is None else f"{half_up(tokens, 1)} tokens"
+    return "" if tokens is None else f"answer: {half_up(tokens, 1)} tokens"
 
 
 def _point(group: RowGroup, line: Line, known: list[Axis]) -> dict[str, Any]:
