@@ -55,7 +55,7 @@ class ScriptedFamily(Family):
     preprocessings = ("none",)
 
     def __init__(self, prompts: Sequence[str] = (), answers: Sequence[str] = ()) -> None:
-        self.model = SimpleNamespace(dtype=torch.float32)
+        self.model = SimpleNamespace(dtype=torch.float32, device=torch.device("cpu"))
         self.script: dict[str, list[str]] = {}
         for prompt, answer in zip(prompts, answers, strict=True):
             self.script.setdefault(prompt, []).append(answer)
