@@ -12,11 +12,12 @@ QWEN_OPTIONS: dict[str, dict[str, Any]] = {
     "tome": {"stage": "post"},
     "vscan": {"positions": "keep"},
 }
-"""Without which they refuse Qwen2.5-VL."""
-UNSUPPORTED = {(name, "qwen2_5_vl") for name in ("hired", "cdpruner", "trim")}
+"""Without which they refuse a Qwen-VL model."""
+QWEN = ("qwen2_vl", "qwen2_5_vl")
+UNSUPPORTED = {(name, family) for name in ("hired", "cdpruner", "trim") for family in QWEN}
 """Pruners and families that no option brings together."""
 
 
 def options_for(name: str, family: str) -> dict[str, Any]:
     """Give the options with which a pruner runs on a family."""
-    return {**OPTIONS.get(name, {}), **(QWEN_OPTIONS.get(name, {}) if family == "qwen2_5_vl" else {})}
+    return {**OPTIONS.get(name, {}), **(QWEN_OPTIONS.get(name, {}) if family in QWEN else {})}

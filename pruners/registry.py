@@ -67,7 +67,7 @@ class PrunerEntry:
         """Import the class; a failing import names the distribution."""
         module, _, attribute = self.target.partition(":")
         try:
-            imported = _import(module)
+            imported = import_source(module, "pruner")
             found = getattr(imported, attribute, None)
         except UserError:
             raise
@@ -185,13 +185,14 @@ def _sources(cls: type) -> list[Path]:
     return [file] if alone else sorted(file.parent.rglob("*.py"))
 
 
-def _import(module: str) -> Any:
+def import_source(module: str, kind: str) -> Any:
+    """Import a module by its name, or a file that ends in `.py`; `kind` says in messages what it holds."""
     if not module.endswith(".py"):
         return importlib.import_module(module)
     path = Path(module)
     if not path.is_file():
         near = [str(other) for other in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
-        raise UserError(f"no pruner file {path}; {did_you_mean(str(path), near)}")
+        raise UserError(f"no {kind} file {path}; {did_you_mean(str(path), near)}")
     spec = importlib.util.spec_from_file_location(f"vtpbench_local_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

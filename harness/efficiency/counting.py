@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from vtpbench.harness.efficiency.dimensions import Dimensions
 from vtpbench.harness.efficiency.flops import Convention, Workload, count
 from vtpbench.harness.efficiency.pruner_flops import PromptCounter, PrunerFlops
 from vtpbench.harness.efficiency.rows import Progress, PrunerRow, RowInProgress
 from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget
 from vtpbench.harness.efficiency.without_weights import KnownIntegers
+from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.records.efficiency import FlopsInfo, Measured
 from vtpbench.harness.records.record import Observed

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from vtpbench.harness.efficiency.dimensions import DecoderDimensions, Dimensions, TowerDimensions
+from vtpbench.harness.models.dimensions import DecoderDimensions, Dimensions, TowerDimensions
 
 if TYPE_CHECKING:
     from vtpbench.pruners.base import Grid

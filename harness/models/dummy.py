@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.models.load import Described, families, own_dtype
 from vtpbench.harness.models.memory import require_room
+from vtpbench.harness.models.registry import ORIGINAL
 from vtpbench.harness.records.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -27,17 +28,17 @@ if TYPE_CHECKING:
     from vtpbench.harness.models.text_tower import ClipTextTower
 
 TEMPLATE = (
-    "{% for m in messages %}{% for c in m.content %}"
+    "{% for m in messages if m.role == 'user' %}{% for c in m.content %}"
     "{% if c.type == 'image' %}<image>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"
 )
 """The images, then the question; the tokenizer puts one token in front. No other text, so that any short length can be had."""
-QWEN_PIXELS = {"shortest_edge": 4 * 28**2, "longest_edge": 16384 * 28**2}
-"""Fewest and most pixels of an image for Qwen2.5-VL: 4 and 16,384 vision tokens, as published."""
 
 PUBLISHED = {
     "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
     "llava-hf/llava-1.5-13b-hf": "llava-1.5-13b",
     "llava-hf/llava-v1.6-vicuna-7b-hf": "llava-next-7b",
+    "Qwen/Qwen2-VL-2B-Instruct": "qwen2-vl-2b",
+    "Qwen/Qwen2-VL-7B-Instruct": "qwen2-vl-7b",
     "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2.5-vl-3b",
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b",
 }
@@ -109,7 +110,8 @@ def open_dummy(described: Described, device: torch.device, seed: int = 0) -> Fam
     if device.type != "meta":
         require_room(info.label, config, info.dtype, device)
     model = _random_model(config, getattr(torch, info.dtype), device, info.attention, seed)
-    family = _BUILDERS[config.model_type](model, tokenizer, info.preprocessing)
+    kind = families()[config.model_type]
+    family = kind(model, tokenizer, kind.published_processor(config), TEMPLATE, info.preprocessing)
     source = described.shape.text_tower
     if source is not None:
         family.shape = replace(family.shape, text_tower=source)
@@ -169,8 +171,8 @@ def _read(file: Path) -> Any:
     except BadJson as e:
         raise UserError(f"{file} is not valid JSON: {e}") from e
     kind = values.pop("model_type", None) if isinstance(values, dict) else None
-    if not isinstance(kind, str) or kind not in _BUILDERS:
-        known = ", ".join(_BUILDERS)
+    if not isinstance(kind, str) or kind not in families() or kind in ORIGINAL:
+        known = ", ".join(name for name in families() if name not in ORIGINAL)
         raise UserError(f"{file}: architecture {kind!s:.200} is not supported with random weights; supported: {known}")
     return AutoConfig.for_model(kind, **values)
 
@@ -212,40 +214,3 @@ def _random_text_tower(name: str, width: int, device: torch.device, seed: int) -
         torch.manual_seed(seed)
         clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=sizes["projection_dim"]))
     return ClipTextTower(clip.eval().requires_grad_(False), tokenizer, device)
-
-
-def _llava(model: Any, tokenizer: Any, preprocessing: str) -> Family:
-    from transformers import CLIPImageProcessorPil
-
-    from vtpbench.harness.models.llava import Llava
-
-    return Llava(model, tokenizer, CLIPImageProcessorPil(**_sizes(model.config)), TEMPLATE, preprocessing)
-
-
-def _llava_next(model: Any, tokenizer: Any, preprocessing: str) -> Family:
-    from transformers import LlavaNextImageProcessorPil
-
-    from vtpbench.harness.models.llava_next import LlavaNext
-
-    pinpoints = model.config.image_grid_pinpoints
-    processor = LlavaNextImageProcessorPil(**_sizes(model.config), image_grid_pinpoints=pinpoints)
-    return LlavaNext(model, tokenizer, processor, TEMPLATE, preprocessing)
-
-
-def _qwen2_5_vl(model: Any, tokenizer: Any, preprocessing: str) -> Family:
-    from transformers import Qwen2VLImageProcessorPil
-
-    from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
-
-    del preprocessing  # it has one only
-    vision = model.config.vision_config
-    processor = Qwen2VLImageProcessorPil(patch_size=vision.patch_size, merge_size=vision.spatial_merge_size, size=QWEN_PIXELS)
-    return Qwen25VL(model, tokenizer, processor, TEMPLATE)
-
-
-_BUILDERS = {"llava": _llava, "llava_next": _llava_next, "qwen2_5_vl": _qwen2_5_vl}
-
-
-def _sizes(config: Any) -> dict[str, Any]:
-    pixels = config.vision_config.image_size
-    return {"size": {"shortest_edge": pixels}, "crop_size": {"height": pixels, "width": pixels}}

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
 
+from vtpbench.harness.models.answer_rule import READS_NO_STOPS, AnswerRule
+from vtpbench.harness.models.dimensions import TowerDimensions
 from vtpbench.harness.models.pretrained import read_pretrained
 from vtpbench.harness.models.template import chat_template
+from vtpbench.harness.models.token_boxes import WHOLE, divide
 from vtpbench.harness.pruning.model import VisionLanguageModel
-from vtpbench.pruners.base import ModelShape
+from vtpbench.pruners.base import Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
 
 
@@ -19,7 +26,18 @@ class Family(VisionLanguageModel):
     """One loaded model of a family."""
 
     preprocessings: ClassVar[tuple[str, ...]]
-    """What the family can do to pictures; the first is the default."""
+    """What the family can do to pictures; the first is the default, the last the stock processor's way."""
+    answers: ClassVar[AnswerRule] = READS_NO_STOPS
+    """How lmms-eval's adapter of the family reads what a task asks for."""
+
+    @abstractmethod
+    def __init__(self, model: Any, tokenizer: Any, image_processor: Any, chat_template: str, preprocessing: str) -> None:
+        """Stand around a model of `model_class`; the image processor is None where others make the pixels."""
+
+    @staticmethod
+    @abstractmethod
+    def model_class() -> Any:
+        """Class of transformers that holds the weights."""
 
     @classmethod
     def read_config(cls, folder: Path) -> Any:
@@ -59,3 +77,38 @@ class Family(VisionLanguageModel):
         cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
     ) -> Family:
         """Load a checkpoint that was verified to be of this family."""
+
+    @classmethod
+    def dimensions(cls, config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
+        """Sizes of the vision tower, and widths through the projector behind it, empty for none: to count operations."""
+        raise Unsupported(f"operations of {config.model_type} cannot be counted: {cls.__name__} has no `dimensions`")
+
+    @classmethod
+    def published_processor(cls, config: Any) -> Any:
+        """Image processor with published settings for a model with random weights (`dummy:`), which comes without files."""
+        raise Unsupported(f"{config.model_type} cannot have random weights: {cls.__name__} has no `published_processor`")
+
+    @classmethod
+    def tiny(cls, *, attention: str, dtype: torch.dtype) -> Family:
+        """Build a random model of a few layers in a second, the same each time: for `vtpbench check`.
+
+        Built-in families have theirs in `tiny.py`.
+        """
+        del attention, dtype
+        raise Unsupported(f"{cls.__name__} has no tiny model to check with; define `tiny`")
+
+    def expanded_ids(self, question: str, counts: Sequence[int]) -> torch.Tensor:
+        """Tokenize a prompt as stock models take it, with as many placeholders as each image has tokens, `(1, width)`."""
+        numbers, ids = iter(counts), list[int]()
+        for token in self.token_ids(self.render(question, len(counts))):
+            ids += [token] * (next(numbers) if token == self.image_id else 1)
+        return torch.tensor([ids], device=self.device)
+
+    def stock_inputs(self, question: str, images: Sequence[Image]) -> dict[str, Any]:
+        """Give what the model's own `generate` takes for a question, made as by its stock processor: for `vtpbench check`."""
+        del question, images
+        raise Unsupported(f"{type(self).__name__} does not say what its stock model takes; define `stock_inputs`")
+
+    def boxes(self, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+        """Divide the whole image evenly."""
+        return image, divide(WHOLE, grid.height, grid.width)

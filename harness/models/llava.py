@@ -8,15 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from vtpbench.harness.models.dimensions import TowerDimensions, clip_dimensions
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.positions import position_limit
 from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.template import chat_template
+from vtpbench.harness.models.token_boxes import padded_or_cropped
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.encoder_evidence import encoder_evidence, record_activations
 from vtpbench.harness.pruning.encoder_hooks import EncoderPlan, encoder_hooks
@@ -133,6 +137,31 @@ class Llava(Family):
         from transformers import LlavaForConditionalGeneration
 
         return LlavaForConditionalGeneration
+
+    @classmethod
+    def dimensions(cls, config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
+        """Sizes of the CLIP tower and of the projector."""
+        return clip_dimensions(config)
+
+    @classmethod
+    def published_processor(cls, config: Any) -> Any:
+        """CLIP's image processor for pictures of the tower's size."""
+        from transformers import CLIPImageProcessorPil
+
+        return CLIPImageProcessorPil(**clip_sizes(config))
+
+    def stock_inputs(self, question: str, images: Sequence[Image]) -> dict[str, Any]:
+        """Give ids with placeholders, and pixels from transformers' own processor: padded to squares, or cropped."""
+        from transformers import LlavaImageProcessorPil
+
+        pad = LlavaImageProcessorPil(do_pad=True, **clip_sizes(self.model.config))
+        processor = pad if self.preprocessing == "pad" else self.image_processor
+        pixels = {"pixel_values": processor(list(images), return_tensors="pt")["pixel_values"]} if images else {}
+        return {"input_ids": self.expanded_ids(question, [self.side**2] * len(images)), **pixels}
+
+    def boxes(self, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+        """Find the boxes in a square that was padded or cropped."""
+        return padded_or_cropped(self, image, grid)
 
     @classmethod
     def load(
@@ -255,3 +284,9 @@ def _square(image: Image, fill: tuple[int, ...]) -> Image:
     square = Pillow.new("RGB", (side, side), fill)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
+
+
+def clip_sizes(config: Any) -> dict[str, Any]:
+    """Sizes that CLIP's image processor is made with, for pictures of the tower's side."""
+    pixels = config.vision_config.image_size
+    return {"size": {"shortest_edge": pixels}, "crop_size": {"height": pixels, "width": pixels}}

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vtpbench.harness.models.anyres import NEWLINE, AnyRes
-from vtpbench.harness.models.llava import ImageTiles, Llava
+from vtpbench.harness.models.llava import ImageTiles, Llava, clip_sizes
 from vtpbench.harness.models.native_grid import native_grid, solve_grids
+from vtpbench.harness.models.token_boxes import tiled
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
 from vtpbench.harness.pruning.schedule import Schedule
-from vtpbench.pruners.base import Cut, ModelShape, Selection, TokenView
+from vtpbench.pruners.base import Cut, Grid, ModelShape, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.transfer import copy_to_device
 
@@ -97,6 +100,26 @@ class LlavaNext(Llava):
             ImageTiles(members, grid, len(grid.lines), tiles[list(members), : grid.tiles].flatten(0, 1))
             for grid, members in _alike(grids)
         ]
+
+    @classmethod
+    def published_processor(cls, config: Any) -> Any:
+        """Image processor that cuts tiles of the tower's size."""
+        from transformers import LlavaNextImageProcessorPil
+
+        return LlavaNextImageProcessorPil(**clip_sizes(config), image_grid_pinpoints=config.image_grid_pinpoints)
+
+    def stock_inputs(self, question: str, images: Sequence[Image]) -> dict[str, Any]:
+        """Give ids with placeholders, pixels of tiles and sizes; raises `Unsupported` for what stock models cannot do."""
+        if self.preprocessing == "fixed672":
+            raise Unsupported("transformers lays tiles out with newlines between rows; 'fixed672' has none")
+        counts = [len(native_grid(self.model.config, (image.height, image.width)).lines) for image in images]
+        pixels = dict(self.image_processor(list(images), return_tensors="pt")) if images else {}
+        return {"input_ids": self.expanded_ids(question, counts), **pixels}
+
+    def boxes(self, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+        """Find the boxes in the base tile and in the others, on the image twice."""
+        assert isinstance(grid, AnyRes)
+        return tiled(image, grid)
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""

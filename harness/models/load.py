@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from vtpbench.harness.host.files import is_hub_id
 from vtpbench.harness.host.json_text import BadJson, load_json
+from vtpbench.harness.models.registry import entries
 from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.pruners.errors import UserError
 
@@ -51,18 +52,7 @@ class Described:
 
 def families() -> dict[str, type[Family]]:
     """Give the family of each transformers `model_type`, and of the original layouts that have none of their own."""
-    from vtpbench.harness.models.llava import Llava
-    from vtpbench.harness.models.llava_next import LlavaNext
-    from vtpbench.harness.models.original import OriginalLlava, OriginalLlavaNext
-    from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
-
-    return {
-        "llava": Llava,
-        "llava_next": LlavaNext,
-        "qwen2_5_vl": Qwen25VL,
-        "original_llava": OriginalLlava,
-        "original_llava_next": OriginalLlavaNext,
-    }
+    return {name: entry.load() for name, entry in entries().items()}
 
 
 def find_checkpoint(path: str, revision: str | None, label: str) -> Path:

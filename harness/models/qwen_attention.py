@@ -1,7 +1,7 @@
-"""Evidence from Qwen2.5-VL's vision tower, whose tokens run through the blocks in the order of their windows.
+"""Evidence from the vision tower of a Qwen-VL model, of which four patches make one vision token.
 
-Four patches, next to each other in the sequence, make a unit, and a unit becomes one vision token. Before the first block
-whole units are put into the order of the windows; everything that comes out of a block is brought back here.
+The four stand next to each other in the sequence, and are called a unit. Where blocks look at windows, as in Qwen2.5-VL, whole
+units are put into the order of the windows before the first block; everything that comes out of a block is brought back here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def window_order(height: int, width: int, side: int, device: torch.device) -> Te
 
 
 def block_evidence(
-    blocks: nn.ModuleList, full: Iterable[int], seen: RecordedActivations, needs: Iterable[Evidence], order: Tensor
+    name: str, blocks: nn.ModuleList, full: Iterable[int], seen: RecordedActivations, needs: Iterable[Evidence], order: Tensor
 ) -> dict[Evidence, Tensor]:
     """Evidence per image over its vision tokens in raster order.
 
@@ -35,11 +35,12 @@ def block_evidence(
 
     Parameters
     ----------
+    name : of the model, for messages
     blocks : of the tower
     full : blocks in which every patch sees every other
     seen : one pass over images of equal size
     needs : kinds other than these are left out
-    order : units of one image in window order
+    order : units of one image, by raster number, in the order in which they stand between the blocks
 
     Raises
     ------
@@ -54,16 +55,14 @@ def block_evidence(
             patches = seen.outputs[number].unflatten(0, (-1, 4 * len(order)))
         elif need.kind == "received":
             if number not in full:
-                raise Unsupported(
-                    f"block {number} of Qwen2.5-VL attends within windows; full attention: {', '.join(map(str, full))}"
-                )
+                raise Unsupported(f"block {number} of {name} attends within windows; full attention: {', '.join(map(str, full))}")
             patches = _received(blocks[number], seen, number, 4 * len(order))
         elif need.kind == "keys":
             patches = _rotated(blocks[number], seen, number)[1].mean(1).unflatten(0, (-1, 4 * len(order)))
         elif need.kind == "keys_all_heads":
             patches = _rotated(blocks[number], seen, number)[1].flatten(1).unflatten(0, (-1, 4 * len(order)))
         elif need.kind in ("cls", "cls_one_head"):
-            raise Unsupported("the vision tower of Qwen2.5-VL has no CLS token")
+            raise Unsupported(f"the vision tower of {name} has no CLS token")
         else:
             continue
         found[need] = patches.float().unflatten(1, (-1, 4)).mean(2)[:, raster]

@@ -8,13 +8,10 @@ from typing import Any
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
-from vtpbench.harness.models.llava_next import LlavaNext
 from vtpbench.harness.models.load import verify_template
 from vtpbench.harness.models.pretrained import with_own_settings
-from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
+from vtpbench.harness.models.registry import stock_families
 from vtpbench.pruners.errors import UserError
-
-STOCK: tuple[Any, ...] = (Llava, LlavaNext, Qwen25VL)
 
 
 def hooked_family(model: Any, processor: Any = None) -> Family:
@@ -60,9 +57,10 @@ def wrapped_family(model: Any, processor: Any, preprocessing: str | None = None,
 
 def _family_class(model: Any) -> Any:
     """Find the family whose class of transformers this is; raises `UserError` that names all of them."""
-    found = [family for family in STOCK if isinstance(model, family.model_class())]
+    families = stock_families()
+    found = [family for family in families if isinstance(model, family.model_class())]
     if not found:
-        known = ", ".join(family.model_class().__name__ for family in STOCK)
+        known = ", ".join(family.model_class().__name__ for family in families)
         raise UserError(f"{type(model).__name__} is not supported; give a model of transformers: {known}")
     return found[0]
 

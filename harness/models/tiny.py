@@ -13,6 +13,7 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
 from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
+from vtpbench.harness.models.qwen2_vl import Qwen2VL
 from vtpbench.harness.models.text_tower import ClipTextTower
 from vtpbench.pruners.base import TextTowerSource
 
@@ -20,8 +21,9 @@ _LLAVA = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
 _QWEN = ["<unk>", "<s>", "<|im_end|>", "<pad>", "<|image_pad|>", "<|im_start|>", "<|vision_start|>", "<|vision_end|>"]
 _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}"
     "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 AnyFamily = TypeVar("AnyFamily", bound=Family)
@@ -112,7 +114,7 @@ def tiny_clip(width: int = 32, layers: int = 2, seed: int = 0) -> Any:
 
 def tiny_qwen2_5_vl(attention: str = "sdpa", dtype: torch.dtype = torch.float32, side: int = 6, seed: int = 0) -> Qwen25VL:
     """Build a random Qwen2.5-VL: at most `side` x `side` vision tokens, windows of 2 x 2 of them, 4 blocks, 6 decoder layers."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     tokenizer, unit = byte_tokenizer(_QWEN), 2 * PATCH
     vision = {
@@ -126,18 +128,44 @@ def tiny_qwen2_5_vl(attention: str = "sdpa", dtype: torch.dtype = torch.float32,
         "out_hidden_size": 32,
         "initializer_range": 0.2,
     }
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
-    text = {**_SIZES, **_ENDS, "vocab_size": len(tokenizer), "rope_parameters": rope}
-    wrappers = {"vision_start_token_id": 6, "vision_end_token_id": 7}
-    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, image_token_id=4, **wrappers)
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=_qwen_text(len(tokenizer)), image_token_id=4, **_WRAPPERS)
     model = _random(Qwen2_5_VLForConditionalGeneration, config, attention, dtype, seed)
-    limits = {"shortest_edge": 4 * unit**2, "longest_edge": (side * unit) ** 2}
-    processor = Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=2, size=limits)
-    return Qwen25VL(model, tokenizer, processor, _CHATML)
+    return Qwen25VL(model, tokenizer, _qwen_processor(side), _CHATML)
 
 
-TINY: dict[str, Callable[..., Family]] = {"llava": tiny_llava, "llava_next": tiny_llava_next, "qwen2_5_vl": tiny_qwen2_5_vl}
-"""A random model of every family."""
+def tiny_qwen2_vl(
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    side: int = 6,
+    seed: int = 0,
+    preprocessing: str = "dynamic",
+    patch: int = PATCH,
+) -> Qwen2VL:
+    """Build a random Qwen2-VL with the parts of `tiny_qwen2_5_vl`, without windows."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    tokenizer = byte_tokenizer(_QWEN)
+    vision = {
+        "depth": 4,
+        "embed_dim": 32,
+        "hidden_size": 32,
+        "mlp_ratio": 2,
+        "num_heads": 4,
+        "patch_size": patch,
+        "initializer_range": 0.2,
+    }
+    config = Qwen2VLConfig(vision_config=vision, text_config=_qwen_text(len(tokenizer)), image_token_id=4, **_WRAPPERS)
+    model = _random(Qwen2VLForConditionalGeneration, config, attention, dtype, seed)
+    return Qwen2VL(model, tokenizer, _qwen_processor(side, patch), _CHATML, preprocessing)
+
+
+TINY: dict[str, Callable[..., Family]] = {
+    "llava": tiny_llava,
+    "llava_next": tiny_llava_next,
+    "qwen2_vl": tiny_qwen2_vl,
+    "qwen2_5_vl": tiny_qwen2_5_vl,
+}
+"""A random model of every built-in family."""
 
 _SIZES = {
     "hidden_size": 32,
@@ -148,6 +176,7 @@ _SIZES = {
     "max_position_embeddings": 1024,
     "initializer_range": 0.2,
 }
+_WRAPPERS = {"vision_start_token_id": 6, "vision_end_token_id": 7}
 _ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
 
 
@@ -155,6 +184,20 @@ def _llama(vocabulary: int) -> Any:
     from transformers import LlamaConfig
 
     return LlamaConfig(vocab_size=vocabulary, **_SIZES, **_ENDS)
+
+
+def _qwen_text(vocabulary: int) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    return {**_SIZES, **_ENDS, "vocab_size": vocabulary, "rope_parameters": rope}
+
+
+def _qwen_processor(side: int, patch: int = PATCH) -> Any:
+    """Image processor that leaves from 4 to `side` x `side` vision tokens."""
+    from transformers import Qwen2VLImageProcessorPil
+
+    unit = 2 * patch
+    limits = {"shortest_edge": 4 * unit**2, "longest_edge": (side * unit) ** 2}
+    return Qwen2VLImageProcessorPil(patch_size=patch, merge_size=2, size=limits)
 
 
 def _clip(side: int) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,37 +21,18 @@ MIRRORED = (1, 0, 3, 2)
 """Columns of a box when width and height change places."""
 
 
-def token_boxes(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
-    """Find the box of every token, in the tower's order.
-
-    Returns
-    -------
-    The picture to draw on: the image or, where an enlarged one is cut into tiles, the image twice, for the base tile above (or
-    left) and for the others below. And (n, 4): left, top, right, bottom as fractions of it. What lies on padding is cut
-    off; a token that shows only padding has no area.
-
-    """
-    return _PICTURES[family.shape.family](family, image, grid)
-
-
-def _single(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+def padded_or_cropped(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
     """LLaVA-1.5: a square that was padded or cropped."""
-    return image, _divide(_square(family, image), grid.height, grid.width)
+    return image, divide(_square(family, image), grid.height, grid.width)
 
 
-def _stretched(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
-    """Qwen2.5-VL: the whole image, rounded to whole tokens."""
-    del family
-    return image, _divide(WHOLE, grid.height, grid.width)
-
-
-def _tiled(family: VisionLanguageModel, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+def tiled(image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
     """LLaVA-NeXT: a base tile of the whole image, stretched, and tiles of an enlarged one, padded."""
     down = (grid.tiles - 1) // grid.across
     rows, columns = down * grid.height, grid.across * grid.width
-    enlarged = _divide(_letterbox(image, down, grid.across), rows, columns)
+    enlarged = divide(_letterbox(image, down, grid.across), rows, columns)
     order = np.arange(rows * columns).reshape(down, grid.height, grid.across, grid.width).swapaxes(1, 2).flatten()
-    base = _divide(WHOLE, grid.height, grid.width)
+    base = divide(WHOLE, grid.height, grid.width)
     if image.width >= image.height:
         return _twice(image, base, enlarged[order])
     turned, boxes = _twice(image.transpose(Pillow.Transpose.TRANSPOSE), base[:, MIRRORED], enlarged[order][:, MIRRORED])
@@ -67,13 +47,6 @@ def _twice(image: Image, upper: NDArray[np.float64], lower: NDArray[np.float64])
     canvas.paste(image, (0, below))
     share, shift = image.height / canvas.height, below / canvas.height
     return canvas, np.concatenate([upper * (1, share, 1, share), lower * (1, share, 1, share) + (0, shift, 0, shift)])
-
-
-_PICTURES: Mapping[str, Callable[[Any, Image, Grid], tuple[Image, NDArray[np.float64]]]] = {
-    "llava": _single,
-    "llava_next": _tiled,
-    "qwen2_5_vl": _stretched,
-}
 
 
 def _square(family: Any, image: Image) -> Region:
@@ -112,7 +85,7 @@ def _letterbox(image: Image, down: int, across: int) -> Region:
     return (1 - wide) / 2, (1 - high) / 2, (1 + wide) / 2, (1 + high) / 2
 
 
-def _divide(region: Region, rows: int, columns: int) -> NDArray[np.float64]:
+def divide(region: Region, rows: int, columns: int) -> NDArray[np.float64]:
     """Divide a region into equal cells in raster order, and cut off what lies outside the picture."""
     x, y = np.linspace(region[0], region[2], columns + 1), np.linspace(region[1], region[3], rows + 1)
     left, top = (grid.flatten() for grid in np.meshgrid(x[:-1], y[:-1]))

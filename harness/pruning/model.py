@@ -8,7 +8,9 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ from vtpbench.harness.pruning.captured_steps import CapturedSteps, cuda_graphs
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
 from vtpbench.harness.pruning.schedule import Schedule
-from vtpbench.pruners.base import ModelShape, Selection, TokenView
+from vtpbench.pruners.base import Grid, ModelShape, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported
 
 IMAGE_MARKER = "<image>"
@@ -46,6 +48,8 @@ class VisionLanguageModel(ABC):
     image_id: int
     """Token that stands for an image in a rendered prompt."""
     chat_template: str
+    system: str | None = None
+    """System message of every prompt; None = what the template says of its own."""
     images_per_pass: int = 32
     """Images, tiles each on its own, that go through the vision tower together where it has a fixed size."""
 
@@ -161,6 +165,18 @@ class VisionLanguageModel(ABC):
         del images
         return (layout.valid(self.device).long().cumsum(-1) - 1).clamp(min=0)
 
+    @abstractmethod
+    def boxes(self, image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+        """Find the box of every token, in the tower's order.
+
+        Returns
+        -------
+        The picture to draw on: the image or, where an enlarged one is cut into tiles, the image twice, for the base tile above
+        (or left) and for the others below. And (n, 4): left, top, right, bottom as fractions of it. What lies on padding is cut
+        off; a token that shows only padding has no area.
+
+        """
+
     def render(self, question: str, n_images: int) -> str:
         """Put a question and its images into the model's prompt template; images come first, wherever the question marks them.
 
@@ -168,10 +184,12 @@ class VisionLanguageModel(ABC):
         """
         text = self.quoted.mark(question.replace(IMAGE_MARKER, ""))
         content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": text}]
-        message = [{"role": "user", "content": content}]
+        messages = [{"role": "user", "content": content}]
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system}]})
         template = self.chat_template
         return str(
-            self.tokenizer.apply_chat_template(message, chat_template=template, add_generation_prompt=True, tokenize=False)
+            self.tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=True, tokenize=False)
         )
 
     def token_ids(self, prompt: str) -> list[int]:

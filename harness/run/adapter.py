@@ -99,6 +99,7 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
             images=lambda: doc_to_visual(self.task_dict[task][split][doc_id]),
             max_new_tokens=int(generation["max_new_tokens"]),
             until=tuple(generation["until"]),
+            strip=bool(generation.get("strip")),
             pictured=pictured,
             benchmark=self.benchmark or str(task),
         )

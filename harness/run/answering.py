@@ -147,6 +147,7 @@ class Answerer:
             kept = tuple(map(_kept, own.places, own.tokens, later))  # none where no picture is asked for
             ended = trace.ended[row] or any(stop in text for stop in q.until)
             cut = _until(text, q.until)
+            cut = cut.strip() if q.strip else cut
             finite, tokens = trace.finite[row], trace.written[row]
             answers.append(Answer(q.sample, cut, own.names, originals, counts, kept, finite, ended, tokens))
         return answers

@@ -1,7 +1,7 @@
 """Small pictures of a few questions' images, so that a report can show which vision tokens stayed.
 
 A picture is written once, whichever cells show it: its name is the image's content hash and its own size. It holds what
-`vtpbench.harness.models.token_boxes` draws on; where the tokens lie in it goes with the answers.
+`VisionLanguageModel.boxes` draws on; where the tokens lie in it goes with the answers.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ class PictureFolder:
 
     def add(self, family: VisionLanguageModel, name: str, image: Image, grid: Grid) -> TokenPlaces:
         """Make sure that a picture of an image is on disk; `name` is the image's, `grid` how its tokens lie."""
-        from vtpbench.harness.models.token_boxes import token_boxes  # imports torch, which a report need not
-
-        canvas, boxes = token_boxes(family, image, grid)
+        canvas, boxes = family.boxes(image, grid)
         scale = min(1.0, LONGEST / max(image.size))
         width, height = (max(1, round(scale * side)) for side in canvas.size)
         picture = f"{name}-{width}x{height}"

@@ -24,6 +24,8 @@ class Question:
     images: Callable[[], Sequence[Image]]
     max_new_tokens: int
     until: tuple[str, ...] = ()
+    strip: bool = False
+    """Whether blanks around the answer are taken away."""
     pictured: bool = False
     """Whether to note which tokens of its images stay."""
     benchmark: str = "the benchmark"

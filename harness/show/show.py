@@ -16,7 +16,6 @@ from vtpbench.harness.host.files import prepare_file, write_atomic
 from vtpbench.harness.host.images import image_name, read_image
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import describe_model, open_model
-from vtpbench.harness.models.token_boxes import token_boxes
 from vtpbench.harness.records.cell import tokens_for
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.show.trace import CutTrace, PruningTrace, trace_pruning
@@ -131,7 +130,7 @@ class PanelMaker:
         return "" if self.question is None else before + (seen.answer.strip() or "(no answer)")
 
     def _boxed(self, image: Image, grid: Grid) -> TokenBoxes:
-        canvas, boxes = token_boxes(self.family, image, grid)
+        canvas, boxes = self.family.boxes(image, grid)
         return TokenBoxes(np.asarray(_reduced(canvas)), boxes)
 
 

@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from vtpbench.harness.models.answer_rule import BLANK_LINE
+from vtpbench.harness.models.registry import answer_rule
 from vtpbench.pruners.errors import UserError
-
-BLANK_LINE = "\n\n"
-"""What lmms-eval fills in as the stop text of a task that names none."""
-
-
-@dataclass(frozen=True)
-class AnswerRule:
-    """What lmms-eval's adapter of a model family makes of a task's generation arguments.
-
-    Attributes
-    ----------
-    max_new_tokens : length of the longest answer where the task does not say
-    cuts : whether an answer ends before the first stop text of the task
-    never : stop texts at which it goes on nevertheless
-
-    """
-
-    max_new_tokens: int
-    cuts: bool
-    never: frozenset[str] = frozenset()
-
-
-LLAVA = AnswerRule(max_new_tokens=1024, cuts=False)
-"""Of `llava_hf` and `llava` in lmms-eval 0.7.3, which read stop texts and use none."""
-RULES = {"qwen2_5_vl": AnswerRule(max_new_tokens=32768, cuts=True, never=frozenset({BLANK_LINE}))}
-"""By family, those of the simple adapters of lmms-eval 0.7.3 that differ from `LLAVA`: tasks are asked in simple form here."""
 
 
 def asked_by(definition: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,10 +36,11 @@ def greedy(asked: Mapping[str, Any], name: str, family: str) -> dict[str, Any]:
     if samples or (asked.get("num_beams") or 1) > 1:
         kind = "sampling" if samples else "beam search"
         raise UserError(f"{name} asks for {kind}; vtpbench decodes greedily, override its generation_kwargs")
-    rule, until = RULES.get(family, LLAVA), asked.get("until")
+    rule, until = answer_rule(family), asked.get("until")
     stops = [until] if isinstance(until, str) else list(until or ())
     return {
         "do_sample": False,
         "max_new_tokens": asked.get("max_new_tokens") or rule.max_new_tokens,
         "until": [stop for stop in stops if stop and stop not in rule.never] if rule.cuts else [],
+        **({"strip": True} if rule.strips else {}),
     }

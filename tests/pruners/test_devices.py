@@ -43,6 +43,10 @@ QWEN = {"vision_layers": 32, "vision_width": WIDTH, "feature_layer": 31, "has_cl
 SHAPES = {
     "llava": (ModelShape("llava", 32, 32, WIDTH, **CLIP), Grid(1, 24, 24)),
     "llava_next": (ModelShape("llava_next", 32, 32, WIDTH, **CLIP, tiles=5), Grid(5, 24, 24)),
+    "qwen2_vl": (
+        ModelShape("qwen2_vl", 28, 28, WIDTH, multi_axis_positions=True, **{**QWEN, "full_attention": tuple(range(32))}),
+        Grid(1, 20, 30),
+    ),
     "qwen2_5_vl": (ModelShape("qwen2_5_vl", 28, 28, WIDTH, multi_axis_positions=True, **QWEN), Grid(1, 20, 30)),
 }
 IMAGES, TEXT, HEAD = 2, 20, 8

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vtpbench.harness.efficiency.dimensions import DecoderDimensions, Dimensions, TowerDimensions
 from vtpbench.harness.efficiency.flops import Convention, Workload, count
+from vtpbench.harness.models.dimensions import DecoderDimensions, Dimensions, TowerDimensions
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, TokenView, average_in
 from vtpbench.pruners.errors import Infeasible
 from vtpbench.pruners.fastv import FastV

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pruner_options import QWEN
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
@@ -16,6 +17,7 @@ from transformers import (
     LlavaNextProcessor,
     LlavaProcessor,
     Qwen2_5_VLProcessor,
+    Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
 
@@ -23,7 +25,7 @@ import vtpbench
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.suite.options import model_path
 
-ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", "qwen2_5_vl": "dynamic"}
+ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", "qwen2_vl": "dynamic", "qwen2_5_vl": "dynamic"}
 """Preprocessing that makes of an image what the stock processor makes."""
 
 
@@ -46,7 +48,9 @@ class Stock:
 
     def prompt(self, question: str, images: int = 1) -> str:
         content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
-        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        system = self.wrapped._family.system
+        said = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+        return self.processor.apply_chat_template([*said, {"role": "user", "content": content}], add_generation_prompt=True)
 
     def inputs(self, questions: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
         texts = [self.prompt(question, len(own)) for question, own in zip(questions, images, strict=True)]
@@ -67,9 +71,10 @@ class Stock:
 
 
 def _processor(name: str, family: Any) -> Any:
-    if name == "qwen2_5_vl":
+    if name in QWEN:
         parts = {"tokenizer": family.tokenizer, "video_processor": Qwen2VLVideoProcessor(), "chat_template": family.chat_template}
-        return Qwen2_5_VLProcessor(image_processor=family.image_processor, **parts)
+        kind = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}[name]
+        return kind(image_processor=family.image_processor, **parts)
     return {"llava": LlavaProcessor, "llava_next": LlavaNextProcessor}[name](
         image_processor=family.image_processor,
         tokenizer=family.tokenizer,

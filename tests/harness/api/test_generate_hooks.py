@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pruner_options import QWEN, options_for
 from transformers import DynamicCache, StaticCache
 
 import vtpbench
-from vtpbench.harness.models.tiny import tiny_llava
+from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.pruners.base import Cut, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
 from vtpbench.pruners.registry import BUILT_IN
 
-MODELS = ("llava", "llava_next", "qwen2_5_vl", "demo")
-OPTIONS: dict[str, dict[str, Any]] = {"oc-vtp": {"checkpoint": "dummy"}}
-QWEN_OPTIONS = {"pyramiddrop": {"positions": "keep"}, "sparsevlm": {"positions": "keep"}, "tome": {"stage": "post"}}
+MODELS = (*TINY, "demo")
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -31,7 +30,7 @@ IMAGES = [[picture(40, 30)], [picture(20, 48, 1)]]
 
 
 def options(pruner: str, model: str) -> dict[str, Any]:
-    return {**OPTIONS.get(pruner, {}), **(QWEN_OPTIONS.get(pruner, {}) if model == "qwen2_5_vl" else {})}
+    return options_for(pruner, model)
 
 
 def test_the_code_block_of_the_documentation(stock) -> None:
@@ -60,7 +59,7 @@ def test_answers_and_kept_tokens_are_those_of_answer(name, pruner, stock) -> Non
         with pytest.raises(Unsupported), vtpbench.pruned(own.model, pruner, **given):
             own.generate(inputs)
         return
-    if pruner == "downsample" or (pruner == "tome" and name != "qwen2_5_vl"):
+    if pruner == "downsample" or (pruner == "tome" and name not in QWEN):
         with pytest.raises(Unsupported, match=r"where the stock model has run already; use `vtpbench.wrap"):  # noqa: SIM117
             with vtpbench.pruned(own.model, pruner, **given):
                 own.generate(inputs)

@@ -13,14 +13,14 @@ from PIL import Image
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 import vtpbench
-from vtpbench.harness.models.tiny import tiny_llava
+from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
 from vtpbench.pruners.errors import Infeasible, Unsupported, UserError
 from vtpbench.pruners.fastv import FastV
 from vtpbench.pruners.random import Random
 from vtpbench.pruners.registry import build
 
-MODELS = ("llava", "llava_next", "qwen2_5_vl", "demo")
+MODELS = (*TINY, "demo")
 MINE = """
 from dataclasses import dataclass
 

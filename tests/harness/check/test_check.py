@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pruner_options import QWEN
 
 from vtpbench.harness.check import CheckReport, PropertyResult, check, matrix, render
 from vtpbench.harness.check.properties import PROPERTIES
@@ -55,13 +56,16 @@ CANNOT = {
 CANNOT_HERE = {
     ("visionzip", "llava"): {**MERGES, "keep-all": "n/a"},  # CLS takes a place of the budget
     ("visionzip", "llava_next"): {**MERGES, "keep-all": "n/a"},
-    ("sparsevlm", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # positions on several axes are not renumbered
-    ("pyramiddrop", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
-    ("tome", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # its tower has windows
-    ("vscan", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
-    ("cdpruner", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # its tower has no text side
-    ("trim", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},
-    ("hired", "qwen2_5_vl"): {p.name: "unsupported" for p in PROPERTIES},  # it has neither CLS nor tiles
+    **{
+        (pruner, family): {p.name: "unsupported" for p in PROPERTIES}
+        for family in QWEN
+        for pruner in (
+            *("sparsevlm", "pyramiddrop", "vscan"),  # positions on several axes are not renumbered
+            "tome",  # the tower merges patches
+            *("cdpruner", "trim"),  # it has no text side
+            "hired",  # nor CLS, nor tiles
+        )
+    },
 }
 SEQUENCE_OF_MERGED = {**MERGES, "keep-all": "infeasible"}
 KEEP, POST = {"positions": "keep"}, {"stage": "post"}
@@ -307,8 +311,8 @@ def test_the_example_of_the_documentation_conforms(tutorial: str):
     assert f"## A new one in {len(lines)} lines\n" in DOCS.read_text()
     report = check("./faster.py:Faster", {}, None, BUILDERS)
     statuses = {(result.family, result.status) for result in report.results}
-    assert statuses == {("llava", "pass"), ("llava_next", "pass"), ("qwen2_5_vl", "unsupported")}, render(report)
-    assert "unsupported: all properties on qwen2_5_vl: the vision tower of qwen2_5_vl has no CLS token" in render(report)
+    assert statuses == {("llava", "pass"), ("llava_next", "pass"), *((name, "unsupported") for name in QWEN)}, render(report)
+    assert "the vision tower of qwen2_5_vl has no CLS token" in render(report)
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next"])

@@ -9,9 +9,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LlamaConfig
 
-from vtpbench.harness.efficiency.dimensions import DecoderDimensions, Dimensions, TowerDimensions
 from vtpbench.harness.efficiency.flops import Workload, count
 from vtpbench.harness.efficiency.pruner_flops import Leading, counted, measure, prefill
+from vtpbench.harness.models.dimensions import DecoderDimensions, Dimensions, TowerDimensions
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
@@ -175,7 +175,7 @@ def test_windows_at_the_edge_are_smaller() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="token counts of 3 layers for a decoder of 32"):
         count(LLAVA, Workload(GRID, (1.0,) * 3, 0))
-    with pytest.raises(UserError, match="architecture llama cannot be counted; supported: llava, llava_next, qwen2_5_vl"):
+    with pytest.raises(UserError, match="architecture llama cannot be counted; supported: llava, llava_next, qwen2_vl"):
         Dimensions.from_config(LlamaConfig())
 
 
@@ -185,7 +185,7 @@ import sys
 sys.modules["lmms_eval"] = sys.modules["datasets"] = None
 from vtpbench.harness.efficiency.flops import Workload, count
 from vtpbench.harness.efficiency.pruner_flops import measure
-from vtpbench.harness.efficiency.dimensions import Dimensions
+from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.models import dummy, load
 from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.pruners.registry import BUILT_IN, build, find

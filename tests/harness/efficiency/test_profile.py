@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from vtpbench.harness.efficiency.batch_size import largest, largest_for_all
-from vtpbench.harness.efficiency.dimensions import Dimensions
 from vtpbench.harness.efficiency.flops import Workload, count
 from vtpbench.harness.efficiency.options import ProfileOptions, _of_suite, pruner_rows, read_protocol
 from vtpbench.harness.efficiency.profile import ProfileProtocol, profile
@@ -19,6 +18,7 @@ from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, observe,
 from vtpbench.harness.efficiency.timers import HostTimer, start_timer
 from vtpbench.harness.host.checksummed import BadRecord
 from vtpbench.harness.host.device import DeviceLost
+from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.models.dummy import describe_dummy, noise_picture
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import find_checkpoint

@@ -25,11 +25,13 @@ PARAMETERS = {
     "llava-1.5-7b": 7_063_427_072,
     "llava-1.5-13b": 13_351_494_656,
     "llava-next-7b": 7_063_431_168,
+    "qwen2-vl-2b": 2_208_985_600,
+    "qwen2-vl-7b": 8_291_375_616,
     "qwen2.5-vl-3b": 3_754_622_976,
     "qwen2.5-vl-7b": 8_292_166_656,
 }
 """Of the published checkpoints."""
-ONE_OF_EACH = ["llava-1.5-7b", "llava-next-7b", "qwen2.5-vl-3b"]
+ONE_OF_EACH = ["llava-1.5-7b", "llava-next-7b", "qwen2-vl-2b", "qwen2.5-vl-3b"]
 CPU = torch.device("cpu")
 TEXT = {
     "hidden_size": 64,
@@ -40,14 +42,18 @@ TEXT = {
     "vocab_size": 512,
 }
 CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 56}
-QWEN = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "depth": 4,
-    "num_heads": 4,
-    "fullatt_block_indexes": [1, 3],
-    "out_hidden_size": 64,
+BLOCKS = {"depth": 4, "num_heads": 4}
+TOWERS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {**BLOCKS, "embed_dim": 32, "hidden_size": 64},
+    "qwen2_5_vl": {
+        **BLOCKS,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "fullatt_block_indexes": [1, 3],
+        "out_hidden_size": 64,
+    },
 }
+"""Small towers of the families that merge patches, by `model_type`; others have `CLIP`."""
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +66,9 @@ def shrunk(tmp_path_factory: pytest.TempPathFactory):
         config["text_config"].update(TEXT)
         if "head_dim" in config["text_config"]:
             config["text_config"]["head_dim"] = 16
-        if config["model_type"] == "qwen2_5_vl":
+        if config["model_type"] in TOWERS:
             config["text_config"]["rope_parameters"]["mrope_section"] = [2, 3, 3]
-        config["vision_config"].update(QWEN if config["model_type"] == "qwen2_5_vl" else CLIP)
+        config["vision_config"].update(TOWERS.get(config["model_type"], CLIP))
         file = folder / f"{name}.json"
         file.write_text(json.dumps(config))
         return str(file)
@@ -89,6 +95,8 @@ def test_all_shipped_configurations_are_described_without_building_them() -> Non
         "llava-1.5-7b": 576,
         "llava-1.5-13b": 576,
         "llava-next-7b": 2880,
+        "qwen2-vl-2b": None,
+        "qwen2-vl-7b": None,
         "qwen2.5-vl-3b": None,
         "qwen2.5-vl-7b": None,
     }

@@ -2,17 +2,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from pruner_options import QWEN_OPTIONS
+from pruner_options import QWEN, QWEN_OPTIONS
 from torch import Tensor, nn
-from transformers import LlavaImageProcessorPil
 
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.schedule import collecting
 from vtpbench.pruners.base import Evidence
 from vtpbench.pruners.registry import build
 
-FAMILIES = ["llava", "llava_next", "qwen2_5_vl"]
+FAMILIES = list(TINY)
 PRUNERS = {
     "random": 0.5,
     "fastv": 0.5,
@@ -39,22 +39,8 @@ IN_DECODER = ("vanilla", "random", "fastv", "pyramiddrop", "sparsevlm", "vscan")
 
 
 def make(name: str, family: str):
-    """Build a pruner, with positions kept where they have several axes, and behind the tower where this has windows."""
-    return build(name, QWEN_OPTIONS.get(name, {}) if family == "qwen2_5_vl" else {})
-
-
-def expanded(family: Family, question: str, counts: list[int]) -> Tensor:
-    """Ids of a prompt with as many placeholders per image as the stock model wants, `(1, width)`."""
-    numbers, ids = iter(counts), []
-    for token in family.tokenizer(family.render(question, len(counts)))["input_ids"]:
-        ids += [token] * (next(numbers) if token == family.image_id else 1)
-    return torch.tensor([ids])
-
-
-def stock_llava(family, question, image) -> dict:
-    processor = LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    pixels = processor(image, return_tensors="pt")["pixel_values"]
-    return {"input_ids": expanded(family, question, [16]), "pixel_values": pixels}
+    """Build a pruner, with positions kept where they have several axes, and behind a tower that merges patches."""
+    return build(name, QWEN_OPTIONS.get(name, {}) if family in QWEN else {})
 
 
 def stock_llava_next(family, question, image) -> dict:
@@ -64,19 +50,15 @@ def stock_llava_next(family, question, image) -> dict:
         states = family.model.model.vision_tower(tiles, output_hidden_states=True).hidden_states[-2][:, 1:]
         features = family.model.model.multi_modal_projector(states)
         joined = features[1:].reshape(2, 2, 4, 4, -1).transpose(1, 2).reshape(64, -1)
-        ids = expanded(family, question, [80])
+        ids = family.expanded_ids(question, [80])
         embeds = family.model.get_input_embeddings()(ids)
         embeds[ids == family.image_id] = torch.cat([features[0], joined])
     return {"inputs_embeds": embeds}
 
 
-def stock_qwen2_5_vl(family, question, image) -> dict:
-    inputs = dict(family.image_processor(image, return_tensors="pt"))
-    ids = expanded(family, question, [int(inputs["image_grid_thw"].prod()) // 4])
-    return {"input_ids": ids, "mm_token_type_ids": (ids == family.image_id).int(), **inputs}
-
-
-STOCK = {"llava": stock_llava, "llava_next": stock_llava_next, "qwen2_5_vl": stock_qwen2_5_vl}
+def stock_inputs(name: str, family: Family, question: str, image) -> dict:
+    """What the stock model takes: made of pixels, but for LLaVA-NeXT's protocol without newlines, which is our own."""
+    return stock_llava_next(family, question, image) if name == "llava_next" else family.stock_inputs(question, [image])
 
 
 def hooks(family: Family) -> int:
@@ -85,7 +67,7 @@ def hooks(family: Family) -> int:
 
 
 def stock_logits(name: str, family: Family, tools) -> Tensor:
-    inputs = STOCK[name](family, "What is it?", tools.picture(40, 30))
+    inputs = stock_inputs(name, family, "What is it?", tools.picture(40, 30))
     with torch.inference_mode():
         length = next(iter(inputs.values())).shape[1]
         return family.model(**inputs, attention_mask=torch.ones(1, length, dtype=torch.int64)).logits
@@ -203,7 +185,7 @@ class masked:  # noqa: N801 - reads as a function
 @pytest.mark.parametrize("name", FAMILIES)
 def test_greedy_text_is_that_of_the_stock_model(name, tiny, tools) -> None:
     family = tiny(name)
-    inputs = STOCK[name](family, "What is it?", tools.picture(40, 30))
+    inputs = stock_inputs(name, family, "What is it?", tools.picture(40, 30))
     if name == "llava_next":  # stock generate takes pixels only; embeddings say the same
         prepared = tools.prepare(family, build("vanilla", {}), None, tools.MIXED[:1])
         inputs = {"inputs_embeds": prepared.embeds}

@@ -8,18 +8,22 @@ from threading import Thread
 
 import pytest
 import torch
+from pruner_options import QWEN
 from safetensors.torch import load_file, save_file
 
 from vtpbench.harness.models.dummy import describe_dummy
 from vtpbench.harness.models.llava import VICUNA_V1
 from vtpbench.harness.models.load import describe_model, find_checkpoint, open_model, own_dtype
 from vtpbench.harness.models.template import PLACES, chat_template
+from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.run.job import RunOptions, make_job
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
 VANILLA = build("vanilla", {})
+USUAL = dict.fromkeys(QWEN, "dynamic")
+"""Preprocessing of tiny models where it is not the first of their family."""
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +32,19 @@ def checkpoints(tmp_path_factory, tiny, tiny_checkpoint, save_llava) -> dict[str
     from transformers import LlavaNextProcessor
 
     llava_next = save_llava(tiny("llava_next"), LlavaNextProcessor, tmp_path_factory.mktemp("llava_next"))
-    model, qwen = tiny("qwen2_5_vl"), tmp_path_factory.mktemp("qwen2_5_vl")
-    for part in (model.model, model.image_processor, model.tokenizer):
-        part.save_pretrained(qwen)
-    (qwen / "chat_template.json").write_text(json.dumps({"chat_template": model.chat_template}))
-    return {"llava": tiny_checkpoint, "llava_next": llava_next, "qwen2_5_vl": qwen}
+    saved = {"llava": tiny_checkpoint, "llava_next": llava_next}
+    for name in QWEN:
+        model, folder = tiny(name), tmp_path_factory.mktemp(name)
+        for part in (model.model, model.image_processor, model.tokenizer):
+            part.save_pretrained(folder)
+        (folder / "chat_template.json").write_text(json.dumps({"chat_template": model.chat_template}))
+        saved[name] = folder
+    return saved
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", list(TINY))
 def test_a_saved_model_is_the_same_model(name, checkpoints, tiny, tools) -> None:
-    described = describe_model("tiny", str(checkpoints[name]))
+    described = describe_model("tiny", str(checkpoints[name]), preprocessing=USUAL.get(name))
     loaded, same = open_model(described, torch.device("cpu")), tiny(name)
     assert described.info.family == name
     assert (described.shape.vision_layers, described.shape.decoder_layers) == (4, 6)
@@ -47,6 +54,7 @@ def test_a_saved_model_is_the_same_model(name, checkpoints, tiny, tools) -> None
 
 def test_preprocessing_is_the_familys_first_unless_another_is_asked_for(checkpoints) -> None:
     expected = {"llava": ("pad", 16), "llava_next": ("fixed672", 80), "qwen2_5_vl": ("dynamic", None)}
+    expected |= {"qwen2_vl": ("lmms_eval", None)}
     for name, folder in checkpoints.items():
         info = describe_model("tiny", str(folder)).info
         assert (info.preprocessing, info.vision_tokens) == expected[name]
@@ -108,7 +116,7 @@ def test_a_qwen_without_a_chat_template_says_so(checkpoints, tmp_path) -> None:
         open_model(describe_model("tiny", str(tmp_path)), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", list(TINY))
 @pytest.mark.parametrize("pruner", ["vanilla", "fastv", "visionzip", "downsample"])
 def test_half_precision_runs(name, pruner, tiny, tools) -> None:
     family, chosen = tiny(name, dtype=torch.bfloat16), build(pruner, {})
@@ -126,7 +134,7 @@ def opened(folder: Path, **options):
     return open_model(describe_model("tiny", str(folder), **options), torch.device("cpu"))
 
 
-FAMILIES = ["llava", "llava_next", "qwen2_5_vl"]
+FAMILIES = list(TINY)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

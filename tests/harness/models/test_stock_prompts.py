@@ -7,30 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import LlavaImageProcessorPil
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.registry import build
 
 QUESTION = "How do these two differ?"
-
-
-def expanded(family: Family, n_images: int, counts: list[int]) -> Tensor:
-    """Ids of the prompt with as many placeholders per image as the stock model wants, `(1, width)`."""
-    numbers, ids = iter(counts), []
-    for token in family.tokenizer(family.render(QUESTION, n_images))["input_ids"]:
-        ids += [token] * (next(numbers) if token == family.image_id else 1)
-    return torch.tensor([ids])
-
-
-def stock_llava(family: Any, images: list[Any]) -> dict[str, Any]:
-    processor = LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    pixels = processor(images, return_tensors="pt")["pixel_values"]
-    return {"input_ids": expanded(family, len(images), [16] * len(images)), "pixel_values": pixels}
 
 
 def stock_llava_next(family: Any, images: list[Any]) -> dict[str, Any]:
@@ -46,23 +29,19 @@ def stock_llava_next(family: Any, images: list[Any]) -> dict[str, Any]:
         joined = features[1:].reshape(2, 2, 4, 4, -1).transpose(1, 2).reshape(64, -1)
         rows.append(torch.cat([features[0], joined]))
     output = BaseModelOutputWithPooling(pooler_output=rows)
-    return {"input_ids": expanded(family, len(images), [80] * len(images)), "mm_encoder_outputs": {"image": output}}
+    return {"input_ids": family.expanded_ids(QUESTION, [80] * len(images)), "mm_encoder_outputs": {"image": output}}
 
 
-def stock_qwen2_5_vl(family: Any, images: list[Any]) -> dict[str, Any]:
-    inputs = dict(family.image_processor(images, return_tensors="pt"))
-    ids = expanded(family, len(images), [int(size.prod()) // 4 for size in inputs["image_grid_thw"]])
-    return {"input_ids": ids, "mm_token_type_ids": (ids == family.image_id).int(), **inputs}
-
-
-STOCK = {"llava": stock_llava, "llava_next": stock_llava_next, "qwen2_5_vl": stock_qwen2_5_vl}
+def stock_inputs(name: str, family: Any, images: list[Any]) -> dict[str, Any]:
+    """What the stock model takes; LLaVA-NeXT's protocol without newlines is our own, so that it is given features."""
+    return stock_llava_next(family, images) if name == "llava_next" else family.stock_inputs(QUESTION, images)
 
 
 @pytest.mark.parametrize("pruner", ["vanilla", "random", "fastv"])
 @pytest.mark.parametrize("name", TINY)
 def test_keeping_all_of_two_images_of_unequal_shape(name: str, pruner: str, tiny: Any, tools: Any) -> None:
     family, images = tiny(name), [tools.picture(20, 48, 1), tools.picture(44, 26, 2)]
-    inputs = STOCK[name](family, images)
+    inputs = stock_inputs(name, family, images)
     with torch.inference_mode():
         expected = family.model(**inputs, attention_mask=torch.ones_like(inputs["input_ids"])).logits
     batch = tools.prepare(family, build(pruner, {}), 1.0, [(QUESTION, images)])
@@ -75,7 +54,7 @@ def test_keeping_all_of_two_images_of_unequal_shape(name: str, pruner: str, tiny
 @pytest.mark.parametrize("name", TINY)
 def test_a_prompt_without_an_image(name: str, tiny: Any, tools: Any) -> None:
     family = tiny(name)
-    ids = expanded(family, 0, [])
+    ids = family.expanded_ids(QUESTION, [])
     with torch.inference_mode():
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         expected = family.model(**inputs).logits

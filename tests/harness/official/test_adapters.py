@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pruner_options import QWEN
 
-from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
+from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.run.adapter import Adapter
 from vtpbench.harness.run.answering import Answerer
@@ -32,7 +33,6 @@ TASKS: dict[str, dict[str, Any]] = {
     },
 }
 PICTURE = Image.new("RGB", (20, 20), "red")
-FAMILIES = {"llava": tiny_llava, "llava_next": tiny_llava_next, "qwen2_5_vl": tiny_qwen2_5_vl}
 
 
 class Reciter:
@@ -51,12 +51,11 @@ class Reciter:
 
 def processor_of(family: Any, name: str) -> Any:
     """Make the processor that a checkpoint of the family would come with."""
-    from transformers import LlavaNextProcessor, LlavaProcessor, Qwen2_5_VLProcessor, Qwen2VLVideoProcessor
+    from transformers import LlavaNextProcessor, LlavaProcessor, Qwen2_5_VLProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
-    if name == "qwen2_5_vl":
-        return Qwen2_5_VLProcessor(
-            family.image_processor, family.tokenizer, Qwen2VLVideoProcessor(), chat_template=family.chat_template
-        )
+    if name in QWEN:
+        made = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}[name]
+        return made(family.image_processor, family.tokenizer, Qwen2VLVideoProcessor(), chat_template=family.chat_template)
     kind = LlavaProcessor if name == "llava" else LlavaNextProcessor
     own = {"patch_size": 4, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     return kind(image_processor=family.image_processor, tokenizer=family.tokenizer, chat_template=family.chat_template, **own)
@@ -67,7 +66,7 @@ def adapter_of(module: str, family: Any, name: str, says: str, monkeypatch: pyte
     stub = ModuleType("decord")  # reads videos, which nothing here shows
     monkeypatch.setitem(sys.modules, "decord", stub)
     stub.VideoReader = stub.cpu = None  # type: ignore[attr-defined]
-    kind = {"llava_hf": "LlavaHf", "llava": "Llava", "qwen2_5_vl": "Qwen2_5_VL"}[module]
+    kind = {"llava_hf": "LlavaHf", "llava": "Llava", "qwen2_vl": "Qwen2_VL", "qwen2_5_vl": "Qwen2_5_VL"}[module]
     adapter = getattr(importlib.import_module(f"lmms_eval.models.simple.{module}"), kind)
     own = object.__new__(adapter)
     super(adapter, own).__init__()
@@ -77,7 +76,7 @@ def adapter_of(module: str, family: Any, name: str, says: str, monkeypatch: pyte
     own._model = Reciter(family.tokenizer, says, echoes=module != "llava")
     own._config, own.conv_template, own.chat_template = SimpleNamespace(image_aspect_ratio="pad"), "vicuna_v1", None
     own._image_processor = family.image_processor if module == "llava" else processor_of(family, name)
-    if module == "qwen2_5_vl":
+    if module in QWEN:
         own.processor, own.device_map = own._image_processor, "cpu"
         own.min_pixels, own.max_pixels, own.max_num_frames = 8 * 8, 64 * 64, 1
         own.system_prompt, own.reasoning_prompt, own.interleave_visuals = "Help.", None, False
@@ -119,11 +118,15 @@ def said_here(family: Any, says: str, task: dict[str, Any], planned: bool) -> tu
 @pytest.mark.parametrize("says", SAYS)
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 @pytest.mark.parametrize(
-    "pair", ["llava_hf of llava", "llava of llava", "llava_hf of llava_next", "llava of llava_next", "qwen2_5_vl of qwen2_5_vl"]
+    "pair",
+    [
+        *("llava_hf of llava", "llava of llava", "llava_hf of llava_next", "llava of llava_next"),
+        *(f"{name} of {name}" for name in QWEN),
+    ],
 )
 def test_an_answer_reaches_the_scorer_as_lmms_evals_adapter_of_the_family_has_it(pair, task, says, monkeypatch) -> None:
     module, _, name = pair.partition(" of ")
-    family = MODELS.setdefault(name, FAMILIES[name]())
+    family = MODELS.setdefault(name, TINY[name]())
     adapter = adapter_of(module, family, name, says, monkeypatch)
     adapter.task_dict = {"mine": {"test": {0: None}}}
     (theirs,) = adapter.generate_until(requests(task))

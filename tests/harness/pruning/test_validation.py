@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import pytest
 import torch
 
+from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.validation import check_shapes, clamp_and_flag
 from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner, Selection, TokenView
@@ -92,7 +93,7 @@ class Below(Backwards):
         return Selection(index) if self.at else Selection(index, valid=index < 3)
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("at", [0, 2])
 @pytest.mark.parametrize("kind", [Backwards, Outside, Below])
 def test_a_wrong_choice_is_no_number(kind: type[Backwards], at: int, name: str, tiny, tools) -> None:

@@ -11,7 +11,6 @@ from PIL import Image
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.host.images import image_name
 from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
-from vtpbench.harness.models.token_boxes import token_boxes
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.store import picture_path
 from vtpbench.harness.run.pictures import LONGEST, PictureFolder
@@ -46,7 +45,7 @@ def test_tiles_say_where_every_token_lies(name: str, size: tuple[int, int], tmp_
     image = picture(*size)
     (encoded,) = Pipeline(family).encode([image])
     places = add(PictureFolder(tmp_path, 1), image, family, encoded.grid)
-    canvas, boxes = token_boxes(family, image, encoded.grid)
+    canvas, boxes = family.boxes(image, encoded.grid)
     small = Image.open(tmp_path / "pictures" / f"{places.picture}.jpg")
     assert small.format == "JPEG"
     assert max(small.size) <= LONGEST * max(canvas.size) / max(size) + 1

@@ -11,13 +11,13 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from pruner_options import QWEN
 from torch import Tensor
 from typer.testing import CliRunner
 
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
-from vtpbench.harness.models.token_boxes import token_boxes
+from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl, tiny_qwen2_vl
 from vtpbench.harness.pruning.merging import merged_into
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.show.show import PanelMaker, ShownPruner, ShowOptions, show
@@ -67,7 +67,7 @@ def cropping() -> Family:
 
 def brightness(family: Any, image: Image.Image) -> tuple[Grid, Tensor]:
     """How bright each token's own pixels are, as they enter the tower."""
-    if family.shape.family == "qwen2_5_vl":
+    if family.shape.family in QWEN:
         pixels = family.image_processor([image], return_tensors="pt")["pixel_values"]
         return family._grid(image), pixels.reshape(len(pixels) // 4, -1).mean(1)
     (prepared,) = family.group([image])
@@ -81,6 +81,7 @@ FAMILIES = {
     "fixed672": tiny_llava_next,
     "native": lambda: tiny_llava_next(preprocessing="native"),
     "qwen": tiny_qwen2_5_vl,
+    "qwen2": tiny_qwen2_vl,
 }
 
 
@@ -90,10 +91,10 @@ def test_what_is_painted_into_a_tokens_box_reaches_that_token(name: str, size: t
     family: Any = FAMILIES[name]()
     black = Image.new("RGB", size)
     grid, _ = brightness(family, black)
-    _, boxes = token_boxes(family, black, grid)
+    _, boxes = family.boxes(black, grid)
     assert boxes.shape == (grid.n, 4)
     if grid.tiles > 1:  # the image stands twice on the canvas
-        canvas, _ = token_boxes(family, black, grid)
+        canvas, _ = family.boxes(black, grid)
         scale = np.array([canvas.width / size[0], canvas.height / size[1]] * 2)
         second = 1 - 1 / scale
         boxes = np.where(np.arange(grid.n)[:, None] < grid.height * grid.width, boxes, boxes - second) * scale
@@ -113,7 +114,7 @@ def test_what_is_painted_into_a_tokens_box_reaches_that_token(name: str, size: t
 
 
 def test_padding_has_no_area() -> None:
-    _, boxes = token_boxes(tiny_llava(), picture(64, 32), Grid(1, 4, 4))
+    _, boxes = tiny_llava().boxes(picture(64, 32), Grid(1, 4, 4))
     heights = (boxes[:, 3] - boxes[:, 1]).reshape(4, 4)
     assert heights.tolist() == [[0] * 4, [0.5] * 4, [0.5] * 4, [0] * 4]
 
@@ -211,7 +212,7 @@ def test_a_smaller_image_has_larger_tokens() -> None:
     found = seen(Downsample())
     assert found.shrunk
     assert (found.original, found.grid.n) == (16, 8)
-    _, boxes = token_boxes(tiny_llava(), picture(64, 64), found.grid)
+    _, boxes = tiny_llava().boxes(picture(64, 64), found.grid)
     assert len(boxes) == 8
 
 

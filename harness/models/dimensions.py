@@ -61,10 +61,12 @@ class Dimensions:
     @classmethod
     def from_config(cls, config: Any) -> Dimensions:
         """Read the configuration of a transformers model; raises `UserError` for an unsupported architecture."""
-        if config.model_type not in _READERS:
-            known = ", ".join(_READERS)
+        from vtpbench.harness.models.registry import TRANSFORMERS, entries
+
+        if config.model_type not in entries():
+            known = ", ".join(TRANSFORMERS)
             raise UserError(f"operations of architecture {config.model_type} cannot be counted; supported: {known}")
-        tower, projector = _READERS[config.model_type](config)
+        tower, projector = entries()[config.model_type].load().dimensions(config)
         return cls(tower, projector, _decoder(config.text_config))
 
 
@@ -80,7 +82,8 @@ def _decoder(text: Any) -> DecoderDimensions:
     )
 
 
-def _clip(config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
+def clip_dimensions(config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
+    """Sizes of a CLIP tower and the projector of two layers behind it."""
     vision, width = config.vision_config, config.text_config.hidden_size
     tower = TowerDimensions(
         layers=vision.num_hidden_layers,
@@ -95,25 +98,3 @@ def _clip(config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
         merger=(),
     )
     return tower, (vision.hidden_size, width, width)
-
-
-def _qwen2_5_vl(config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
-    vision = config.vision_config
-    patches = vision.spatial_merge_size**2
-    merged = patches * vision.hidden_size
-    tower = TowerDimensions(
-        layers=vision.depth,
-        width=vision.hidden_size,
-        intermediate=vision.intermediate_size,
-        matrices=3,
-        patch=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
-        patches=patches,
-        cls=0,
-        window=vision.window_size // (vision.patch_size * vision.spatial_merge_size),
-        full=len(vision.fullatt_block_indexes),
-        merger=(merged, merged, vision.out_hidden_size),
-    )
-    return tower, ()
-
-
-_READERS = {"llava": _clip, "llava_next": _clip, "qwen2_5_vl": _qwen2_5_vl}
