@@ -13,7 +13,7 @@ QWEN_OPTIONS: dict[str, dict[str, Any]] = {
     "vscan": {"positions": "keep"},
 }
 """Without which they refuse a Qwen-VL model."""
-QWEN = ("qwen2_vl", "qwen2_5_vl")
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 UNSUPPORTED = {(name, family) for name in ("hired", "cdpruner", "trim") for family in QWEN}
 """Pruners and families that no option brings together."""
 

@@ -50,7 +50,7 @@ def pruned(
 
     Parameters
     ----------
-    model : LlavaForConditionalGeneration, LlavaNextForConditionalGeneration or Qwen2_5_VLForConditionalGeneration
+    model : of a class of transformers that a family is for: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, or a plugin's
     pruner, budget, seed, options : as in `Model.pruned`
     processor : needed by pruners alone that read the prompts (`TokenView.questions`)
 
@@ -161,7 +161,7 @@ class GenerateHooks:
         self.current = DecoderPruning(self.pipeline.model.decoder, batch)
         mask = batch.layout.valid(batch.embeds.device).long()
         changed = {"inputs_embeds": batch.embeds, "attention_mask": mask, "position_ids": batch.positions}
-        return args, {**kwargs, **changed}
+        return args, {**kwargs, **changed, **dict.fromkeys(self.pipeline.model.vision_arguments)}
 
     def _prune(self, prompts: StockPrompts, tower: TowerInput) -> tuple[PromptBatch, list[ImageTokens]]:
         """Make the pruned prompts; gives them, and what is left of all images in their order."""

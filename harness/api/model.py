@@ -186,7 +186,7 @@ def wrap(model: Any, processor: Any, *, preprocessing: str | None = None, prompt
 
     Parameters
     ----------
-    model : LlavaForConditionalGeneration, LlavaNextForConditionalGeneration or Qwen2_5_VLForConditionalGeneration
+    model : of a class of transformers that a family is for: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, or a plugin's
     processor : its `AutoProcessor`
     preprocessing : how images reach the tower; by default `pad` for LLaVA and `fixed672` for LLaVA-NeXT, where the processor
         itself does `crop` and `native`

@@ -142,7 +142,7 @@ def _tower(tower: TowerDimensions, work: Workload) -> float:
         windows = _squares(grid.height, tower.window) * _squares(grid.width, tower.window)
         pairs = tower.full * attended[0] ** 2 + (tower.layers - tower.full) * tower.patches**2 * windows
     embedding = 2 * tower.patches * tokens * tower.patch * tower.width
-    return grid.tiles * (embedding + matrices + 4 * tower.width * pairs + _mlp(tower.merger, tokens))
+    return grid.tiles * (embedding + matrices + 4 * tower.width * pairs + tower.mergers * _mlp(tower.merger, tokens))
 
 
 def _squares(length: int, side: int) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.pruners.errors import UserError
+
+if TYPE_CHECKING:
+    from vtpbench.harness.models.family import Family
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class TowerDimensions:
     window : side of an attention window in vision tokens; None = no windows
     full : layers in which every token of a tile sees every other
     merger : widths through the MLP that makes vision tokens of patches, behind the layers; empty = none
+    mergers : how many such MLPs each token goes through side by side
 
     """
 
@@ -35,6 +39,7 @@ class TowerDimensions:
     window: int | None
     full: int
     merger: tuple[int, ...]
+    mergers: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,12 @@ class Dimensions:
         if config.model_type not in entries():
             known = ", ".join(TRANSFORMERS)
             raise UserError(f"operations of architecture {config.model_type} cannot be counted; supported: {known}")
-        tower, projector = entries()[config.model_type].load().dimensions(config)
+        return cls.of(entries()[config.model_type].load(), config)
+
+    @classmethod
+    def of(cls, family: type[Family], config: Any) -> Dimensions:
+        """Let a family read the configuration of one of its models; raises `Unsupported` where it cannot."""
+        tower, projector = family.dimensions(config)
         return cls(tower, projector, _decoder(config.text_config))
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.host.json_text import BadJson, load_json
-from vtpbench.harness.models.load import Described, families, own_dtype
+from vtpbench.harness.models.load import Described, own_dtype
 from vtpbench.harness.models.memory import require_room
-from vtpbench.harness.models.registry import ORIGINAL
+from vtpbench.harness.models.registry import ORIGINAL, entries
 from vtpbench.harness.records.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -41,6 +41,9 @@ PUBLISHED = {
     "Qwen/Qwen2-VL-7B-Instruct": "qwen2-vl-7b",
     "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2.5-vl-3b",
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b",
+    "Qwen/Qwen3-VL-2B-Instruct": "qwen3-vl-2b",
+    "Qwen/Qwen3-VL-4B-Instruct": "qwen3-vl-4b",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3-vl-8b",
 }
 """Checkpoints whose configurations come with vtpbench, by their hub ids."""
 
@@ -76,7 +79,7 @@ def describe_dummy(
 
     file = _config_file(name)
     config = _read(file)
-    family = families()[config.model_type]
+    family = entries()[config.model_type].load()
     chosen = preprocessing or family.preprocessings[0]
     if chosen not in family.preprocessings:
         known = ", ".join(family.preprocessings)
@@ -110,7 +113,7 @@ def open_dummy(described: Described, device: torch.device, seed: int = 0) -> Fam
     if device.type != "meta":
         require_room(info.label, config, info.dtype, device)
     model = _random_model(config, getattr(torch, info.dtype), device, info.attention, seed)
-    kind = families()[config.model_type]
+    kind = entries()[config.model_type].load()
     family = kind(model, tokenizer, kind.published_processor(config), TEMPLATE, info.preprocessing)
     source = described.shape.text_tower
     if source is not None:
@@ -171,8 +174,8 @@ def _read(file: Path) -> Any:
     except BadJson as e:
         raise UserError(f"{file} is not valid JSON: {e}") from e
     kind = values.pop("model_type", None) if isinstance(values, dict) else None
-    if not isinstance(kind, str) or kind not in families() or kind in ORIGINAL:
-        known = ", ".join(name for name in families() if name not in ORIGINAL)
+    if not isinstance(kind, str) or kind not in entries() or kind in ORIGINAL:
+        known = ", ".join(name for name in entries() if name not in ORIGINAL)
         raise UserError(f"{file}: architecture {kind!s:.200} is not supported with random weights; supported: {known}")
     return AutoConfig.for_model(kind, **values)
 

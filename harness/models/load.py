@@ -50,11 +50,6 @@ class Described:
     adapter: LoraAdapter | None = None
 
 
-def families() -> dict[str, type[Family]]:
-    """Give the family of each transformers `model_type`, and of the original layouts that have none of their own."""
-    return {name: entry.load() for name, entry in entries().items()}
-
-
 def find_checkpoint(path: str, revision: str | None, label: str) -> Path:
     """Folder of a checkpoint: a local folder, or a hub id, from the cache where it is there.
 
@@ -114,7 +109,7 @@ def describe_model(
     if adapter is not None:
         folder = find_checkpoint(adapter.base, adapter.revision, f"{label} (base)")
     config = _read_config(folder, label)
-    family = families()[_model_type(config, label)]
+    family = entries()[_model_type(config, label)].load()
     chosen = preprocessing or family.preprocessings[0]
     if chosen not in family.preprocessings:
         known = ", ".join(family.preprocessings)
@@ -164,7 +159,7 @@ def open_model(described: Described, device: torch.device) -> Family:
     from vtpbench.harness.models.text_tower import ClipTextTower
 
     info = described.info
-    family = families()[_model_type(_read_config(described.folder, info.label), info.label)]
+    family = entries()[_model_type(_read_config(described.folder, info.label), info.label)].load()
     dtype = getattr(torch, info.dtype)
     template = described.template or family.template(described.folder)
     loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing, template)
@@ -210,7 +205,7 @@ def _read_config(folder: Path, label: str) -> dict[str, Any]:
 def _model_type(config: dict[str, Any], label: str) -> str:
     from vtpbench.harness.models import original
 
-    known = families()
+    known = entries()
     found = original.model_type(config) if original.is_original(config) else config.get("model_type")
     if not isinstance(found, str) or found not in known:
         architecture = ", ".join(map(str, config.get("architectures") or [found]))[:200]

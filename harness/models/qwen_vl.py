@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from vtpbench.harness.models.mrope import mrope_positions
 from vtpbench.harness.models.positions import position_limit
 from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.qwen_attention import block_evidence
+from vtpbench.harness.models.qwen_groups import ImagePatches, SizedImages, group_by_grid, group_patches
 from vtpbench.harness.models.qwen_pictures import PictureRule, fitted
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
 from vtpbench.harness.pruning.encoder_evidence import record_activations
@@ -31,20 +31,6 @@ PATCHES_AT_ONCE = 1 << 15
 """Patches that go through the tower together, though at least one image."""
 OWN_SETTINGS = PictureRule()
 """As the checkpoint's image processor has it."""
-
-
-@dataclass(frozen=True)
-class SizedImages(ImageGroup):
-    """Images whose tokens lie alike, as they came."""
-
-    images: tuple[Image, ...]
-
-
-@dataclass(frozen=True)
-class ImagePatches(ImageGroup):
-    """Images whose tokens lie alike, cut into patches; `patches` is `(images, 4 * tokens, values)`."""
-
-    patches: Tensor
 
 
 class QwenVL(Family):
@@ -62,6 +48,8 @@ class QwenVL(Family):
     preprocessings: ClassVar[tuple[str, ...]] = ("dynamic",)
     limits: ClassVar[tuple[int, int]] = (4, 16384)
     """Fewest and most vision tokens of an image, as published."""
+    colours: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Means and deviations of colours, as published, where they are not those of CLIP."""
 
     def __init__(
         self, model: Any, tokenizer: Any, image_processor: Any, chat_template: str, preprocessing: str = "dynamic"
@@ -134,7 +122,8 @@ class QwenVL(Family):
         vision = config.vision_config
         pixels = (vision.patch_size * vision.spatial_merge_size) ** 2
         limits = {edge: pixels * tokens for edge, tokens in zip(("shortest_edge", "longest_edge"), cls.limits, strict=True)}
-        return Qwen2VLImageProcessorPil(patch_size=vision.patch_size, merge_size=vision.spatial_merge_size, size=limits)
+        sizes = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size, "size": limits}
+        return Qwen2VLImageProcessorPil(**sizes, **cls.colours)
 
     @property
     def decoder(self) -> nn.Module:
@@ -148,28 +137,13 @@ class QwenVL(Family):
 
     def group(self, images: Sequence[Image]) -> Sequence[SizedImages]:
         """Group images whose tokens lie alike; their pixels are made when they go through the tower."""
-        groups: dict[Grid, list[int]] = {}
-        for member, image in enumerate(images):
-            groups.setdefault(self._grid(image), []).append(member)
-        return [
-            SizedImages(tuple(members), grid, grid.n, tuple(images[member] for member in members))
-            for grid, members in groups.items()
-        ]
+        return group_by_grid(images, [self._grid(image) for image in images])
 
     def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImagePatches]:
         """Take patches of images one after the other, `(patches, values)`, with `sizes`: patches in time, height and width."""
         del counts
         assert sizes is not None, "the tower itself takes them"
-        groups: dict[Grid, list[Tensor]] = {}
-        members: dict[Grid, list[int]] = {}
-        whole = sizes.tolist()
-        for member, (part, (time, height, width)) in enumerate(zip(pixels.split(sizes.prod(-1).tolist()), whole, strict=True)):
-            if time != 1:
-                raise Unsupported("videos are not supported; give images")
-            grid = Grid(1, height // 2, width // 2)
-            groups.setdefault(grid, []).append(part)
-            members.setdefault(grid, []).append(member)
-        return [ImagePatches(tuple(members[grid]), grid, grid.n, torch.stack(parts)) for grid, parts in groups.items()]
+        return group_patches(pixels, sizes)
 
     def pixels(self, group: ImageGroup) -> Tensor:
         """Give the patches of each image, `(images, patches, values)`."""
@@ -178,7 +152,9 @@ class QwenVL(Family):
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over images of one size, as many patches at once as `PATCHES_AT_ONCE`."""
         if schedule.tower_cuts:
-            raise Unsupported(f"no token can leave inside the tower of {self.title}: its merger needs all patches")
+            raise Unsupported(
+                f"no token can leave inside the tower of {self.title}, whose merger needs all patches; act behind it (tome: stage: post)"
+            )
         size = schedule.target_grid
         grid = group.grid if size is None else Grid(1, *size)
         at_once = max(1, PATCHES_AT_ONCE // (4 * grid.n))

@@ -21,6 +21,7 @@ TRANSFORMERS = {
     "llava_next": "vtpbench.harness.models.llava_next:LlavaNext",
     "qwen2_vl": "vtpbench.harness.models.qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "vtpbench.harness.models.qwen2_5_vl:Qwen25VL",
+    "qwen3_vl": "vtpbench.harness.models.qwen3_vl:Qwen3VL",
 }
 """Built-in families by the `model_type` of a configuration of transformers."""
 ORIGINAL = {

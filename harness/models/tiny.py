@@ -14,6 +14,7 @@ from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
 from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
 from vtpbench.harness.models.qwen2_vl import Qwen2VL
+from vtpbench.harness.models.qwen3_vl import Qwen3VL
 from vtpbench.harness.models.text_tower import ClipTextTower
 from vtpbench.pruners.base import TextTowerSource
 
@@ -54,7 +55,7 @@ def tiny_llava(attention: str = "sdpa", dtype: torch.dtype = torch.float32, side
 
     tokenizer, vision = byte_tokenizer(), _clip(side)
     config = LlavaConfig(vision_config=vision, text_config=_llama(len(tokenizer)), image_token_id=4, image_seq_length=side * side)
-    model = _random(LlavaForConditionalGeneration, config, attention, dtype, seed)
+    model = random_model(LlavaForConditionalGeneration, config, attention, dtype, seed)
     return beside_text_tower(Llava(model, tokenizer, CLIPImageProcessorPil(**_sizes(side)), VICUNA_V1, "pad"))
 
 
@@ -73,7 +74,7 @@ def tiny_llava_next(
     config = LlavaNextConfig(
         vision_config=_clip(side), text_config=_llama(len(tokenizer)), image_token_index=4, image_grid_pinpoints=pinpoints
     )
-    model = _random(LlavaNextForConditionalGeneration, config, attention, dtype, seed)
+    model = random_model(LlavaNextForConditionalGeneration, config, attention, dtype, seed)
     processor = LlavaNextImageProcessorPil(**_sizes(side), image_grid_pinpoints=pinpoints)
     return beside_text_tower(LlavaNext(model, tokenizer, processor, VICUNA_V1, preprocessing))
 
@@ -109,7 +110,7 @@ def tiny_clip(width: int = 32, layers: int = 2, seed: int = 0) -> Any:
     text = {**sizes, **_ENDS, "vocab_size": len(clip_tokenizer()), "hidden_size": 32, "intermediate_size": 64}
     vision = {**sizes, "num_hidden_layers": 1, "hidden_size": width, "intermediate_size": 16, "image_size": 16, "patch_size": 8}
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16, initializer_factor=3.0)
-    return _random(CLIPModel, config, "sdpa", torch.float32, seed)
+    return random_model(CLIPModel, config, "sdpa", torch.float32, seed)
 
 
 def tiny_qwen2_5_vl(attention: str = "sdpa", dtype: torch.dtype = torch.float32, side: int = 6, seed: int = 0) -> Qwen25VL:
@@ -129,7 +130,7 @@ def tiny_qwen2_5_vl(attention: str = "sdpa", dtype: torch.dtype = torch.float32,
         "initializer_range": 0.2,
     }
     config = Qwen2_5_VLConfig(vision_config=vision, text_config=_qwen_text(len(tokenizer)), image_token_id=4, **_WRAPPERS)
-    model = _random(Qwen2_5_VLForConditionalGeneration, config, attention, dtype, seed)
+    model = random_model(Qwen2_5_VLForConditionalGeneration, config, attention, dtype, seed)
     return Qwen25VL(model, tokenizer, _qwen_processor(side), _CHATML)
 
 
@@ -155,8 +156,39 @@ def tiny_qwen2_vl(
         "initializer_range": 0.2,
     }
     config = Qwen2VLConfig(vision_config=vision, text_config=_qwen_text(len(tokenizer)), image_token_id=4, **_WRAPPERS)
-    model = _random(Qwen2VLForConditionalGeneration, config, attention, dtype, seed)
+    model = random_model(Qwen2VLForConditionalGeneration, config, attention, dtype, seed)
     return Qwen2VL(model, tokenizer, _qwen_processor(side, patch), _CHATML, preprocessing)
+
+
+def tiny_qwen3_vl(
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    side: int = 6,
+    seed: int = 0,
+    preprocessing: str = "dynamic",
+    patch: int = PATCH,
+    levels: Sequence[int] = (0, 1, 2),
+) -> Qwen3VL:
+    """Build a random Qwen3-VL with the parts of `tiny_qwen2_vl`; the blocks `levels` give what is added to decoder layers."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    tokenizer = byte_tokenizer(_QWEN)
+    vision = {
+        "depth": 4,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 4,
+        "patch_size": patch,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": list(levels),
+        "initializer_range": 0.2,
+    }
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    text = {**_qwen_text(len(tokenizer)), "head_dim": 16, "rope_parameters": rope}  # heads are wider together than the model
+    config = Qwen3VLConfig(vision_config=vision, text_config=text, image_token_id=4, **_WRAPPERS)
+    model = random_model(Qwen3VLForConditionalGeneration, config, attention, dtype, seed)
+    return Qwen3VL(model, tokenizer, _qwen_processor(side, patch), _CHATML, preprocessing)
 
 
 TINY: dict[str, Callable[..., Family]] = {
@@ -164,6 +196,7 @@ TINY: dict[str, Callable[..., Family]] = {
     "llava_next": tiny_llava_next,
     "qwen2_vl": tiny_qwen2_vl,
     "qwen2_5_vl": tiny_qwen2_5_vl,
+    "qwen3_vl": tiny_qwen3_vl,
 }
 """A random model of every built-in family."""
 
@@ -219,7 +252,7 @@ def _sizes(side: int) -> dict[str, Any]:
     return {"size": {"shortest_edge": pixels}, "crop_size": {"height": pixels, "width": pixels}}
 
 
-def _random(cls: Any, config: Any, attention: str, dtype: torch.dtype, seed: int) -> Any:
+def random_model(cls: Any, config: Any, attention: str, dtype: torch.dtype, seed: int) -> Any:
     """Build a model with random weights and leave the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

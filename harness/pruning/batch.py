@@ -126,6 +126,7 @@ class PromptBatch:
     layout : where what stands
     images : in the numbering of the layout
     heads : token ids of each prompt before its first image
+    added : of each image, `(levels, k, dim)` what is added to its tokens behind decoder layers 0, 1, ...; empty = nothing is
 
     """
 
@@ -134,3 +135,4 @@ class PromptBatch:
     layout: PromptLayout
     images: tuple[ImageTokens, ...]
     heads: tuple[tuple[int, ...], ...] = ()
+    added: tuple[Tensor, ...] = ()

@@ -82,6 +82,7 @@ class DecoderPruning:
         self.boundaries = {cut.at for image in batch.images for cut in image.later_cuts}
         self.trace = ForwardTrace()
         self.stages: list[SequenceStage] = []
+        self.added = dict(enumerate(batch.added))
         self.arrived: Tensor | None = None
         self.step: dict[str, Any] = {}
         self.static_tables: Mapping[int, dict[str, Any]] | None = None
@@ -102,13 +103,15 @@ class DecoderPruning:
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         if number == 0:
             self._enter(kwargs)
+        arrived = hidden
+        hidden = self._with_added(number - 1, hidden)
         if number in self.boundaries:
             hidden = self._cut(number, hidden, kwargs)
         stage = self.stages[-1]
         self._count(number, hidden, stage)
         self.arrived = hidden if number + 1 in self.boundaries else None
         if stage.at == 0 and not self.flash:
-            return None
+            return None if hidden is arrived else ((hidden, *args[1:]), kwargs)
         # A kernel would misread positions on several axes, and FlashAttention takes gaps for the ends of packed prompts: it
         # would ask the device in every layer, and run another kernel than vanilla's. Both get rotary tables alone.
         positions = None if self.flash or kwargs.get("position_ids") is None else stage.positions
@@ -122,6 +125,17 @@ class DecoderPruning:
         self.stages = [SequenceStage(0, batch.layout, batch.positions, rotary, kwargs.get("attention_mask"), None, index)]
         self.trace.per_layer = {i: [] for i in range(len(batch.images))}
         self.trace.kept = {i: {0: image.index} for i, image in enumerate(batch.images)}
+
+    def _with_added(self, level: int, hidden: Tensor) -> Tensor:
+        """Add to what layer `level` gave what is due behind it, at the vision tokens of the sequence that it saw."""
+        due = {image: rows[level] for image, rows in self.added.items() if 0 <= level < len(rows)}
+        if not due:
+            return hidden
+        hidden = hidden.clone()
+        for image, rows in due.items():
+            place = self.stages[-1].layout.places[image]
+            hidden[place.row, place.start : place.start + place.length] += rows.to(hidden.dtype)
+        return hidden
 
     def _count(self, number: int, hidden: Tensor, stage: SequenceStage) -> None:
         if hidden.shape[1] != stage.layout.width:
@@ -155,6 +169,8 @@ class DecoderPruning:
                 place = layout.places[image]
                 shortened[place.row, place.start : place.start + place.length] = left.features.to(hidden.dtype)
             self.trace.kept[image][number] = left.places
+            if image in self.added and number < len(self.added[image]):
+                self.added[image] = left.continued(self.added[image])
         self.stages.append(self._next_stage(number, before, layout, columns, kept, shortened))
         return shortened
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
+from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
 from vtpbench.harness.pruning.captured_steps import CapturedSteps, cuda_graphs
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
@@ -50,6 +50,8 @@ class VisionLanguageModel(ABC):
     chat_template: str
     system: str | None = None
     """System message of every prompt; None = what the template says of its own."""
+    vision_arguments: tuple[str, ...] = ()
+    """Arguments of the stock decoder, beside embeddings, through which the stock model hands it vision features."""
     images_per_pass: int = 32
     """Images, tiles each on its own, that go through the vision tower together where it has a fixed size."""
 
@@ -159,6 +161,19 @@ class VisionLanguageModel(ABC):
         runs = [(done, [image.features for image in run]) for done, run in groupby(images, lambda image: image.projected)]
         rows = [torch.cat(features) if done else self.project(torch.cat(features)) for done, features in runs]
         return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    def added_rows(self, images: Sequence[ImageTokens]) -> tuple[Tensor, ...]:
+        """Give for each image `(levels, k, dim)` what is added to its tokens behind decoder layers 0, 1, ... (DeepStack).
+
+        Empty where a family has no such features.
+        """
+        del images
+        return ()
+
+    def stock_arguments(self, batch: PromptBatch, width: int) -> dict[str, Any]:
+        """Write `added` of a batch as the stock decoder takes it, for prompts that go on up to `width` columns."""
+        del batch, width
+        return {}
 
     def positions(self, layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Position ids of the pruned prompts; counted from 0 in each prompt unless a family knows better."""

@@ -203,7 +203,8 @@ class Pipeline:
             rows.append(tuple(spans))
         layout, left = PromptLayout(tuple(rows)), tuple(flat)
         heads = tuple(tuple(takewhile(lambda token: token != self.model.image_id, ids)) for ids in prompts)
-        return PromptBatch(self._embed(words, layout, left), self.model.positions(layout, left), layout, left, heads)
+        embeds, positions = self._embed(words, layout, left), self.model.positions(layout, left)
+        return PromptBatch(embeds, positions, layout, left, heads, self.model.added_rows(left))
 
     def _embed(self, ids: list[int], layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Embed the text, project the vision tokens, and put both in their places; padding is zero."""

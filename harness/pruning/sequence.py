@@ -46,6 +46,14 @@ class CutResult:
     places: Tensor
     features: Tensor | None
 
+    def continued(self, rows: Tensor) -> Tensor:
+        """Take of what belongs to the arriving tokens, `(levels, n, dim)`, that of the ones that go on; 0 for rows without one.
+
+        A merged row so takes what belongs to the token whose place it has.
+        """
+        taken = rows[:, self.index.clamp(min=0)]
+        return taken if self.features is None else taken.masked_fill((self.index < 0)[:, None], 0)
+
 
 def gather_index(old: PromptLayout, new: PromptLayout, kept: Mapping[int, CutResult], device: torch.device) -> Tensor:
     """Column of the old sequence that each column of the new one continues, `(rows, new width)`; padding takes column 0."""

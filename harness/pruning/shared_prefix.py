@@ -79,7 +79,11 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
     own = copy_to_device(torch.tensor(first), device)
     rows = tuple((layout.rows[r][0], replace(layout.rows[r][1], image=n)) for n, r in enumerate(first))
     prefixes = PromptBatch(
-        embeds[own, :prefix], positions[..., own, :prefix], PromptLayout(rows), tuple(batch.images[r] for r in first)
+        embeds[own, :prefix],
+        positions[..., own, :prefix],
+        PromptLayout(rows),
+        tuple(batch.images[r] for r in first),
+        added=tuple(batch.added[r] for r in first if batch.added),
     )
     cache = buffered(model.shape.decoder_layers)
     state = DecoderPruning(model.decoder, prefixes)

@@ -47,6 +47,10 @@ SHAPES = {
         ModelShape("qwen2_vl", 28, 28, WIDTH, multi_axis_positions=True, **{**QWEN, "full_attention": tuple(range(32))}),
         Grid(1, 20, 30),
     ),
+    "qwen3_vl": (
+        ModelShape("qwen3_vl", 28, 28, WIDTH, multi_axis_positions=True, **{**QWEN, "full_attention": tuple(range(32))}),
+        Grid(1, 20, 30),
+    ),
     "qwen2_5_vl": (ModelShape("qwen2_5_vl", 28, 28, WIDTH, multi_axis_positions=True, **QWEN), Grid(1, 20, 30)),
 }
 IMAGES, TEXT, HEAD = 2, 20, 8

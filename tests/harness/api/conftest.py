@@ -19,13 +19,15 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
 )
 
 import vtpbench
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.suite.options import model_path
 
-ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", "qwen2_vl": "dynamic", "qwen2_5_vl": "dynamic"}
+ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", **dict.fromkeys(QWEN, "dynamic")}
 """Preprocessing that makes of an image what the stock processor makes."""
 
 
@@ -72,8 +74,12 @@ class Stock:
 
 def _processor(name: str, family: Any) -> Any:
     if name in QWEN:
-        parts = {"tokenizer": family.tokenizer, "video_processor": Qwen2VLVideoProcessor(), "chat_template": family.chat_template}
-        kind = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}[name]
+        parts = {
+            "tokenizer": family.tokenizer,
+            "video_processor": (Qwen3VLVideoProcessor if name == "qwen3_vl" else Qwen2VLVideoProcessor)(),
+            "chat_template": family.chat_template,
+        }
+        kind = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}[name]
         return kind(image_processor=family.image_processor, **parts)
     return {"llava": LlavaProcessor, "llava_next": LlavaNextProcessor}[name](
         image_processor=family.image_processor,

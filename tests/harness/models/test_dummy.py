@@ -29,9 +29,12 @@ PARAMETERS = {
     "qwen2-vl-7b": 8_291_375_616,
     "qwen2.5-vl-3b": 3_754_622_976,
     "qwen2.5-vl-7b": 8_292_166_656,
+    "qwen3-vl-2b": 2_127_532_032,
+    "qwen3-vl-4b": 4_437_815_808,
+    "qwen3-vl-8b": 8_767_123_696,
 }
 """Of the published checkpoints."""
-ONE_OF_EACH = ["llava-1.5-7b", "llava-next-7b", "qwen2-vl-2b", "qwen2.5-vl-3b"]
+ONE_OF_EACH = ["llava-1.5-7b", "llava-next-7b", "qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-2b"]
 CPU = torch.device("cpu")
 TEXT = {
     "hidden_size": 64,
@@ -51,6 +54,13 @@ TOWERS: dict[str, dict[str, Any]] = {
         "intermediate_size": 64,
         "fullatt_block_indexes": [1, 3],
         "out_hidden_size": 64,
+    },
+    "qwen3_vl": {
+        **BLOCKS,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": 64,
+        "deepstack_visual_indexes": [0, 2],
     },
 }
 """Small towers of the families that merge patches, by `model_type`; others have `CLIP`."""
@@ -99,6 +109,9 @@ def test_all_shipped_configurations_are_described_without_building_them() -> Non
         "qwen2-vl-7b": None,
         "qwen2.5-vl-3b": None,
         "qwen2.5-vl-7b": None,
+        "qwen3-vl-2b": None,
+        "qwen3-vl-4b": None,
+        "qwen3-vl-8b": None,
     }
     assert {d.info.weights for d in described.values()} == {DUMMY}
     assert described["qwen2.5-vl-7b"].shape.full_attention == (7, 15, 23, 31)

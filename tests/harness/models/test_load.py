@@ -54,7 +54,7 @@ def test_a_saved_model_is_the_same_model(name, checkpoints, tiny, tools) -> None
 
 def test_preprocessing_is_the_familys_first_unless_another_is_asked_for(checkpoints) -> None:
     expected = {"llava": ("pad", 16), "llava_next": ("fixed672", 80), "qwen2_5_vl": ("dynamic", None)}
-    expected |= {"qwen2_vl": ("lmms_eval", None)}
+    expected |= dict.fromkeys(("qwen2_vl", "qwen3_vl"), ("lmms_eval", None))
     for name, folder in checkpoints.items():
         info = describe_model("tiny", str(folder)).info
         assert (info.preprocessing, info.vision_tokens) == expected[name]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from pruner_options import UNSUPPORTED, options_for
+from pruner_options import QWEN, UNSUPPORTED, options_for
 
 from vtpbench.harness.efficiency.batch_size import LARGEST
 from vtpbench.harness.efficiency.options import pruner_rows
@@ -36,7 +36,7 @@ from vtpbench.report.efficiency.table import table_of
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 GPU = torch.device("cuda:0")
-BUDGETS = {"llava": 10, "llava_next": 40, "qwen2_vl": 18, "qwen2_5_vl": 18}
+BUDGETS = {"llava": 10, "llava_next": 40, **dict.fromkeys(QWEN, 18)}
 NAMES = sorted(name for name, entry in entries().items() if entry.distribution == "vtpbench")
 CASES = [(model, name) for model in BUDGETS for name in NAMES if (name, model) not in UNSUPPORTED]
 

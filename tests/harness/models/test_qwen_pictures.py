@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+from transformers import (
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
 
 from vtpbench.harness.models.qwen_pictures import PictureRule, fitted
 from vtpbench.harness.models.qwen_vl import QwenVL
-from vtpbench.harness.models.tiny import tiny_qwen2_vl
+from vtpbench.harness.models.tiny import tiny_qwen2_vl, tiny_qwen3_vl
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -109,5 +115,16 @@ def test_qwen2_vl_is_asked_as_lmms_eval_asks_it(images: list[Image.Image], monke
     parts = {"tokenizer": family.tokenizer, "video_processor": Qwen2VLVideoProcessor(), "chat_template": family.chat_template}
     sizes = {"patch_size": 14, "merge_size": 2, "min_pixels": made.min_pixels, "max_pixels": made.max_pixels}
     made.processor = Qwen2VLProcessor(image_processor=Qwen2VLImageProcessor(**sizes), **parts)
+    question = "What is <image>left of it?"
+    compare(family, caught(made, question, images), question, images)
+
+
+@pytest.mark.parametrize("images", IMAGES.values(), ids=IMAGES)
+def test_qwen3_vl_is_asked_as_lmms_eval_asks_it(images: list[Image.Image], monkeypatch) -> None:
+    family = tiny_qwen3_vl(preprocessing="lmms_eval", patch=16)
+    made = adapter("qwen3_vl", "Qwen3_VL", family, monkeypatch)
+    made.min_pixels, made.max_pixels, made.total_pixels, made.fps, made.enable_thinking = 200704, 1605632, None, None, None
+    parts = {"tokenizer": family.tokenizer, "video_processor": Qwen3VLVideoProcessor(), "chat_template": family.chat_template}
+    made.processor = Qwen3VLProcessor(image_processor=Qwen2VLImageProcessor(patch_size=16, merge_size=2), **parts)
     question = "What is <image>left of it?"
     compare(family, caught(made, question, images), question, images)

@@ -51,11 +51,20 @@ class Reciter:
 
 def processor_of(family: Any, name: str) -> Any:
     """Make the processor that a checkpoint of the family would come with."""
-    from transformers import LlavaNextProcessor, LlavaProcessor, Qwen2_5_VLProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+    from transformers import (
+        LlavaNextProcessor,
+        LlavaProcessor,
+        Qwen2_5_VLProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
 
     if name in QWEN:
-        made = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}[name]
-        return made(family.image_processor, family.tokenizer, Qwen2VLVideoProcessor(), chat_template=family.chat_template)
+        made = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}[name]
+        videos = Qwen3VLVideoProcessor() if name == "qwen3_vl" else Qwen2VLVideoProcessor()
+        return made(family.image_processor, family.tokenizer, videos, chat_template=family.chat_template)
     kind = LlavaProcessor if name == "llava" else LlavaNextProcessor
     own = {"patch_size": 4, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     return kind(image_processor=family.image_processor, tokenizer=family.tokenizer, chat_template=family.chat_template, **own)
@@ -66,7 +75,9 @@ def adapter_of(module: str, family: Any, name: str, says: str, monkeypatch: pyte
     stub = ModuleType("decord")  # reads videos, which nothing here shows
     monkeypatch.setitem(sys.modules, "decord", stub)
     stub.VideoReader = stub.cpu = None  # type: ignore[attr-defined]
-    kind = {"llava_hf": "LlavaHf", "llava": "Llava", "qwen2_vl": "Qwen2_VL", "qwen2_5_vl": "Qwen2_5_VL"}[module]
+    kind = {"llava_hf": "LlavaHf", "llava": "Llava", "qwen2_vl": "Qwen2_VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3_VL"}[
+        module
+    ]
     adapter = getattr(importlib.import_module(f"lmms_eval.models.simple.{module}"), kind)
     own = object.__new__(adapter)
     super(adapter, own).__init__()

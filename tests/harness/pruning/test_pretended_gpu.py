@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from pretended_gpu import GPU, PretendedGpu, Wait, moved, pretended_gpu
-from pruner_options import UNSUPPORTED, options_for
+from pruner_options import QWEN, UNSUPPORTED, options_for
 from rehearsal import rehearse
 from torch import Tensor
 
@@ -169,7 +169,7 @@ def test_nothing_is_pretended_afterwards() -> None:
     assert torch.zeros(1).device.type == "cpu"
 
 
-FAMILIES = {"llava": 10, "llava_next": 40, "qwen2_vl": 18, "qwen2_5_vl": 18}
+FAMILIES = {"llava": 10, "llava_next": 40, **dict.fromkeys(QWEN, 18)}
 """Each with a budget."""
 
 
