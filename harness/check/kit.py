@@ -13,7 +13,7 @@ import torch
 from vtpbench.harness.check.properties import PROPERTIES, Property, Status, Verdict
 from vtpbench.harness.check.subject import ModelBuilder, PrunerOnModel
 from vtpbench.harness.host.plugin_errors import plugin_errors
-from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.models.registry import tiny_models
 from vtpbench.pruners.errors import Impossible, UserError, did_you_mean, failing_line, one_line
 from vtpbench.pruners.registry import build, find, source_files
 
@@ -49,15 +49,16 @@ def check(
     name: str,
     options: Mapping[str, Any] | None = None,
     families: Collection[str] | None = None,
-    builders: Mapping[str, ModelBuilder] = TINY,
+    builders: Mapping[str, ModelBuilder] | None = None,
 ) -> CheckReport:
-    """Judge a pruner by registered name, or `./file.py:Class`, on some families or on all.
+    """Judge a pruner by registered name, or `./file.py:Class`, on some families or on all; `builders` are tiny models of them.
 
     Raises
     ------
     UserError : unknown name, option or family; a pruner that cannot be imported
 
     """
+    builders = tiny_models() if builders is None else builders
     for family in families or ():
         if family not in builders:
             raise UserError(f"unknown model family '{family}'; {did_you_mean(family, builders)}")
@@ -65,7 +66,7 @@ def check(
     with plugin_errors(name):
         pruner = build(name, chosen)
     results = []
-    with _one_thread():
+    with one_thread():
         for family, builder in builders.items():
             if families is None or family in families:
                 subject = PrunerOnModel(pruner, cache(builder))
@@ -74,7 +75,7 @@ def check(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep threads from waiting for each other over tensors that are too small to share."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -38,7 +38,8 @@ def masked_logits(family: Family, full: PromptBatch, run: ProbeRun) -> Tensor:
             at = max(cut for cut in seen if cut <= number)
             hook = partial(_hide, seen[at], family.decoder if renumber and at > 0 else None)
             hooks.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        output = family.decoder(inputs_embeds=embeds, position_ids=positions, use_cache=False)
+        more = family.stock_arguments(full, embeds.shape[1])
+        output = family.decoder(inputs_embeds=embeds, position_ids=positions, use_cache=False, **more)
     logits: Tensor = family.model.get_output_embeddings()(output.last_hidden_state[0, -steps:])
     return logits.float()
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from vtpbench.harness.check.family_kit import FamilyReport
+from vtpbench.harness.check.family_properties import FAMILY_PROPERTIES
 from vtpbench.harness.check.kit import CheckReport, PropertyResult
 from vtpbench.harness.check.properties import PROPERTIES
 from vtpbench.harness.host.text_grid import text_grid
@@ -27,12 +29,27 @@ def render(report: CheckReport, format: Literal["plain", "markdown", "json"] = "
     status = {(result.property, result.family): _word(result) for result in report.results}
     rows = [["property", *families, "meaning"]]
     rows += [[p.name, *(status[p.name, family] for family in families), p.meaning] for p in PROPERTIES]
-    notes = _notes(report, families)
+    notes = _notes(report.results, families, len(PROPERTIES))
     if format == "markdown":
         return "\n".join([*_markdown(rows), *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
+    return "\n".join([*text_grid(rows), "", *notes, f"{report.pruner} of {report.distribution}: {_verdict(report)}"]) + "\n"
+
+
+def render_family(report: FamilyReport, format: Literal["plain", "json"] = "plain") -> str:
+    """Write a report on a model family: a table of properties, then what there is to say of them."""
+    if format == "json":
+        return json.dumps({**dataclasses.asdict(report), "ok": report.ok}, indent=1, ensure_ascii=False)
+    results = {result.property: result for result in report.results}
+    rows = [["property", "result", "meaning"]]
+    rows += [[p.name, _word(results[p.name]), p.meaning] for p in FAMILY_PROPERTIES]
+    families = list(dict.fromkeys(result.family for result in report.results))
+    notes = _notes(report.results, families, len(FAMILY_PROPERTIES))
+    return "\n".join([*text_grid(rows), "", *notes, f"{report.model} of {report.distribution}: {_verdict(report)}"]) + "\n"
+
+
+def _verdict(report: CheckReport | FamilyReport) -> str:
     judged = any(result.status in ("pass", "fail") for result in report.results)
-    verdict = "conforms" if report.ok else "does not conform" if judged else "could not be judged"
-    return "\n".join([*text_grid(rows), "", *notes, f"{report.pruner} of {report.distribution}: {verdict}"]) + "\n"
+    return "conforms" if report.ok else "does not conform" if judged else "could not be judged"
 
 
 def matrix(reports: Sequence[CheckReport]) -> str:
@@ -56,11 +73,11 @@ def _word(result: PropertyResult) -> str:
     return "FAIL" if result.status == "fail" else result.status
 
 
-def _notes(report: CheckReport, families: Sequence[str]) -> list[str]:
+def _notes(results: Sequence[PropertyResult], families: Sequence[str], properties: int) -> list[str]:
     """Reasons, each once, failures first; exceptions of one line are one, though their numbers may differ."""
     where: dict[tuple[str, str], dict[str, list[str]]] = {}
     reasons: dict[tuple[str, str], str] = {}
-    for result in sorted(report.results, key=lambda result: result.status != "fail"):
+    for result in sorted(results, key=lambda result: result.status != "fail"):
         if result.reason:
             key = (_word(result), result.line or result.reason)
             reasons.setdefault(key, f"{result.reason}, at {result.line}" if result.line else result.reason)
@@ -68,7 +85,7 @@ def _notes(report: CheckReport, families: Sequence[str]) -> list[str]:
     notes = []
     for (word, cause), places in where.items():
         reason = reasons[word, cause]
-        named = "all properties" if len(places) == len(PROPERTIES) else ", ".join(places)
+        named = "all properties" if len(places) == properties else ", ".join(places)
         on = sorted({family for found in places.values() for family in found}, key=list(families).index)
         notes.append(f"{word}: {named} on {', '.join(on)}: {reason}")
     return notes

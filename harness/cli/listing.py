@@ -27,10 +27,19 @@ def pruners() -> Rows:
 
 
 def models() -> Rows:
-    """List model families by the `model_type` of a checkpoint's configuration."""
-    from vtpbench.harness.models.load import families
+    """List model families by the `model_type` of a checkpoint's configuration; raises `UserError` for one that breaks."""
+    from vtpbench.harness.models.registry import entries
 
-    return [{"model_type": name, "about": _first_line(cls)} for name, cls in sorted(families().items())]
+    found = [(entry, entry.load()) for _, entry in sorted(entries().items())]
+    return [
+        {
+            "model_type": entry.name,
+            "preprocessing": ", ".join(cls.preprocessings),
+            "about": _first_line(cls),
+            "distribution": entry.distribution,
+        }
+        for entry, cls in found
+    ]
 
 
 def benchmarks() -> Rows:

@@ -215,20 +215,22 @@ app.add_typer(train_app, name="train")
 
 @app.command("check")
 def check_command(
-    pruner: Annotated[str, typer.Argument(metavar="PRUNER", help="Registered name, or path/to/file.py:Class.")],
+    pruner: Annotated[str | None, typer.Argument(metavar="[PRUNER]", help="Registered name, or path/to/file.py:Class.")] = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the pruner, as in a suite; may be repeated.")
     ] = None,
     family: Annotated[list[str] | None, typer.Option(help="Model family to judge it on, all by default; repeatable.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Judge a model family instead: its name, path/to/file.py:Class, or a checkpoint of it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Judge a pruner on tiny random models of every family; exit code 1 if it breaks a rule."""
-    from vtpbench.harness.check import check, render
-    from vtpbench.harness.suite.options import read_options
+    """Judge a pruner on tiny random models of every family, or a model family; exit code 1 if it breaks a rule."""
+    from vtpbench.harness.cli.check import checked
 
-    report = check(pruner, read_options(option or ()), family)
-    echo(render(report, "json" if as_json else "plain").rstrip())
-    raise typer.Exit(0 if report.ok else 1)
+    shown, ok = checked(pruner, option or (), family, model, as_json)
+    echo(shown.rstrip())
+    raise typer.Exit(0 if ok else 1)
 
 
 @app.command("new-pruner")
