@@ -152,9 +152,8 @@ class QwenVL(Family):
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over images of one size, as many patches at once as `PATCHES_AT_ONCE`."""
         if schedule.tower_cuts:
-            raise Unsupported(
-                f"no token can leave inside the tower of {self.title}, whose merger needs all patches; act behind it (tome: stage: post)"
-            )
+            why = f"no token can leave inside the tower of {self.title}, whose merger needs all patches"
+            raise Unsupported(f"{why}; act behind it (tome: stage: post)")
         size = schedule.target_grid
         grid = group.grid if size is None else Grid(1, *size)
         at_once = max(1, PATCHES_AT_ONCE // (4 * grid.n))
