@@ -14,7 +14,7 @@ from vtpbench.pruners.base import Grid
 
 
 class Qwen25VL(QwenVL):
-    """`Qwen2_5_VLForConditionalGeneration`."""
+    """`Qwen2_5_VLForConditionalGeneration`: a tower most of whose blocks look at windows."""
 
     title = "Qwen2.5-VL"
     answers: ClassVar[AnswerRule] = AnswerRule(max_new_tokens=32768, cuts=True, never=frozenset({BLANK_LINE}))

@@ -12,7 +12,7 @@ from vtpbench.harness.models.qwen_vl import OWN_SETTINGS, QwenVL
 
 
 class Qwen2VL(QwenVL):
-    """`Qwen2VLForConditionalGeneration`.
+    """`Qwen2VLForConditionalGeneration`: a tower without windows.
 
     By default pictures are those of lmms-eval 0.7.3: written as JPEG files of quality 85, and of 3136 to 602,112 pixels, at
     most 768 tokens. `dynamic` is the checkpoint's own way.

@@ -21,7 +21,7 @@ from vtpbench.pruners.errors import Unsupported
 
 
 class Qwen3VL(QwenVL):
-    """`Qwen3VLForConditionalGeneration`.
+    """`Qwen3VLForConditionalGeneration`: features of several tower blocks enter the first decoder layers.
 
     A token's features are those that enter the language model and, behind them, those that are added to it behind decoder
     layers 0, 1, ..., one level after the other: `(1 + levels)` times the language model's width. So a cut at depth 0 takes or
