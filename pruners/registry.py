@@ -176,10 +176,11 @@ def source_files(cls: type[Pruner]) -> list[Path]:
     """List the files of a pruner and of those that it is derived from; a package's are all of its files."""
     from vtpbench.pruners.base import Pruner
 
-    return [file for part in cls.__mro__ if issubclass(part, Pruner) and part is not Pruner for file in _sources(part)]
+    return [file for part in cls.__mro__ if issubclass(part, Pruner) and part is not Pruner for file in class_files(part)]
 
 
-def _sources(cls: type) -> list[Path]:
+def class_files(cls: type) -> list[Path]:
+    """List the files of a class: those of its package, or its own where it has none."""
     file = Path(inspect.getfile(cls))
     alone = sys.modules[cls.__module__].__package__ in ("", None, __package__)
     return [file] if alone else sorted(file.parent.rglob("*.py"))

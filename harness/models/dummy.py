@@ -79,7 +79,8 @@ def describe_dummy(
 
     file = _config_file(name)
     config = _read(file)
-    family = entries()[config.model_type].load()
+    entry = entries()[config.model_type]
+    family = entry.load()
     chosen = preprocessing or family.preprocessings[0]
     if chosen not in family.preprocessings:
         known = ", ".join(family.preprocessings)
@@ -95,6 +96,7 @@ def describe_dummy(
         preprocessing=chosen,
         prompt=DUMMY,
         vision_tokens=tokens,
+        family_code=entry.code(),
     )
     clip = family.clip_model(config)
     if clip in _TEXT_TOWERS:

@@ -109,7 +109,8 @@ def describe_model(
     if adapter is not None:
         folder = find_checkpoint(adapter.base, adapter.revision, f"{label} (base)")
     config = _read_config(folder, label)
-    family = entries()[_model_type(config, label)].load()
+    entry = entries()[_model_type(config, label)]
+    family = entry.load()
     chosen = preprocessing or family.preprocessings[0]
     if chosen not in family.preprocessings:
         known = ", ".join(family.preprocessings)
@@ -133,6 +134,7 @@ def describe_model(
         preprocessing=chosen,
         prompt=_prompt_name(used_template),
         vision_tokens=tokens,
+        family_code=entry.code(),
     )
     # what lies beside the base belongs to its tower, not to one that the adapter changes
     beside = None if adapter is not None and adapter.changes_tower else str(folder)

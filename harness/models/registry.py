@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from vtpbench.harness.models.answer_rule import READS_NO_STOPS, AnswerRule
 from vtpbench.pruners.errors import UserError, did_you_mean, one_line
-from vtpbench.pruners.registry import import_source
+from vtpbench.pruners.registry import class_files, import_source
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
@@ -56,6 +57,16 @@ class FamilyEntry:
         if missing := sorted(found.__abstractmethods__):
             raise UserError(f"model family '{self.name}' of {self.distribution}: {attribute} lacks {', '.join(missing)}")
         return found
+
+    def code(self) -> str | None:
+        """Hash of a stranger's source files, which decide numbers as ours do; None for our own, which `versions` names."""
+        from vtpbench.harness.models.family import Family
+
+        if self.distribution == "vtpbench":
+            return None
+        foreign = [c for c in self.load().__mro__ if issubclass(c, Family) and not c.__module__.startswith("vtpbench.")]
+        files = dict.fromkeys(file for cls in foreign for file in class_files(cls))
+        return sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def entries() -> dict[str, FamilyEntry]:

@@ -35,8 +35,9 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Content hash, 16 hexadecimal digits; labels and places are left out, they change no number."""
+        left_out = {"label", "id", *(["family_code"] if self.model.family_code is None else [])}
         facts = {
-            "model": self.model.model_dump(mode="json", exclude={"label", "id"}),  # the hash of its files names it
+            "model": self.model.model_dump(mode="json", exclude=left_out),  # the hash of its files names it
             "pruner": _without_places(self.pruner),
             "budget": self.budget.model_dump(mode="json"),
             "benchmark": self.benchmark.model_dump(mode="json", exclude={"label"}),

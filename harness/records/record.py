@@ -58,6 +58,8 @@ class ModelInfo(Frozen):
     """Tokens of one image where the model has a fixed number."""
     tower: str | None = None
     """Hash of the vision tower, as `weights`, where it lies in a folder of its own."""
+    family_code: str | None = None
+    """Hash of the family's source files where it comes from another distribution; of ours `versions` has it."""
 
 
 class PrunerInfo(Frozen):

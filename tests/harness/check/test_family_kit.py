@@ -202,7 +202,8 @@ for part in (made.model, made.image_processor, made.tokenizer):
 open(sys.argv[1] + "/chat_template.jinja", "w").write(made.chat_template)
 opened = open_model(describe_model("mine", sys.argv[1]), torch.device("cpu"))
 row = next(row for row in models() if row["model_type"] == "vipllava")
-print(json.dumps([type(opened).__name__, opened.shape.feature_layer, row["distribution"], row["preprocessing"]]))
+code = describe_model("mine", sys.argv[1]).info.family_code
+print(json.dumps([type(opened).__name__, opened.shape.feature_layer, row["distribution"], row["preprocessing"], len(code)]))
 """
 
 
@@ -216,7 +217,16 @@ def test_an_installed_family_is_found_by_its_entry_point_and_opens_its_checkpoin
     command = [sys.executable, "-c", INSTALLED, str(tmp_path / "checkpoint")]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == ["VipLlava", 2, "vip-llava", "crop"]
+    assert json.loads(done.stdout.splitlines()[-1]) == ["VipLlava", 2, "vip-llava", "crop", 16]
+
+
+def test_a_strangers_source_is_part_of_what_a_number_is_of(tmp_path: Path) -> None:
+    file = tmp_path / "vip_llava.py"
+    file.write_text(example())
+    entry = registry.find(f"{file}:VipLlava")
+    before = entry.code()
+    file.write_text(example() + "\n# an edit\n")
+    assert before != entry.code() != registry.find("llava").code() is None
 
 
 def given(monkeypatch: pytest.MonkeyPatch, **targets: str) -> None:
