@@ -91,10 +91,21 @@ def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, fa
             past_key_values=start.cache,
         ).logits[:, -1]
         for row, length in enumerate(batch.layout.lengths):
-            alone = model.model(
-                inputs_embeds=batch.embeds[row : row + 1, -length:], position_ids=batch.positions[..., row : row + 1, -length:]
-            ).logits[0, -1]
-            torch.testing.assert_close(shared[row], alone, rtol=1e-4, atol=1e-5)
+            alone = model.decoder(
+                inputs_embeds=batch.embeds[row : row + 1, -length:],
+                position_ids=batch.positions[..., row : row + 1, -length:],
+                **added_to(model, batch, row, length),
+            ).last_hidden_state
+            expected = model.model.get_output_embeddings()(alone[:, -1:])[0, -1]
+            torch.testing.assert_close(shared[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def added_to(model: Family, batch: PromptBatch, row: int, length: int) -> dict[str, Any]:
+    """What the stock decoder is told of one prompt's image where features are added inside it."""
+    shown = model.stock_arguments(batch, batch.layout.width).get("visual_pos_masks")
+    if shown is None:
+        return {}
+    return {"visual_pos_masks": shown[row : row + 1, -length:], "deepstack_visual_embeds": list(batch.added[row])}
 
 
 def test_a_picture_enters_the_language_model_once(tools: Any) -> None:
