@@ -91,6 +91,7 @@ def adapter_of(module: str, family: Any, name: str, says: str, monkeypatch: pyte
         own.processor, own.device_map = own._image_processor, "cpu"
         own.min_pixels, own.max_pixels, own.max_num_frames = 8 * 8, 64 * 64, 1
         own.system_prompt, own.reasoning_prompt, own.interleave_visuals = "Help.", None, False
+        own.fps, own.total_pixels, own.enable_thinking = None, None, None
     if module == "llava":
         monkeypatch.setattr(f"{adapter.__module__}.process_images", lambda images, *_: torch.zeros(len(images), 3, 4, 4))
     return own
