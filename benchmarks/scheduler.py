@@ -3,9 +3,10 @@
     python benchmarks/scheduler.py [--workers 64] [--kills 200] [--seed 0]
 
 Time is simulated; the scheduler is the real one, on the real question counts of suite `llava15`. Each worker has a speed of its
-own (drawn between 0.8 and 1.2 of the same questions a second), needs time to read a benchmark's questions and to score a cell,
-and may be killed; what it has told until then stays told. Ideal is all questions over the sum of the speeds. Printed are the
-share of ideal speed, answers that were lost or told twice, and the processor time that the scheduler itself took.
+own (drawn between 0.8 and 1.2 of the same answers a second), needs time to read a benchmark's questions, to encode pictures
+again where the rows of a window are shared, and to score a cell, and may be killed; what it has told until then stays told.
+Ideal is all answers over the sum of the speeds. Printed are the share of ideal speed, answers that were lost or told twice, how
+long parts take, and the processor time that the scheduler itself took.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import tracemalloc
 import numpy as np
 
 from vtpbench.harness.distribute.messages import AskPart, CloseSweep, MeasureCell, OpenSweep, Work
-from vtpbench.harness.distribute.scheduler import Scheduler, SharedSweep
+from vtpbench.harness.distribute.scheduler import Scheduler
+from vtpbench.harness.distribute.shared_sweep import SharedSweep
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.suite.suite import load
 
@@ -30,6 +32,8 @@ QUESTIONS_S = 60.0
 """That a worker answers a second, of one row."""
 READ_S, SCORE_S = 10.0, 5.0
 """To open a sweep, and to score a cell, beside a second for 10,000 questions each."""
+ENCODE_S = 3.0
+"""To decode and encode the pictures of a window, which is lost where its rows are shared: 11 ms each, of one thread."""
 RESTART_S = 60.0
 
 
@@ -47,6 +51,7 @@ class Simulation:
         self.speed: dict[int, float] = {}
         self.sweep: dict[int, tuple[str, ...]] = {}
         self.busy: dict[int, tuple[Work, float]] = {}
+        self.parts_s: list[float] = []
         self.events: list[tuple[float, int, str]] = []
         self.hired, self.killed, self.workers = 0, 0, workers
         for _ in range(workers):
@@ -86,7 +91,8 @@ class Simulation:
         if isinstance(work, OpenSweep):
             return READ_S + self.sizes[work.cells] / 10_000
         if isinstance(work, AskPart):
-            return ROWS * (work.stop - work.start) / self.speed[worker]
+            self.parts_s.append(ENCODE_S * (1 - len(work.part.cells) / ROWS) + work.part.answers / self.speed[worker])
+            return self.parts_s[-1]
         return SCORE_S if isinstance(work, MeasureCell) else 0.1
 
     def finish(self, worker: int) -> None:
@@ -96,9 +102,9 @@ class Simulation:
             self.sweep[worker] = work.cells
             self.timed(self.scheduler.opened, worker, [str(n) for n in range(self.sizes[work.cells])], WINDOW)
         elif isinstance(work, AskPart):
-            for cell in self.sweep[worker]:
+            for cell in work.part.cells:
                 known = [int(sample) for sample in work.known.get(cell, {})]
-                self.told[cell][work.start : work.stop] += 1
+                self.told[cell][work.part.start : work.part.stop] += 1
                 self.told[cell][known] -= 1
             self.timed(self.scheduler.part_done, worker)
         elif isinstance(work, CloseSweep):
@@ -112,8 +118,8 @@ class Simulation:
         """Let a worker die in the middle of something; a batch of some rows was told."""
         work, _ = self.busy.pop(worker)
         if isinstance(work, AskPart):
-            for cell in self.sweep[worker][: self.draw.randrange(ROWS)]:
-                left = [n for n in range(work.start, work.stop) if str(n) not in work.known.get(cell, {})]
+            for cell in work.part.cells[: self.draw.randrange(len(work.part.cells))]:
+                left = [n for n in range(work.part.start, work.part.stop) if str(n) not in work.known.get(cell, {})]
                 answers = [Answer(str(n), "", (), (), ()) for n in left[:BATCH]]
                 self.told[cell][[int(each.sample) for each in answers]] += 1
                 self.timed(self.scheduler.answered, worker, cell, answers)
@@ -150,6 +156,8 @@ def main() -> None:
         f"{100 * ideal_s / played.now:.1f} % of ideal speed; {lost} answers lost, {doubled} told twice, {given_up} cells given up"
     )
     print(f"{len(played.measured)} cells measured, {len(set(played.measured))} of them different")
+    middle, longest = np.percentile(played.parts_s, [50, 99])
+    print(f"{len(played.parts_s)} parts: half of them take {middle:.0f} s or less, 99 % {longest:.0f} s or less")
     share = 1e3 * 1e3 * played.spent_s / total
     print(
         f"scheduler: {share:.2f} ms of the processor for 1,000 answers; peak {tracemalloc.get_traced_memory()[1] / 2**20:.0f} MiB"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +10,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vtpbench.harness.cli.arguments import BatchSize, Dtype, Limit, Only, Out, Set, SuiteName
 from vtpbench.harness.cli.profile import profile_command
 from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
+from vtpbench.harness.cli.run import run_command
 from vtpbench.harness.cli.show import show_command
+from vtpbench.harness.cli.status import status_command
 from vtpbench.harness.cli.train import train_app
-from vtpbench.harness.distribute.cluster import cluster_options
-from vtpbench.harness.host.console import console, echo, print_grid, say, warn
-from vtpbench.harness.host.printable import one_line
-from vtpbench.harness.host.stopping import StopRequest, TimeIsUp, parse_duration
+from vtpbench.harness.host.console import echo, print_grid, say, warn
+from vtpbench.harness.host.stopping import TimeIsUp
 from vtpbench.pruners.errors import UserError, failing_line
 
 USER_ERROR, STOPPED, INTERRUPTED = 2, 75, 130
@@ -99,22 +99,6 @@ class Kind(str, Enum):
     benchmarks = "benchmarks"
 
 
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a suite that comes along: demo.")]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Cells to take: model, pruner, budget, benchmark or seed; may be repeated."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace what the suite says, e.g. limit=50; may be repeated."),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first questions of each benchmark.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Questions answered together.")]
-Dtype = Annotated[str | None, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda:1 ...; by default the first GPU, else the CPU.")]
-Out = Annotated[Path, typer.Option(help="Folder for results; each suite has its own inside.")]
-
-
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
@@ -124,42 +108,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Show the vers
         raise typer.Exit
 
 
-@app.command("run")
-def run_command(
-    suite: SuiteName,
-    only: Only = None,
-    set_: Set = None,
-    limit: Limit = None,
-    batch_size: BatchSize = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    out: Out = RESULTS,
-    gpus: Annotated[str | None, typer.Option(metavar="N|all", help="Share the work between GPUs, over Ray.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="With --device cpu: share it between processes, over Ray.")] = None,
-    ray: Annotated[str | None, typer.Option(metavar="auto|ADDRESS", help="A running Ray cluster to use.")] = None,
-    gpu_kind: Annotated[str | None, typer.Option(help="GPUs of a mixed cluster to use, as Ray names them: H100.")] = None,
-    stop_after: Annotated[str | None, typer.Option(metavar="3h50m", help="Finish the batch then, and exit with code 75.")] = None,
-) -> None:
-    """Measure what is missing of a suite; interrupt it and run it again as you like."""
-    from vtpbench.harness.run.job import RunOptions, execute, make_job
-    from vtpbench.harness.run.progress import make_progress
-
-    options = RunOptions(out, only or (), set_ or (), limit, batch_size, dtype)
-    cluster = cluster_options(gpus, workers, ray, gpu_kind, device)
-    job = make_job(suite, options, warn)
-    progress = make_progress(console(sys.stderr))
-    with StopRequest(None if stop_after is None else parse_duration(stop_after)).at_sigterm() as stop:
-        if cluster is None:
-            summary = execute(job, device, progress, stop)
-        else:
-            from vtpbench.harness.distribute.driver import run_distributed
-            from vtpbench.harness.distribute.ray_pool import RayPool
-
-            with RayPool(suite, options, cluster, device) as pool:
-                summary = run_distributed(job, progress, pool, stop)
-    for line in summary.lines():
-        echo(one_line(line))
-    raise typer.Exit(summary.exit_code)
+app.command("run")(run_command)
 
 
 @app.command("plan")
@@ -179,6 +128,7 @@ def plan_command(
     echo(show(job))
 
 
+app.command("status")(status_command)
 app.command("report")(report_command)
 app.command("merge")(merge_command)
 app.command("show")(show_command)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from time import perf_counter
 from typing import Protocol
 
+from vtpbench.harness.distribute.driver_watch import DriverWatch
 from vtpbench.harness.distribute.messages import (
     AnswersForgotten,
     CellMeasured,
@@ -16,14 +17,17 @@ from vtpbench.harness.distribute.messages import (
     Lost,
     MeasureCell,
     NewAnswers,
+    NewOutput,
     NewPicture,
     Opened,
     PartDone,
     Ready,
     Work,
 )
-from vtpbench.harness.distribute.scheduler import Scheduler, SharedSweep
+from vtpbench.harness.distribute.scheduler import Scheduler
+from vtpbench.harness.distribute.shared_sweep import SharedSweep
 from vtpbench.harness.host.launcher import refuse_launcher
+from vtpbench.harness.host.libraries import OutputFile
 from vtpbench.harness.host.stopping import StopRequest
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.journal import FileJournal
@@ -33,8 +37,10 @@ from vtpbench.harness.run.answer_faults import trusted
 from vtpbench.harness.run.attempt import record_of
 from vtpbench.harness.run.job import Job
 from vtpbench.harness.run.loop import grouped_by_benchmark
-from vtpbench.harness.run.progress import Progress
+from vtpbench.harness.run.progress import Progress, headline
+from vtpbench.harness.run.shard import refuse_other_device
 from vtpbench.harness.run.summary import CellVisit, Summary
+from vtpbench.harness.run.watch import RunWatch, questions_of
 from vtpbench.pruners.errors import UserError
 
 LARGEST_UNKNOWN = 10_000
@@ -76,17 +82,20 @@ def run_distributed(job: Job, progress: Progress, pool: WorkerPool, stop: StopRe
         if len(mine) < len(todo):
             progress.note(f"{len(todo) - len(mine)} cells are left to another run that is working on them")
         progress.start(mine)
-        driver = _Driver(job, mine, progress, pool)
+        there = {cell.id: store.kept_answers(cell.id) for cell in mine}
+        watch = leases.enter_context(RunWatch(store.folder, questions_of(mine, job.suite.benchmarks), there))
+        driver = _Driver(job, mine, progress, watch, pool)
         driver.run(stop or StopRequest())
     return Summary(tuple(driver.visits), len(job.cells) - len(todo), perf_counter() - start, store.folder)
 
 
 class _Driver:
-    def __init__(self, job: Job, cells: Sequence[Cell], progress: Progress, pool: WorkerPool) -> None:
+    def __init__(self, job: Job, cells: Sequence[Cell], progress: Progress, watch: RunWatch, pool: WorkerPool) -> None:
         self.visits: list[CellVisit] = []
         self._job, self._store, self._progress, self._pool = job, job.store, progress, pool
         self._planned = frozenset(cell.id for cell in job.cells)
         self._cells = {cell.id: cell for cell in cells}
+        self._watch = DriverWatch(self._cells, watch, progress)
         self._journals: dict[str, FileJournal] = {}
         self._idle: dict[Hashable, None] = {}
         self._workers: set[Hashable] = set()
@@ -95,12 +104,14 @@ class _Driver:
 
     def run(self, stop: StopRequest) -> None:
         """Work until every cell has its record."""
-        for cell in self._cells.values():
-            self._store.forget_log(cell.id)
+        for group in grouped_by_benchmark(self._cells.values()):
+            for log in (f"sweep-{group[0].id}", *(cell.id for cell in group)):
+                self._store.forget_log(log)
         while not self._scheduler.finished:
             self._send()
             for worker, event in self._pool.events():
                 self._take(worker, event)
+            self._watch.show()
             stop.check()
             for cell_id, reason in list(self._scheduler.failed.items()):
                 del self._scheduler.failed[cell_id]
@@ -121,7 +132,9 @@ class _Driver:
         for worker in list(self._idle):
             work = self._scheduler.next(worker, len(self._workers))
             if work is None:
+                self._watch.idle(worker)
                 continue
+            self._watch.sent(worker, work)
             del self._idle[worker]
             if isinstance(work, MeasureCell):
                 cell = self._cells[work.cell]
@@ -132,6 +145,7 @@ class _Driver:
     def _take(self, worker: Hashable, event: Event) -> None:
         """Act on what a worker tells."""
         scheduler, store = self._scheduler, self._store
+        self._watch.took(worker, event)
         if isinstance(event, Ready):
             self._welcome(worker, event)
         elif isinstance(event, NewPicture):
@@ -140,6 +154,8 @@ class _Driver:
         elif isinstance(event, NewAnswers):
             self._journal(self._cells[event.cell]).add(list(event.answers))
             scheduler.answered(worker, event.cell, event.answers)
+        elif isinstance(event, NewOutput):
+            OutputFile(store.log_path(event.log), append=True).add(event.lines)
         elif isinstance(event, AnswersForgotten):
             self._journal(self._cells[event.cell]).remove()
         elif isinstance(event, Opened):
@@ -169,6 +185,7 @@ class _Driver:
         kind, first = ready.environment.device_kind, self._environment.device_kind
         if kind != first:
             raise UserError(f"worker {worker} on {ready.node} has a {kind}, others a {first}: name one kind with --gpu-kind")
+        refuse_other_device(self._store, self._cells.values(), kind)
         self._workers.add(worker)
 
     def _record(self, cell: Cell, outcome: Outcome, wall_s: float) -> None:
@@ -180,4 +197,5 @@ class _Driver:
         self._store.add(record)
         self.visits.append(CellVisit(cell, record))
         self._journals.pop(cell.id, None)
+        self._watch.ended(cell, headline(record.reason) if record.status == "failed" else None)
         self._progress.end(cell, record)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from vtpbench.harness.distribute.parts import Part
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.outcome import Outcome, Swept
 from vtpbench.harness.records.record import Environment
@@ -23,10 +24,9 @@ class OpenSweep:
 
 @dataclass(frozen=True)
 class AskPart:
-    """Ask questions `start` to `stop` of the open sweep, whole windows, of all its cells."""
+    """Ask a part of the open sweep."""
 
-    start: int
-    stop: int
+    part: Part
     known: Known = field(default_factory=dict)
 
 
@@ -76,6 +76,15 @@ class NewPicture:
 
 
 @dataclass(frozen=True)
+class NewOutput:
+    """What was printed, warned and logged: whole lines, to be added to a log of the results."""
+
+    log: str
+    """Its name there: a cell's id, or that of a sweep."""
+    lines: str
+
+
+@dataclass(frozen=True)
 class NewAnswers:
     """A finished batch of a cell."""
 
@@ -119,4 +128,6 @@ class Lost:
     reason: str
 
 
-Event: TypeAlias = Ready | Opened | NewPicture | NewAnswers | AnswersForgotten | PartDone | Closed | CellMeasured | Lost
+Event: TypeAlias = (
+    Ready | Opened | NewPicture | NewOutput | NewAnswers | AnswersForgotten | PartDone | Closed | CellMeasured | Lost
+)

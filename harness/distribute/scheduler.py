@@ -9,82 +9,13 @@ from time import monotonic
 from typing import TypeAlias
 
 from vtpbench.harness.distribute.messages import AskPart, CloseSweep, MeasureCell, OpenSweep, Work
+from vtpbench.harness.distribute.shared_sweep import SharedSweep
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.outcome import Swept
 
 WorkerId: TypeAlias = Hashable
 TRIES = 3
 """Times that a part or a cell may lose its worker, without an answer in between, before it is given up."""
-PART_S = 60.0
-"""Seconds that a part should take: what a worker's death may cost, and what is left to the others at the end."""
-
-
-@dataclass
-class SharedSweep:
-    """Cells of one model and benchmark, whose questions the workers share in parts.
-
-    Attributes
-    ----------
-    cells : their ids
-    model : which one answers; a worker that has it loaded comes first
-    known : answers that are on disk, by cell and sample
-    weight : how long it may take relative to the others, until its questions are known: rows x questions
-    samples : of its questions, in their order, once a worker has opened it
-
-    """
-
-    cells: tuple[str, ...]
-    model: str
-    known: dict[str, dict[str, Answer]]
-    weight: float
-    samples: tuple[str, ...] | None = None
-    window: int = 1
-    left: list[tuple[int, int]] = field(default_factory=list)
-    """Runs of questions that nobody is at."""
-    costs: dict[str, Swept] = field(default_factory=dict)
-    speed: float | None = None
-    """Questions a second that one worker has asked, of all cells."""
-    given_up: str | None = None
-
-    @property
-    def remaining(self) -> float:
-        """How much there is to do that nobody is at."""
-        if self.given_up is not None:
-            return 0
-        return self.weight if self.samples is None else len(self.cells) * sum(stop - start for start, stop in self.left)
-
-    def opened(self, samples: Sequence[str], window: int) -> None:
-        """Learn of the questions from the first worker that has read them; what all cells know is not asked again."""
-        if self.samples is not None:
-            return
-        self.samples, self.window = tuple(samples), window
-        runs: list[tuple[int, int]] = []
-        for start in range(0, len(samples), window):
-            stop = min(start + window, len(samples))
-            if all(s in self.known[cell] for cell in self.cells for s in samples[start:stop]):
-                continue
-            if runs and runs[-1][1] == start:
-                runs[-1] = runs[-1][0], stop
-            else:
-                runs.append((start, stop))
-        self.left = runs
-
-    def take(self, workers: int) -> tuple[int, int]:
-        """Give the next part away: of about a minute, less towards the end, so that all workers finish together."""
-        start, stop = self.left.pop(0)
-        windows = self.remaining / len(self.cells) / self.window + (stop - start) / self.window
-        usual = 1 if self.speed is None else PART_S * self.speed / self.window
-        count = max(1, int(min(usual, windows / (2 * workers))))
-        end = min(stop, start + count * self.window)
-        if end < stop:
-            self.left.insert(0, (end, stop))
-        return start, end
-
-    def known_in(self, start: int, stop: int) -> dict[str, dict[str, Answer]]:
-        """Answers that need not be told again in a part."""
-        assert self.samples is not None, "parts are taken of a sweep that is open"
-        names = self.samples[start:stop]
-        return {cell: {name: known[name] for name in names if name in known} for cell, known in self.known.items()}
 
 
 @dataclass
@@ -136,8 +67,8 @@ class Scheduler:
         if own is not None:
             if own.samples is None or not own.left or own.given_up is not None:
                 return CloseSweep()
-            start, stop = own.take(workers)
-            return AskPart(start, stop, own.known_in(start, stop))
+            part = own.take(workers)
+            return AskPart(part, own.known_in(part))
         model = self._model.get(worker)
         ready = self._ready()
         for cell in sorted(ready, key=lambda cell: self._of[cell].model != model):
@@ -172,7 +103,7 @@ class Scheduler:
         """Note a finished part; what could not be answered there, its cells say when they are measured."""
         busy, sweep = self._busy.pop(worker), self._open[worker]
         assert isinstance(busy.work, AskPart), "only a part is done"
-        sweep.speed = (busy.work.stop - busy.work.start) / max(1e-6, self._clock() - busy.since)
+        sweep.speed = busy.work.part.answers / max(1e-6, self._clock() - busy.since)
 
     def closed(self, worker: WorkerId, costs: Mapping[str, Swept]) -> None:
         """Note that a worker has left its sweep; one that could not even be opened has its cells measured one by one."""
@@ -202,12 +133,12 @@ class Scheduler:
         elif isinstance(busy.work, AskPart) and sweep is not None:
             for cell, answers in busy.told.items():
                 sweep.known[cell].update(answers)
-            part = busy.work.start, busy.work.stop
+            part = busy.work.part
             sweep.left.insert(0, part)
             if any(busy.told.values()):
-                self._tries.pop((sweep.cells, part[0]), None)  # whatever killed it, it gets on
-            elif self._is_too_often((sweep.cells, part[0])):
-                sweep.given_up = f"the worker that asked questions {part[0]} to {part[1] - 1} died {TRIES} times: {reason}"
+                self._tries.pop((part.cells[0], part.start), None)  # whatever killed it, it gets on
+            elif self._is_too_often((part.cells[0], part.start)):
+                sweep.given_up = f"the worker that asked questions {part.start} to {part.stop - 1} died {TRIES} times: {reason}"
                 self._give_up(sweep.cells, sweep.given_up)
         elif isinstance(busy.work, OpenSweep) and sweep is not None and self._is_too_often(sweep.cells):
             sweep.given_up = f"the worker that began with it died {TRIES} times: {reason}"

@@ -6,7 +6,7 @@ import gc
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from vtpbench.harness.distribute.messages import (
     Known,
     MeasureCell,
     NewAnswers,
+    NewOutput,
     NewPicture,
     Opened,
     OpenSweep,
@@ -32,6 +33,7 @@ from vtpbench.harness.distribute.messages import (
     Ready,
     Work,
 )
+from vtpbench.harness.distribute.told_output import ToldOutput
 from vtpbench.harness.host.device import DeviceLost, open_device
 from vtpbench.harness.records.cell import Answer, Cell
 from vtpbench.harness.records.environment import environment
@@ -43,6 +45,7 @@ from vtpbench.harness.run.engine import Engine, open_engine
 from vtpbench.harness.run.job import RunOptions, make_job
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.questions import Question
+from vtpbench.harness.run.sweep import SweepShare
 
 
 class Worker:
@@ -64,6 +67,7 @@ class Worker:
         self._sweep: _RunningSweep | None = None
         self._scratch = TemporaryDirectory()
         self._pictures = PictureFolder(Path(self._scratch.name), self._job.suite.pictures)
+        self._output = ToldOutput(Path(self._scratch.name) / "logs")
 
     def ready(self) -> Ready:
         """Say where this is, and what the suite is here."""
@@ -84,6 +88,7 @@ class Worker:
         else:
             events.put(Closed())
         while (event := events.get()) is not None:
+            yield from (NewOutput(*new) for new in self._output.new())
             if isinstance(event, BaseException):
                 raise event
             if isinstance(event, NewAnswers):
@@ -95,34 +100,42 @@ class Worker:
     def _measure(self, work: MeasureCell, events: SimpleQueue[Any]) -> None:
         cell, journal = self._cells[work.cell], _ToldJournal(work.cell, dict(work.known), events)
         start = perf_counter()
-        engine = self._open(cell.model)
 
         def measure() -> Outcome:
+            engine = self._open(cell.model)
             if isinstance(engine, Outcome):
                 return engine
             benchmark = self._job.suite.benchmarks[cell.benchmark.label]
             return engine.run(cell, benchmark, journal, lambda done, total: None, self._pictures, work.swept)
 
-        events.put(CellMeasured(cell.id, attempt(measure, DeviceLost, cell), perf_counter() - start))
+        with self._output.kept(cell.id):
+            outcome = attempt(measure, DeviceLost, cell)
+        events.put(CellMeasured(cell.id, outcome, perf_counter() - start))
 
     def _open_sweep(self, cells: Sequence[Cell], running: _RunningSweep) -> None:
         """Answer parts of a sweep as they come; whatever goes wrong, its cells say by themselves when they are measured."""
-        engine, first = self._open(cells[0].model), cells[0]
-        if not isinstance(engine, Outcome):
-            benchmark = self._job.suite.benchmarks[first.benchmark.label]
+        first = cells[0]
 
-            def sweep() -> None:
-                costs = engine.sweep(
-                    cells,
-                    benchmark,
-                    running.journal,
-                    lambda done, total: None,
-                    self._pictures,
-                    lambda cell: nullcontext(),
-                    partial(running.parts_of, WINDOW * self._job.suite.batch_size),
-                )
-                running.costs.update(costs)
+        def log(cell: Cell) -> AbstractContextManager[None]:
+            return self._output.kept(cell.id)
 
+        def sweep() -> None:
+            with log(first):
+                engine = self._open(first.model)
+            if isinstance(engine, Outcome):
+                return
+            costs = engine.sweep(
+                cells,
+                self._job.suite.benchmarks[first.benchmark.label],
+                running.journal,
+                lambda done, total: None,
+                self._pictures,
+                log,
+                partial(running.shares, WINDOW * self._job.suite.batch_size),
+            )
+            running.costs.update(costs)
+
+        with self._output.kept(f"sweep-{first.id}"):
             attempt(sweep, DeviceLost, f"{first.model.label} / {first.benchmark.label}")
         self._sweep = None
         running.events.put(Closed(running.costs))
@@ -161,12 +174,12 @@ class _RunningSweep:
     known: Known = field(default_factory=dict)
     costs: dict[str, Swept] = field(default_factory=dict)
 
-    def parts_of(self, window: int, questions: Sequence[Question]) -> Iterator[slice]:
+    def shares(self, window: int, questions: Sequence[Question]) -> Iterator[SweepShare]:
         """Give the parts as the driver asks for them; `window` questions share their pictures."""
         self.events.put(Opened(tuple(question.sample for question in questions), window))
-        while (part := self.parts.get()) is not None:
-            self.known = part.known
-            yield slice(part.start, part.stop)
+        while (asked := self.parts.get()) is not None:
+            self.known = asked.known
+            yield SweepShare(slice(asked.part.start, asked.part.stop), frozenset(asked.part.cells))
             self.events.put(PartDone())
 
     def journal(self, cell: Cell) -> _ToldJournal:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vtpbench.harness.gather.sources import stores
+from vtpbench.harness.gather.merge_shards import find_shards
+from vtpbench.harness.records.folders import stores
 from vtpbench.harness.records.record import Record, agree
 from vtpbench.harness.records.samples import read_kept, table_hash
+from vtpbench.harness.records.shard_note import shard_folders
 from vtpbench.harness.records.store import Store
 from vtpbench.pruners.errors import UserError
 
@@ -55,15 +57,20 @@ class Merged:
     """Further, equal copies of a cell among the sources."""
     replaced: list[str] = field(default_factory=list)
     """Ids of failed cells in the target whose place a result took."""
+    shards: list[str] = field(default_factory=list)
+    """What was said of the shards that were joined."""
 
     def lines(self) -> list[str]:
         """Say in lines what was added, known, copied and replaced."""
         found = f"{self.added} cells added, {self.known} were there already, {self.copies} equal copies"
-        return [found, *(f"cell {cell}: a result took the place of a failed record" for cell in self.replaced)]
+        told = [] if self.shards and not self.added + self.known + self.copies else [found]
+        return [*self.shards, *told, *(f"cell {cell}: a result took the place of a failed record" for cell in self.replaced)]
 
 
 def merge(folders: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Merged:
     """Copy the records of `folders`, their tables and pictures to `out`, one folder per suite; journals and leases stay behind.
+
+    Of shards the answers are joined (`vtpbench.harness.gather.merge_shards`).
 
     Nothing is written before every cell was checked. Every file is then written whole or not at all, pictures before the
     per-sample table that names them, and a record last, so that a merge that was killed is completed by repeating it.
@@ -79,13 +86,16 @@ def merge(folders: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Me
     UserError : a folder holds no records, or copies of a cell differ; all of them are named
 
     """
+    shards = find_shards(folders, out, warn)
     targets = {store.folder: store for store in _stores(out, warn)}
     own = [Copy(record, store) for store in targets.values() for record in store.records()]
-    found = [Copy(record, store) for folder in folders for store in _required(folder, out, warn) for record in store.records()]
+    sources = [store for folder in folders for store in _required(folder, out, warn)]
+    found = [Copy(record, store) for store in sources for record in store.records()]
     cells: dict[tuple[str, str], list[Copy]] = {}
     for copy in [*own, *found]:
         cells.setdefault((copy.record.suite, copy.record.cell_id), []).append(copy)
     conflicts = [line for copies in cells.values() for line in _conflicts(copies)]
+    conflicts += [line for joined in shards for line in joined.conflicts()]
     if conflicts:
         more = [f"and {len(conflicts) - SHOWN} more"] if len(conflicts) > SHOWN else []
         told = "\n  ".join([*conflicts[:SHOWN], *more])
@@ -95,6 +105,7 @@ def merge(folders: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Me
     merged = Merged()
     for (suite, _), copies in sorted(cells.items()):
         _write(copies, targets.setdefault(out / suite, Store(out / suite, warn)), merged)
+    merged.shards = [line for joined in shards for line in joined.lines(joined.write())]
     return merged
 
 
@@ -106,7 +117,7 @@ def _required(folder: Path, out: Path, warn: Callable[[str], None]) -> list[Stor
     if folder.resolve() == out.resolve():
         raise UserError(f"{folder} is the target as well as a source; leave it out, what lies in --out is kept anyway")
     found = _stores(folder, warn)
-    if not found:
+    if not found and not shard_folders(folder):
         raise UserError(f"no results in {folder}: expected a folder `records`, or folders of suites that have one")
     return found
 

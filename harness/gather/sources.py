@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vtpbench.harness.gather.suite_records import named, relabelled
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.efficiency import PLACE, SUFFIX, EfficiencyRecord, find_efficiency
+from vtpbench.harness.records.folders import stores
 from vtpbench.harness.records.record import DUMMY, Record
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.suite.suite import Suite, load
@@ -122,11 +123,6 @@ def _asked(store: Store, suite: Suite | None, warn: Callable[[str], None]) -> li
         kinds = "rows, benchmarks, budgets, limits or seeds"
         warn(f"{others} of {len(records)} records are of {kinds} that the suite does not name now; {whole}")
     return asked
-
-
-def stores(folder: Path) -> list[Path]:
-    """Folder of one suite's results, or those of all suites below."""
-    return [path.parent for path in sorted(folder.rglob("records")) if path.is_dir()]
 
 
 def _unique(labels: Iterable[str]) -> list[str]:

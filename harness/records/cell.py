@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 from vtpbench.harness.records.names import is_picture_name
-from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
+from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo, Record
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,13 @@ class Cell:
         return self.pruner.name == "vanilla"
 
     def __str__(self) -> str:
-        budget = "" if self.is_vanilla else f" @ {self.budget.label}"
-        return f"{self.model.label} / {self.pruner.label}{budget} / {self.benchmark.label} / seed {self.seed}"
+        return cell_name(self)
+
+
+def cell_name(of: Cell | Record) -> str:
+    """Name a cell, or the cell of a record, as people call it."""
+    budget = "" if of.pruner.name == "vanilla" else f" @ {of.budget.label}"
+    return f"{of.model.label} / {of.pruner.label}{budget} / {of.benchmark.label} / seed {of.seed}"
 
 
 def _without_places(pruner: PrunerInfo) -> dict[str, Any]:

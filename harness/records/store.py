@@ -6,6 +6,7 @@ Below the suite's folder lie, named after the cell's id:
 - `samples/*.parquet`: per-sample tables, each written before its record
 - `journal/*.jsonl`: answers of cells that are not finished
 - `logs/*.log`: what was printed, warned and logged in the last attempt at a cell, where anything was
+- `runs/*.json`: what runs say of themselves, see `vtpbench.harness.records.run_state`
 - `locks/*.lock`: held while a run works on a cell; the system frees them when the run dies
 
 `pictures/*.jpg` belong to all cells: each is named after what it shows, and written before the answers that refer to it.
@@ -50,6 +51,10 @@ class Store:
         self._warn = warn
         self._warned: set[Path] = set()
 
+    def below(self, folder: Path) -> Store:
+        """Give a further folder, which warns of the same."""
+        return Store(folder, self._warn)
+
     def prepare(self) -> None:
         """Make the folders and try them; raises `StorageError` where they cannot be written."""
         for name in ("records", "samples", "journal", "locks"):
@@ -91,6 +96,14 @@ class Store:
             what = f"{damaged} lines are no answers of this cell (edited or damaged)" if is_file else "is no file"
             self._warn(f"{journal.path}: {what}; kept as {journal.heal().name}, their questions are asked again")
         return journal
+
+    def kept_answers(self, cell_id: str) -> int:
+        """Count the answers of a cell that is not finished, without reading them; a line that was cut off is none."""
+        path, count = self.journal_path(cell_id), 0
+        with suppress(OSError), path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                count += chunk.count(b"\n")
+        return count
 
     def clear(self) -> None:
         """Remove the journals and locks of finished cells: a run that was killed may have left them."""

@@ -30,7 +30,7 @@ from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.lmms_library import simple_evaluate
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.harness.run.scoring import Evaluated, outcome
-from vtpbench.harness.run.sweep import SweepRow, sweep
+from vtpbench.harness.run.sweep import SweepRow, SweepShare, sweep
 from vtpbench.harness.run.task_loading import LoadedTask, TaskLoader
 from vtpbench.harness.run.task_questions import NumberedQuestions, drop_requests, keep_askable, naming_questions
 from vtpbench.pruners.errors import Impossible, UserError
@@ -66,14 +66,14 @@ class Engine:
         progress: Callable[[int, int], None],
         picture_folder: PictureFolder,
         log: Callable[[Cell], AbstractContextManager[None]],
-        parts: Callable[[Sequence[Question]], Iterable[slice]] = lambda questions: [slice(None)],
+        shares: Callable[[Sequence[Question]], Iterable[SweepShare]] = lambda questions: [SweepShare(slice(None))],
     ) -> dict[str, Swept]:
         """Answer the questions of cells of one benchmark together; `run` then finds the answers in their journals.
 
         A cell whose answers are not all there afterwards says in `run` what is wrong with it. Returns what this has cost each
         cell, by its id.
 
-        `parts` is told all questions, and says which to ask, one run of whole windows after the other: all at once, unless
+        `shares` is told all questions, and says which to ask, one run of whole windows after the other: all at once, unless
         several engines share the work. Journals are read before each.
         """
         answerers: dict[str, tuple[Cell, Answerer]] = {}
@@ -89,8 +89,10 @@ class Engine:
             return SweepRow(answerer, trusted(kept), kept.add, partial(log, cell))
 
         def ask(asked: Sequence[Question]) -> None:
-            for part in parts(asked):
-                sweep([row(*each) for each in answerers.values()], asked[part], bad, progress)
+            for share in shares(asked):
+                rows = [row(*each) for cell, each in answerers.items() if share.cells is None or cell in share.cells]
+                if rows:
+                    sweep(rows, asked[share.questions], bad, progress)
 
         with self._asking(benchmark, info) as (loaded, questions):
             first = next(iter(answerers.values()))[1]

@@ -16,16 +16,19 @@ from vtpbench.harness.records.environment import environment, versions
 from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.forecast import Forecast, foresee
-from vtpbench.harness.run.loop import CellEngine, RunContext, run
+from vtpbench.harness.run.loop import RunContext, run
 from vtpbench.harness.run.plan import estimator, narrow, plan, render_plan
 from vtpbench.harness.run.progress import Progress
+from vtpbench.harness.run.shard import Shard
 from vtpbench.harness.run.summary import Summary
+from vtpbench.harness.run.sweeper import CellEngine
 from vtpbench.harness.suite.specs import ModelSpec
 from vtpbench.harness.suite.suite import Suite, load
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.load import Described
+    from vtpbench.harness.run.shard_run import ShardSummary
     from vtpbench.pruners.base import Pruner
 
 
@@ -93,6 +96,20 @@ def execute(job: Job, device_name: str | None, progress: Progress, stop: StopReq
 
     Raises `TimeIsUp` behind the batch in which `stop` says so.
     """
+    return run(job.cells, _setting(job, job.store, device_name, progress, stop))
+
+
+def execute_shard(
+    job: Job, shard: Shard, device_name: str | None, progress: Progress, stop: StopRequest | None = None
+) -> ShardSummary:
+    """Answer a shard's part of the missing cells' questions, in a folder of its own; else as `execute`."""
+    from vtpbench.harness.run.shard_run import run_shard  # imports torch
+
+    store = job.store.below(shard.folder(job.store.folder))
+    return run_shard(job.store.missing(job.cells), _setting(job, store, device_name, progress, stop), shard)
+
+
+def _setting(job: Job, store: Store, device_name: str | None, progress: Progress, stop: StopRequest | None) -> RunContext:
     refuse_launcher()
     device = open_device(device_name)
 
@@ -102,9 +119,8 @@ def execute(job: Job, device_name: str | None, progress: Progress, stop: StopReq
         return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
 
     benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
-    where, stop = environment(str(device)), stop or StopRequest()
-    setting = RunContext(job.suite.name, job.store, open_engine, benchmarks, where, progress, pictures, stop)
-    return run(job.cells, setting)
+    where = environment(str(device))
+    return RunContext(job.suite.name, store, open_engine, benchmarks, where, progress, pictures, stop or StopRequest())
 
 
 def _dtype(name: str) -> Dtype:

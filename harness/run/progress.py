@@ -11,9 +11,11 @@ from rich.markup import escape
 from rich.progress import Progress as Bars
 
 from vtpbench.harness.host.display import Display, make_bars
+from vtpbench.harness.host.durations import duration
 from vtpbench.harness.host.printable import one_line
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.record import Record
+from vtpbench.harness.records.run_state import RunState
 
 
 class Pace:
@@ -67,6 +69,9 @@ class Progress(Display):
 
     def advance(self, done: int, total: int) -> None:
         """Count samples of the current cell: first those that an earlier attempt answered, then after each batch."""
+
+    def workers(self, state: RunState) -> None:
+        """Show how several workers stand, where a display has room for it."""
 
     def end(self, cell: Cell, record: Record) -> None:
         """Finish a cell."""
@@ -176,12 +181,6 @@ def describe(record: Record) -> str:
 def headline(reason: str | None) -> str:
     """First line of a reason; a traceback follows after it."""
     return (reason or "no reason given").splitlines()[0]
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as `h:mm:ss`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _kind(cell: Cell) -> tuple[str, str]:

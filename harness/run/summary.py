@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtpbench.harness.host.durations import duration
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.record import Record
-from vtpbench.harness.run.progress import duration, headline
+from vtpbench.harness.run.progress import headline
 
 
 @dataclass(frozen=True)

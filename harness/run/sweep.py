@@ -32,6 +32,21 @@ AHEAD = 2
 
 
 @dataclass(frozen=True)
+class SweepShare:
+    """What of a sweep is asked at a time.
+
+    Attributes
+    ----------
+    questions : whole windows
+    cells : ids of those that are asked; None = all
+
+    """
+
+    questions: slice
+    cells: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class SweepRow:
     """A cell that takes part.
 

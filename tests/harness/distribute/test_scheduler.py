@@ -8,7 +8,9 @@ from collections import Counter
 import pytest
 
 from vtpbench.harness.distribute.messages import AskPart, CloseSweep, MeasureCell, OpenSweep, Work
-from vtpbench.harness.distribute.scheduler import TRIES, Scheduler, SharedSweep
+from vtpbench.harness.distribute.parts import Part
+from vtpbench.harness.distribute.scheduler import TRIES, Scheduler
+from vtpbench.harness.distribute.shared_sweep import PART_S, SHORTEST_S, SharedSweep
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.outcome import Swept
 
@@ -29,13 +31,18 @@ class Workers:
 
     def __init__(self, sweeps: dict[str, tuple[SharedSweep, int]], seed: int, deaths: int) -> None:
         self.sizes = {sweep.cells: questions for sweep, questions in sweeps.values()}
-        self.scheduler = Scheduler(sweep for sweep, _ in sweeps.values())
+        self.scheduler = Scheduler((sweep for sweep, _ in sweeps.values()), clock=self.time)
+        self.now = 0.0
         self.draw, self.deaths = random.Random(seed), deaths
         self.answers: Counter[tuple[str, str]] = Counter()
         self.measured: Counter[str] = Counter()
         self.at: dict[int, tuple[Work, tuple[str, ...]]] = {}
         self.sweep_of: dict[int, tuple[str, ...]] = {}
         self.next_id = 0
+
+    def time(self) -> float:
+        self.now += self.draw.choice([0.1, 40.0])  # so that windows are shared whole and by rows
+        return self.now
 
     def play(self, workers: int) -> None:
         alive = [self.hire() for _ in range(workers)]
@@ -58,8 +65,9 @@ class Workers:
         return self.next_id
 
     def questions(self, worker: int, work: AskPart) -> list[tuple[str, int]]:
-        cells = self.sweep_of[worker]
-        return [(c, n) for c in cells for n in range(work.start, work.stop) if str(n) not in work.known.get(c, {})]
+        part = work.part
+        assert set(part.cells) <= set(self.sweep_of[worker])
+        return [(c, n) for c in part.cells for n in range(part.start, part.stop) if str(n) not in work.known.get(c, {})]
 
     def tell(self, worker: int, cell: str, n: int) -> None:
         self.answers[cell, str(n)] += 1
@@ -77,7 +85,7 @@ class Workers:
             self.sweep_of[worker] = work.cells
             self.scheduler.opened(worker, [str(n) for n in range(self.sizes[work.cells])], WINDOW)
         elif isinstance(work, AskPart):
-            assert work.start % WINDOW == 0, "parts are whole windows"
+            assert work.part.start % WINDOW == 0, "parts are whole windows"
             for cell, n in self.questions(worker, work):
                 self.tell(worker, cell, n)
             self.scheduler.part_done(worker)
@@ -126,7 +134,7 @@ def test_what_kills_its_worker_three_times_fails_its_cells_and_no_other() -> Non
     for worker in range(TRIES):
         assert isinstance(scheduler.next(worker), OpenSweep)
         scheduler.opened(worker, [str(n) for n in range(400)], WINDOW)
-        assert scheduler.next(worker) == AskPart(0, WINDOW, {cell: {} for cell in bad.cells})
+        assert scheduler.next(worker) == AskPart(Part(0, WINDOW, bad.cells), {cell: {} for cell in bad.cells})
         scheduler.lost(worker, "out of memory")
     assert set(scheduler.failed) == set(bad.cells)
     assert all("questions 0 to 3 died 3 times: out of memory" in reason for reason in scheduler.failed.values())
@@ -153,3 +161,39 @@ def test_a_worker_stays_with_its_model_and_begins_with_the_longest() -> None:
         scheduler.measured(0, cell)
     assert scheduler.next(0) == OpenSweep(("c-0", "c-1"))
     assert scheduler.next(1) == OpenSweep(("c-0", "c-1")), "the half of c that is another's is longer than a"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 46])
+@pytest.mark.parametrize("size", [1, 4, 9, 41])
+@pytest.mark.parametrize("wanted", [0.5, 3, 8, 50, 1e9])
+def test_a_cut_part_is_whole_windows_of_all_rows_or_one_window_of_some(rows: int, size: int, wanted: float) -> None:
+    whole = Part(4, 4 + size, tuple(map(str, range(rows))))
+    left, asked = [whole], []
+    while left:
+        first, rest = left.pop(0).cut(wanted, WINDOW)
+        assert first.start % WINDOW == 0
+        assert first.stop % WINDOW == 0 or first.stop == whole.stop
+        assert first.stop - first.start <= WINDOW or len(first.cells) == rows, "only single windows are shared by rows"
+        assert first.answers <= max(wanted, WINDOW), "no longer than it should be, but for one row of one window"
+        left[:0] = rest
+        asked += [(cell, n) for cell in first.cells for n in range(first.start, first.stop)]
+    assert sorted(asked) == sorted((cell, n) for cell in whole.cells for n in range(whole.start, whole.stop))
+
+
+def test_a_window_that_takes_minutes_is_shared_by_rows_so_that_a_part_takes_one() -> None:
+    now = [0.0]
+    sweep = shared("a", 4000, rows=46)
+    scheduler = Scheduler([sweep], lambda: now[0])
+    scheduler.next(0, 2)
+    scheduler.opened(0, [str(n) for n in range(4000)], WINDOW)
+    work, answers_s = scheduler.next(0, 2), 1.0
+    took = []
+    while isinstance(work, AskPart):
+        took.append(work.part.answers / answers_s)
+        now[0] += took[-1]
+        scheduler.part_done(0)
+        work = scheduler.next(0, 2)
+    assert took[0] == 46 * WINDOW, "nobody knows yet how long it takes"
+    assert all(SHORTEST_S / 2 <= seconds <= PART_S for seconds in took[1:])
+    assert sum(took) == 46 * 4000
+    assert sum(took) / len(took) > PART_S / 2, "and no shorter than it need be: every part encodes its pictures anew"

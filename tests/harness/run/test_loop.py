@@ -205,7 +205,7 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(tmp_path: Pat
     assert process.returncode == 2, err
     assert re.fullmatch(r"cannot write \S+: File too large; raise the limit.*\n", out)
     files = {path.parent.name for path in (tmp_path / "toy").rglob("*") if path.is_file()}
-    assert files == {"journal", "locks"}
+    assert files == {"journal", "locks", "runs"}
 
     assert run([scripted.make_cell(seed=seed) for seed in (0, 1)], scripted.make_setting(tmp_path)).exit_code == 0
     assert sum(asked(tmp_path).values()) <= 2 * scripted.QUESTIONS + scripted.BATCH
