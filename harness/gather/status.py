@@ -82,8 +82,8 @@ def examine(folder: Path, warn: Callable[[str], None], now: float | None = None)
 
 def _places(folder: Path) -> list[Path]:
     """Folders that a run has written to."""
-    told = (path.parent for path in sorted(folder.rglob(FOLDER)) if path.is_dir())
-    return list(dict.fromkeys([*stores(folder), *told]))
+    begun = (path.parent for name in ("journal", FOLDER) for path in sorted(folder.rglob(name)) if path.is_dir())
+    return list(dict.fromkeys([*stores(folder), *begun]))
 
 
 def _status(folder: Path, warn: Callable[[str], None], now: float) -> FolderStatus:

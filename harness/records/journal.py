@@ -67,7 +67,8 @@ class FileJournal:
         return (read_regular(self.path) or b"").splitlines(keepends=True)
 
     def _line(self, answer: Answer) -> str:
-        body = dataclasses.asdict(answer)
+        body = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
+        body["kept"] = [dataclasses.asdict(kept) for kept in answer.kept]  # `asdict` of all copies every count
         return json.dumps({**body, "checksum": self._checksum(body)}) + "\n"
 
     def _answer(self, line: bytes) -> Answer | None:

@@ -120,10 +120,9 @@ class _ShardAsker:
             self._miss(cells, headline(spent.reason))
             return
         able = [cell for cell in cells if cell.id in spent]  # the others cannot be asked, which they say when they are scored
-        have = {cell: len(trusted(self._setting.store.journal(cell)).keys() & set(asked)) for cell in able}
-        most = max(have.values(), default=0)  # questions that cannot be asked are left out of all rows alike
-        for cell, n in have.items():
-            if n < most or (asked and not n):
+        have = [len(trusted(self._setting.store.journal(cell)).keys() & set(asked)) for cell in able]
+        for cell, n in zip(able, have, strict=True):
+            if n < max(have) or (asked and not n):  # questions that cannot be asked are left out of all rows alike
                 self._miss([cell], f"{n} of {len(asked)} answers; the run on the joined shards says why")
 
     def _miss(self, cells: Sequence[Cell], reason: str) -> None:

@@ -1,21 +1,24 @@
-"""Real Ray workers on the CPU: what they find together is what one process finds alone, also where one of them is killed."""
+"""Workers find together what one process finds alone, whatever their number, and also where one of them or the driver dies."""
 
 from __future__ import annotations
 
 import io
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_workers import ForkedPool
 from rich.console import Console
 
 from vtpbench.harness.distribute.cluster import ClusterOptions
-from vtpbench.harness.distribute.driver import run_distributed
-from vtpbench.harness.distribute.messages import Lost, MeasureCell, NewAnswers, Ready
+from vtpbench.harness.distribute.driver import WorkerPool, run_distributed
+from vtpbench.harness.distribute.messages import AskPart, Lost, MeasureCell, NewAnswers, Ready
 from vtpbench.harness.distribute.ray_pool import RayPool
+from vtpbench.harness.gather.status import examine
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
 from vtpbench.harness.run.progress import Progress
@@ -23,17 +26,33 @@ from vtpbench.harness.run.summary import Summary
 
 SUITE = """
 models: [demo]
-matrix: {pruners: [random, divprune], budgets: [12], seeds: [0, 1], benchmarks: [demo-exist, demo-read]}
-batch_size: 4
+matrix: {{pruners: [random, "{folder}/noisy.py:Noisy"], budgets: [12], seeds: [0, 1], benchmarks: [demo-exist, demo-read]}}
+batch_size: 2
 pictures: 2
+limit: 20
 """
-CELLS, QUESTIONS = 8, 40
+NOISY = """
+from dataclasses import dataclass
+
+from vtpbench.pruners.random import Random
+
+
+@dataclass(frozen=True)
+class Noisy(Random):
+    def select(self, view):
+        print(f"choosing among the tokens of {len(view.keys)} pictures")
+        return super().select(view)
+"""
+CELLS, QUESTIONS = 10, 20
+Pools = Callable[[RunOptions], AbstractContextManager[WorkerPool]]
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("suite") / "small.yaml"
-    path.write_text(f"{SUITE}limit: {QUESTIONS}\n")
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "noisy.py").write_text(NOISY)
+    path = folder / "small.yaml"
+    path.write_text(SUITE.format(folder=folder))
     return path
 
 
@@ -45,25 +64,32 @@ def alone(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return job
 
 
+@pytest.fixture(autouse=True)
+def _parts_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the scheduler share the rows of a window, which on a real device takes longer than all of this."""
+    monkeypatch.setattr("vtpbench.harness.distribute.shared_sweep.PART_S", 0.3)
+    monkeypatch.setattr("vtpbench.harness.distribute.shared_sweep.SHORTEST_S", 0.1)
+
+
 def quiet() -> Progress:
     return Progress(Console(file=io.StringIO()))
 
 
-class WatchedPool(RayPool):
-    """Notes what is told; kills the worker that tells the first answers, where it is to."""
+class WatchedPool:
+    """Notes what is asked and told; kills the worker that tells the first answers, where it is to."""
 
-    killing = False
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, pool: WorkerPool, killing: bool = False) -> None:
+        self.pool, self.killing = pool, killing
         self.pids: dict[Any, int] = {}
+        self.asked: list[Any] = []
         self.told: list[tuple[Any, Any]] = []
 
-    def events(self) -> Iterable[tuple[Any, Any]]:
-        return self._watched()
+    def start(self, worker: Any, work: Any) -> None:
+        self.asked.append(work)
+        self.pool.start(worker, work)
 
-    def _watched(self) -> Iterator[tuple[Any, Any]]:
-        for worker, event in super().events():
+    def events(self) -> Iterable[tuple[Any, Any]]:
+        for worker, event in self.pool.events():
             self.told.append((worker, event))
             if isinstance(event, Ready):
                 self.pids[worker] = event.pid
@@ -72,13 +98,16 @@ class WatchedPool(RayPool):
                 self.killing = False
                 os.kill(self.pids[worker], signal.SIGKILL)
 
+    def answers(self) -> list[tuple[str, str]]:
+        told = [event for _, event in self.told if isinstance(event, NewAnswers)]
+        return [(event.cell, answer.sample) for event in told for answer in event.answers]
 
-def run_on_workers(suite: Path, out: Path, workers: int, killing: bool = False) -> tuple[Summary, WatchedPool]:
+
+def run_on(suite: Path, out: Path, workers: int, killing: bool = False) -> tuple[Summary, WatchedPool]:
     options = RunOptions(out)
-    job = make_job(str(suite), options, print)
-    with WatchedPool(str(suite), options, ClusterOptions(workers=workers), "cpu") as pool:
-        pool.killing = killing
-        return run_distributed(job, quiet(), pool), pool
+    with ForkedPool(str(suite), options, workers) as pool:
+        watched = WatchedPool(pool, killing)
+        return run_distributed(make_job(str(suite), options, print), quiet(), watched), watched
 
 
 def tables(store: Store) -> dict[str, bytes]:
@@ -90,14 +119,19 @@ def scores(store: Store) -> dict[str, Any]:
 
 
 def names(store: Store) -> list[str]:
-    """Files of the results, but for what is left of locks and logs."""
+    """Files of the results, but for what is left of locks, what was said, and what runs say of themselves."""
     found = (path.relative_to(store.folder) for path in store.folder.rglob("*") if path.is_file())
-    return sorted(str(path) for path in found if path.parts[0] not in ("locks", "logs"))
+    return sorted(str(path) for path in found if path.parts[0] not in ("locks", "logs", "runs"))
 
 
-def test_workers_find_what_one_process_finds_also_where_one_is_killed(suite: Path, alone: Job, tmp_path: Path) -> None:
-    summary, pool = run_on_workers(suite, tmp_path, 2, killing=True)
-    assert [event for _, event in pool.told if isinstance(event, Lost)]
+def choosing(store: Store) -> dict[str, int]:
+    """Lines of the noisy pruner in each log."""
+    logs = (store.folder / "logs").glob("*.log")
+    found = {path.name: path.read_text().count("choosing among the tokens of") for path in logs}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def require_equal(summary: Summary, pool: WatchedPool, alone: Job) -> None:
     assert summary.exit_code == 0
     assert len(summary.visits) == CELLS
     store = Store(summary.folder, print)
@@ -105,9 +139,36 @@ def test_workers_find_what_one_process_finds_also_where_one_is_killed(suite: Pat
     assert scores(store) == scores(alone.store)
     assert names(store) == names(alone.store), "records, tables and pictures, and no journal"
     assert [record.environment for record in store.records()] == [record.environment for record in alone.store.records()]
-    told = [(event.cell, answer.sample) for _, event in pool.told if isinstance(event, NewAnswers) for answer in event.answers]
+    told = pool.answers()
     assert len(told) == len(set(told)) == CELLS * QUESTIONS, "no answer lost, none given twice"
-    assert {worker for worker, event in pool.told if isinstance(event, NewAnswers)} >= {"1", "2"}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_finds_what_one_process_finds(suite: Path, alone: Job, tmp_path: Path, workers: int) -> None:
+    summary, pool = run_on(suite, tmp_path, workers)
+    require_equal(summary, pool, alone)
+    assert choosing(Store(summary.folder, print)) == choosing(alone.store) != {}, "what a pruner says is in the same logs"
+    parts = [work.part for work in pool.asked if isinstance(work, AskPart)]
+    assert any(len(part.cells) < CELLS // 2 for part in parts), "rows of a window were shared"
+    (status,) = examine(summary.folder, pytest.fail)
+    assert status.records == {"ok": CELLS}
+    (run,) = status.runs
+    assert (run.state.state, run.state.ended, run.state.answers) == ("finished", CELLS, CELLS * QUESTIONS)
+    assert sum(worker.answers for worker in run.state.workers) == CELLS * QUESTIONS
+    assert {worker.pid for worker in run.state.workers} == set(pool.pids.values())
+
+
+def test_two_workers_on_ray_find_the_same_where_one_is_killed(suite: Path, alone: Job, tmp_path: Path) -> None:
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    options = RunOptions(tmp_path)
+    with RayPool(str(suite), options, ClusterOptions(workers=2), "cpu") as ray_pool:
+        assert not usage_stats_enabled(), "a Ray that is started here reports nothing to anybody"
+        pool = WatchedPool(ray_pool, killing=True)
+        summary = run_distributed(make_job(str(suite), options, print), quiet(), pool)
+    assert [event for _, event in pool.told if isinstance(event, Lost)]
+    require_equal(summary, pool, alone)
+    assert len({worker for worker, event in pool.told if isinstance(event, NewAnswers)}) >= 2
 
 
 def test_a_driver_that_dies_is_followed_by_the_same_command(suite: Path, alone: Job, tmp_path: Path) -> None:
@@ -119,10 +180,15 @@ def test_a_driver_that_dies_is_followed_by_the_same_command(suite: Path, alone: 
 
     options = RunOptions(tmp_path)
     job = make_job(str(suite), options, print)
-    with pytest.raises(KeyboardInterrupt), Interrupted(str(suite), options, ClusterOptions(workers=1), "cpu") as pool:
-        run_distributed(job, quiet(), pool)
-    asked = sum(len(event.answers) for _, event in pool.told if isinstance(event, NewAnswers))
-    assert 0 < asked < CELLS * QUESTIONS
-    summary, pool = run_on_workers(suite, tmp_path, 1)
-    assert asked + sum(len(event.answers) for _, event in pool.told if isinstance(event, NewAnswers)) == CELLS * QUESTIONS
+    with ForkedPool(str(suite), options, 1) as forked:
+        pool = Interrupted(forked)
+        with pytest.raises(KeyboardInterrupt):
+            run_distributed(job, quiet(), pool)
+    before = pool.answers()
+    assert 0 < len(before) < CELLS * QUESTIONS
+    (status,) = examine(tmp_path / "small", pytest.fail)
+    assert sum(status.begun.values()) == len(before)
+    assert [run.state.state for run in status.runs] == ["stopped"]
+    summary, pool = run_on(suite, tmp_path, 1)
+    assert len(before) + len(pool.answers()) == CELLS * QUESTIONS
     assert tables(Store(summary.folder, print)) == tables(alone.store)
