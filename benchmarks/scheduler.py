@@ -6,7 +6,8 @@ Time is simulated; the scheduler is the real one, on the real question counts of
 own (drawn between 0.8 and 1.2 of the same answers a second), needs time to read a benchmark's questions, to encode pictures
 again where the rows of a window are shared, and to score a cell, and may be killed; what it has told until then stays told.
 Ideal is all answers over the sum of the speeds. Printed are the share of ideal speed, answers that were lost or told twice, how
-long parts take, and the processor time that the scheduler itself took.
+long parts take, and the processor time that the scheduler itself took. Then the real driver writes 50,000 answers, see
+`driver_cost.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 import tracemalloc
 
 import numpy as np
+from driver_cost import describe, driver_cost
 
 from vtpbench.harness.distribute.messages import AskPart, CloseSweep, MeasureCell, OpenSweep, Work
 from vtpbench.harness.distribute.parts import Part
@@ -172,6 +174,8 @@ def main() -> None:
     print(
         f"scheduler: {share:.2f} ms of the processor for 1,000 answers; peak {tracemalloc.get_traced_memory()[1] / 2**20:.0f} MiB"
     )
+    tracemalloc.stop()
+    print(describe(driver_cost(50_000, BATCH), BATCH))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ WAIT_S = 1.0
 """Seconds after which the pool looks for new nodes while nobody tells anything."""
 IN_FLIGHT = 8
 """Events of a worker that wait to be taken: then it waits itself."""
+STARTS = 3
+"""Times that Ray is started on this machine: a busy one may need longer than Ray waits."""
 UNLUCKY = 3
 """Workers in succession that die before they are ready: then no more are started in their place."""
 
@@ -50,15 +52,7 @@ class RayPool:
         self._ray = ray = _import_ray()
         self._arguments = os.getcwd(), suite, options, device if cluster.gpus == 0 else None
         self._cluster = cluster
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-        try:
-            if cluster.address is None:
-                cpus = {"num_cpus": cluster.workers} if cluster.gpus == 0 else {}
-                ray.init(include_dashboard=False, **cpus, **quiet)
-            else:
-                ray.init(address=cluster.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as e:
-            raise UserError(f"Ray cannot be reached ({str(e).splitlines()[0]}); see docs/cluster.md") from e
+        _join(ray, cluster)
         self._actor = _actor_class(ray)
         self._actors: dict[Hashable, Any] = {}
         self._telling: dict[Any, Hashable] = {}
@@ -137,6 +131,23 @@ class RayPool:
         if not wanted and not self._actors:
             raise UserError("Ray finds no GPU; name --workers N --device cpu to run on the processor")
         return wanted
+
+
+def _join(ray: Any, cluster: ClusterOptions) -> None:
+    """Start Ray on this machine, or join the cluster that is named."""
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    cpus = {"num_cpus": cluster.workers} if cluster.gpus == 0 else {}
+    here = {"address": "local", "include_dashboard": False, **cpus}  # also where a cluster is running on this machine
+    where = here if cluster.address is None else {"address": cluster.address}
+    for tries_left in range(STARTS - 1 if cluster.address is None else 0, -1, -1):
+        try:
+            ray.init(**where, **quiet)
+            return
+        except Exception as e:  # of Ray's own, mostly without a type: its processes are not there after half a minute
+            ray.shutdown()
+            if not tries_left:
+                first = next((line for line in str(e).splitlines() if line.strip()), type(e).__name__)
+                raise UserError(f"Ray cannot be reached ({first}); see docs/cluster.md") from e
 
 
 def _import_ray() -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 
 from vtpbench.harness.host.display import make_bars
@@ -22,7 +24,12 @@ class SharedProgress(Progress):
         self._bars = make_bars(console, transient=True)
         super().__init__(console, self._bars)
         self._run = self._bars.add_task("cells", total=None, facts="")
-        self._answers = self._bars.add_task("answers", total=None, facts="")
+        self._answers = self._bars.add_task("answers", total=None, visible=False, facts="")
+
+    def start(self, cells: Iterable[Cell]) -> None:
+        """Name the cells that the run will visit."""
+        super().start(cells)
+        self._bars.update(self._run, total=self._total)
 
     def begin(self, cell: Cell) -> None:
         """Start to score a cell: no line of its own, others are scored at the same time."""
@@ -36,14 +43,19 @@ class SharedProgress(Progress):
         """Show how all workers stand."""
         failed = f"[red]{len(state.failed)} failed[/red] " if state.failed else ""
         left = "" if state.left_s is None else f"{duration(state.left_s)} left"
+        if not state.workers:
+            left = "workers are starting"
         self._bars.update(self._run, completed=state.ended, total=len(state.cells), facts=f"{failed}{left}")
-        self._bars.update(self._answers, completed=state.answers, total=state.expected, facts=speeds(state))
+        if state.workers and state.expected is not None:
+            facts = speeds(state)
+            self._bars.update(self._answers, completed=state.answers, total=state.expected, facts=facts, visible=True)
 
 
 def speeds(state: RunState) -> str:
     """Say how fast the workers are, in answers a second."""
     known = [worker for worker in state.workers if worker.answers_s is not None]
-    total = f"{len(state.workers)} workers, {sum(worker.answers_s or 0.0 for worker in known):.1f}/s"
+    count = "1 worker" if len(state.workers) == 1 else f"{len(state.workers)} workers"
+    total = f"{count}, {sum(worker.answers_s or 0.0 for worker in known):.1f}/s"
     if not 1 < len(known) <= NAMED:
         return total
     return f"{total} ({', '.join(f'{worker.name}: {worker.answers_s:.1f}' for worker in known)})"

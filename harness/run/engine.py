@@ -71,10 +71,8 @@ class Engine:
         """Answer the questions of cells of one benchmark together; `run` then finds the answers in their journals.
 
         A cell whose answers are not all there afterwards says in `run` what is wrong with it. Returns what this has cost each
-        cell, by its id.
-
-        `shares` is told all questions, and says which to ask, one run of whole windows after the other: all at once, unless
-        several engines share the work. Journals are read before each.
+        cell, by its id. `shares` is told all questions, and says which to ask, one run of whole windows after the other;
+        journals are read before each.
         """
         answerers: dict[str, tuple[Cell, Answerer]] = {}
         for cell in cells:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -68,7 +69,9 @@ def run_shard(cells: Sequence[Cell], setting: RunContext, shard: Shard) -> Shard
     for label in dict.fromkeys(cell.benchmark.label for cell in cells):
         fetch(setting.benchmarks[label])
     there = {cell.id: store.kept_answers(cell.id) for cell in cells}
-    watch = RunWatch(store.folder, questions_of(cells, setting.benchmarks), there, str(shard))
+    whole = questions_of(cells, setting.benchmarks)
+    expected = {cell: None if n is None else ceil(n / shard.of) for cell, n in whole.items()}  # until they are read
+    watch = RunWatch(store.folder, expected, there, str(shard))
     progress = WatchedProgress(setting.progress, watch, setting.environment.device)
     asker = _ShardAsker(setting, shard, progress)
     with setting.progress, watch, ExitStack() as leases:

@@ -54,11 +54,14 @@ class RunWatch:
         self._thread = Thread(target=self._keep_writing, name="run state", daemon=True)
 
     def __enter__(self) -> RunWatch:
-        forget_ended(self._folder, platform.node())
-        self._thread.start()
+        if self._cells:  # a run that finds nothing to do leaves the word of the last one
+            forget_ended(self._folder, platform.node())
+            self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._cells:
+            return
         self._over.set()
         self._thread.join()
         self._write("finished" if kind is None else "stopped")

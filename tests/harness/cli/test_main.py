@@ -317,3 +317,24 @@ def test_new_pruner_writes_a_package_and_names_its_files(tmp_path: Path):
     again = call("new-pruner", "my-method", "--out", tmp_path)
     assert again.exit_code == 2
     assert "exists already" in again.stderr
+
+
+def test_status_is_for_people_and_for_scripts(results: Path):
+    said = call("status", results)
+    assert said.exit_code == 0
+    assert "toy: 2 of 2 cells have a result" in said.output
+    assert "finished" in said.output
+    (folder,) = json.loads(call("status", results, "--json").output)
+    assert folder["records"] == {"ok": 2}
+    missing = call("status", results / "nowhere")
+    assert (missing.exit_code, "no results in" in missing.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--shard", "3"], "3/16"), (["--shard", "1/2", "--workers", "2", "--device", "cpu"], "--shard is for runs on one device")],
+)
+def test_a_shard_that_makes_no_sense_is_refused_before_anything_is_read(options: list[str], told: str):
+    refused = call("run", "nowhere.yaml", *options)
+    assert refused.exit_code == 2
+    assert told in refused.output
