@@ -40,7 +40,7 @@ class FolderStatus:
     known : cells that there are records, answers or runs of
     records : cells with a record, by its status
     failed : first lines of reasons, by cell
-    begun : cells without a result that have answers, with how many
+    begun : cells without a result that have answers; with how many, unless a live run says so: journals may be large
     runs : that have left word, the last started first
 
     """
@@ -49,7 +49,7 @@ class FolderStatus:
     known: int
     records: dict[str, int]
     failed: dict[str, str]
-    begun: dict[str, int]
+    begun: dict[str, int | None]
     runs: list[RunStatus]
 
     @property
@@ -94,7 +94,9 @@ def _status(folder: Path, warn: Callable[[str], None], now: float) -> FolderStat
     host = platform.node()
     runs = [RunStatus(state, state.is_alive(host, now), max(0.0, now - state.updated)) for state in read_states(folder)]
     journals = sorted((folder / "journal").glob("*.jsonl"))
-    begun = {path.stem: store.kept_answers(path.stem) for path in journals if path.stem not in results}
+    counting = not any(run.alive for run in runs)
+    open_cells = [path.stem for path in journals if path.stem not in results]
+    begun = {cell: store.kept_answers(cell) if counting else None for cell in open_cells}
     named = {record.cell_id for record in records} | set(begun) | {cell for run in runs[:1] for cell in run.state.cells}
     return FolderStatus(
         folder,

@@ -37,7 +37,8 @@ def _cells(status: FolderStatus) -> str:
     if failed := status.records.get("failed"):
         parts.append(f"{failed} failed")
     if status.begun:
-        parts.append(f"{len(status.begun)} begun, with {sum(status.begun.values()):,} answers")
+        answers = sum(n or 0 for n in status.begun.values())
+        parts.append(f"{len(status.begun)} begun" + ("" if status.alive else f", with {answers:,} answers"))
     return ", ".join(parts)
 
 
