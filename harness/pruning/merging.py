@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.pruners.base import Pruner, Selection, TokenView, take
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def merged_rows(view: TokenView, keep: Selection) -> Tensor:
