@@ -16,7 +16,7 @@ from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.cli.train import train_app
 from vtpbench.harness.distribute.cluster import cluster_options
-from vtpbench.harness.host.console import console, echo, print_grid, say, warn
+from vtpbench.harness.host.console import console, echo, print_grid, say, terminal_width, warn
 from vtpbench.harness.host.printable import one_line
 from vtpbench.harness.host.stopping import StopRequest, TimeIsUp, parse_duration
 from vtpbench.pruners.errors import UserError, failing_line
@@ -171,12 +171,16 @@ def plan_command(
     batch_size: BatchSize = None,
     dtype: Dtype = None,
     out: Out = RESULTS,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Estimate hours and memory on one GPU: h100, a100, l40s.")
+    ] = None,
 ) -> None:
-    """Show the cells of a suite: done, missing or impossible, with tokens and an estimate of time."""
-    from vtpbench.harness.run.job import RunOptions, make_job, show
+    """Show the cells of a suite: done, missing or impossible, with questions and tokens; needs no model, data or network."""
+    from vtpbench.harness.planning.outlook import show_plan
+    from vtpbench.harness.run.job import RunOptions
 
-    job = make_job(suite, RunOptions(out, only or (), set_ or (), limit, batch_size, dtype), warn)
-    echo(show(job))
+    options = RunOptions(out, only or (), set_ or (), limit, batch_size, dtype)
+    echo(show_plan(suite, options, warn, gpu, terminal_width()))
 
 
 app.command("report")(report_command)

@@ -24,6 +24,11 @@ def console(stream: Any) -> Console:
     return Console(file=stream, width=None if stream.isatty() else WIDTH_ELSEWHERE)
 
 
+def terminal_width() -> int | None:
+    """Columns of the terminal that is written to; None where it is none, and lines may be as long as they are."""
+    return console(sys.stdout).width if sys.stdout.isatty() else None
+
+
 def warn(line: str) -> None:
     """Print a warning to stderr."""
     say("warning", line, "yellow")

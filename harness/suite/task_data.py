@@ -59,6 +59,14 @@ def download_command(dataset: str, config: str | None) -> str:
     return f'python -c "import datasets; {call}"'
 
 
+def is_here(benchmark: Benchmark) -> bool:
+    """Whether all data of a benchmark are on this machine; nobody else is asked."""
+    try:
+        return not must_download(benchmark)
+    except UserError:  # a local file that is not there
+        return False
+
+
 def must_download(benchmark: Benchmark) -> bool:
     """Whether a run would download data first."""
     if local_data(benchmark) is not None:

@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _weights(named: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, NDArr
         with safe_open(path, framework="np") as file:
             known_to_numpy = file.get_slice(name).get_dtype() in _OF_NUMPY
             if known_to_numpy:
-                yield own, file.get_tensor(name).astype(np.float32)
+                yield own, file.get_tensor(name).astype("float32")
         if not known_to_numpy:
             with safe_open(path, framework="pt") as file:
                 yield own, file.get_tensor(name).float().numpy()
