@@ -16,7 +16,7 @@ from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.cli.train import train_app
 from vtpbench.harness.distribute.cluster import cluster_options
-from vtpbench.harness.host.console import console, echo, print_grid, say, terminal_width, warn
+from vtpbench.harness.host.console import console, echo, print_grid, print_table, say, terminal_width, warn
 from vtpbench.harness.host.printable import one_line
 from vtpbench.harness.host.stopping import StopRequest, TimeIsUp, parse_duration
 from vtpbench.pruners.errors import UserError, failing_line
@@ -97,6 +97,7 @@ class Kind(str, Enum):
     pruners = "pruners"
     models = "models"
     benchmarks = "benchmarks"
+    suites = "suites"
 
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a suite that comes along: demo.")]
@@ -232,7 +233,7 @@ def check_command(
     """Judge a pruner on tiny random models of every family, or a model family; exit code 1 if it breaks a rule."""
     from vtpbench.harness.cli.check import checked
 
-    shown, ok = checked(pruner, option or (), family, model, as_json)
+    shown, ok = checked(pruner, option or (), family, model, as_json, terminal_width())
     echo(shown.rstrip())
     raise typer.Exit(0 if ok else 1)
 
@@ -251,10 +252,10 @@ def new_pruner_command(
 
 @app.command("list")
 def list_command(kind: Kind, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """Show the pruners, model families or benchmarks that can stand in a suite."""
+    """Show the pruners, model families or benchmarks that can stand in a suite, or the suites that come along."""
     from vtpbench.harness.cli import listing
 
-    items = {Kind.pruners: listing.pruners, Kind.models: listing.models, Kind.benchmarks: listing.benchmarks}[kind]()
+    items = listing.LISTS[kind.value]()
     if as_json:
         echo(json.dumps(items, indent=1, ensure_ascii=False))
     else:
@@ -278,4 +279,4 @@ def doctor_command(
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    print_grid([list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)])
+    print_table([list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)])

@@ -19,7 +19,7 @@ BYTES = 2
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TypicalPrompt:
     """One prompt with one image, and its answer.
 
     Attributes
@@ -47,7 +47,7 @@ class GpuClock:
         """Seconds of the vision tower for one picture among many."""
         return count(self.dimensions, work).vision / (self.reached.tower * self.gpu.tflops * 1e12)
 
-    def batch(self, prompt: Prompt, size: int) -> float:
+    def batch(self, prompt: TypicalPrompt, size: int) -> float:
         """Seconds of the language model for a batch of prompts that are alike, from the embeddings to the last token."""
         whole = count(self.dimensions, prompt.work)
         cached = size * self._cached(prompt.work, prompt.work.text)
@@ -60,7 +60,7 @@ class GpuClock:
         first = self._pass(size / prompt.shared_by * prefix, 0.0, 1.0)
         return first + self._pass(size * (_prefill(whole) - prefix), behind, self.reached.prefix_cache) + steps
 
-    def bytes_at_peak(self, prompt: Prompt, size: int, tiles: int) -> float:
+    def bytes_at_peak(self, prompt: TypicalPrompt, size: int, tiles: int) -> float:
         """Bytes of the weights, of a batch's keys and values, and of one layer's activations, the larger of both models'."""
         tower, decoder = self.dimensions.tower, self.dimensions.decoder
         columns = size * (max(prompt.work.per_layer) + prompt.work.text)

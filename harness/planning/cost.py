@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vtpbench.harness.efficiency.dimensions import Dimensions
 from vtpbench.harness.efficiency.flops import Workload
-from vtpbench.harness.efficiency.gpu_time import GpuClock, Prompt
+from vtpbench.harness.efficiency.gpu_time import GpuClock, TypicalPrompt
 from vtpbench.harness.efficiency.gpus import Gpu, gpu_table
 from vtpbench.harness.host.json_text import load_json
 from vtpbench.harness.models.dummy import read_configuration
@@ -106,10 +106,10 @@ class _Row:
     shares: bool
     tower: tuple[int, ...] | None
 
-    def prompt(self, each: float, batch: int) -> Prompt:
+    def prompt(self, each: float, batch: int) -> TypicalPrompt:
         """Give the prompt of a benchmark with so many questions a picture."""
         work = Workload(self.grid, self.per_layer, TEXT_BEFORE + TEXT_AFTER, ANSWER, tower=self.tower)
-        return Prompt(work, TEXT_BEFORE, min(each, batch) if self.shares else 1.0)
+        return TypicalPrompt(work, TEXT_BEFORE, min(each, batch) if self.shares else 1.0)
 
 
 def _name(cell: Cell) -> tuple[object, ...]:
