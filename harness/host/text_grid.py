@@ -26,14 +26,16 @@ def text_grid(rows: Sequence[Sequence[str]], width: int | None = None) -> list[s
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, GAP))
-    words = _longest_words(rows)
-    whole = width is not None and _fits(words, width)
-    for longest in words:
-        grid.add_column(overflow="fold", min_width=longest if whole else None)
-    for row in rows:
-        grid.add_row(*map(Text, row))
     page = Console(file=io.StringIO(), width=width or UNLIMITED, color_system=None, legacy_windows=False)
+    grid = Table.grid(padding=(0, GAP))
+    for _ in rows[0]:
+        grid.add_column(overflow="fold")
+    columns = None if width is None else _columns(rows, width)
+    for row in rows:
+        cells = list(map(Text, row))
+        if columns is not None:
+            cells = [Text("\n").join(cell.wrap(page, own)) for cell, own in zip(cells, columns, strict=True)]
+        grid.add_row(*cells)
     with page.capture() as written:
         page.print(grid)
     return [line.rstrip() for line in written.get().splitlines()]
@@ -54,6 +56,20 @@ def text_table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     return lines
 
 
+def _columns(rows: Sequence[Sequence[str]], width: int) -> list[int] | None:
+    """Share a width among columns, taking from the widest what is too much; None where a word would have to be broken."""
+    from rich.cells import cell_len
+
+    least = _longest_words(rows)
+    if not _fits(least, width):
+        return None
+    columns = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+    while not _fits(columns, width):
+        widest = max((n for n, own in enumerate(columns) if own > least[n]), key=lambda n: columns[n])
+        columns[widest] -= 1
+    return [max(1, own) for own in columns]
+
+
 def _longest_words(rows: Sequence[Sequence[str]]) -> list[int]:
     """Columns that the longest word of each column takes."""
     from rich.cells import cell_len
@@ -61,5 +77,5 @@ def _longest_words(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in zip(*rows, strict=True)]
 
 
-def _fits(words: Sequence[int], width: int) -> bool:
-    return sum(words) + GAP * (len(words) - 1) <= width
+def _fits(columns: Sequence[int], width: int) -> bool:
+    return sum(columns) + GAP * (len(columns) - 1) <= width
