@@ -90,7 +90,7 @@ def decode(model: VisionLanguageModel, start: DecoderInput, max_new_tokens: int,
     """
     decoder: Any = model.decoder
     head, ends = model.model.get_output_embeddings(), end_tokens(model)
-    tokens, finite, end = list[Tensor](), list[Tensor](), _Ends(ends, start.embeds)
+    tokens, finite, end = list["Tensor"](), list["Tensor"](), _Ends(ends, start.embeds)
     steps = StaticDecoding(model.captured_steps, start) if static else EagerDecoding(model, start)
     states = decoder(
         inputs_embeds=start.embeds,
