@@ -15,6 +15,7 @@ from vtpbench.harness.planning.questions import QuestionCount, count_questions
 from vtpbench.harness.planning.speed import render_speed
 from vtpbench.harness.run.forecast import EXAMPLE_TOKENS
 from vtpbench.harness.run.job import Job, RunOptions, load_suite, make_job
+from vtpbench.harness.suite.task_data import MissingData, local_data
 
 if TYPE_CHECKING:
     from vtpbench.harness.efficiency.gpus import Gpu
@@ -94,6 +95,11 @@ def _not_here(job: Job, name: str) -> list[str]:
 
 
 def _source(benchmark: Benchmark) -> str:
+    """Name a dataset that is not here, or the file that is missing."""
+    try:
+        local_data(benchmark)
+    except MissingData as e:
+        return str(e)
     return str(benchmark.definition().get("dataset_path"))
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from vtpbench.harness.host import hub
 from vtpbench.harness.suite.task_data import is_here, local_data
-from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
     from vtpbench.harness.suite.benchmarks import Benchmark
@@ -79,8 +78,8 @@ def _rows_in(file: Path) -> int | None:
 
         try:
             return int(read_metadata(file).num_rows)
-        except ArrowInvalid as e:
-            raise UserError(f"{file} is no Parquet file: {e}") from e
+        except ArrowInvalid:  # no Parquet: a run will say so
+            return None
     if file.suffix == ".jsonl":
         with file.open("rb") as lines:
             return sum(bool(line.strip()) for line in lines)
