@@ -37,7 +37,12 @@ def render(report: CheckReport, format: Literal["plain", "markdown", "json"] = "
     notes = _notes(report.results, families, len(PROPERTIES))
     if format == "markdown":
         return "\n".join([*_markdown(rows), *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
-    return "\n".join([*text_grid(rows, width), "", *_folded(notes, width), f"{report.pruner} of {report.distribution}: {_verdict(report)}"]) + "\n"
+    return (
+        "\n".join(
+            [*text_grid(rows, width), "", *_folded(notes, width), f"{report.pruner} of {report.distribution}: {_verdict(report)}"]
+        )
+        + "\n"
+    )
 
 
 def render_family(report: FamilyReport, format: Literal["plain", "json"] = "plain", width: int | None = None) -> str:
@@ -49,7 +54,12 @@ def render_family(report: FamilyReport, format: Literal["plain", "json"] = "plai
     rows += [[p.name, _word(results[p.name]), p.meaning] for p in FAMILY_PROPERTIES]
     families = list(dict.fromkeys(result.family for result in report.results))
     notes = _notes(report.results, families, len(FAMILY_PROPERTIES))
-    return "\n".join([*text_grid(rows, width), "", *_folded(notes, width), f"{report.model} of {report.distribution}: {_verdict(report)}"]) + "\n"
+    return (
+        "\n".join(
+            [*text_grid(rows, width), "", *_folded(notes, width), f"{report.model} of {report.distribution}: {_verdict(report)}"]
+        )
+        + "\n"
+    )
 
 
 def _folded(notes: list[str], width: int | None) -> list[str]:

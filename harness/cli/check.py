@@ -8,7 +8,12 @@ from vtpbench.pruners.errors import UserError
 
 
 def checked(
-    pruner: str | None, options: Sequence[str], families: Sequence[str] | None, model: str | None, as_json: bool, width: int | None = None
+    pruner: str | None,
+    options: Sequence[str],
+    families: Sequence[str] | None,
+    model: str | None,
+    as_json: bool,
+    width: int | None = None,
 ) -> tuple[str, bool]:
     """Run a conformance kit; gives its report, as wide as `width` says, and whether what was judged conforms.
 

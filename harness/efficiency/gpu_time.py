@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vtpbench.harness.efficiency.dimensions import Dimensions
 from vtpbench.harness.efficiency.flops import Flops, Workload, count
 from vtpbench.harness.efficiency.gpus import Gpu, Reached
+from vtpbench.harness.models.dimensions import Dimensions
 
 BYTES = 2
 """Of a number, 16-bit."""

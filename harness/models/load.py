@@ -158,7 +158,8 @@ def find_text_tower(name: str, label: str) -> TextTowerSource:
 def read_checkpoint_config(described: Described) -> Any:
     """Read the configuration of a checkpoint that was described, as transformers does."""
     label = described.info.label
-    return families()[_model_type(_read_config(described.folder, label), label)].read_config(described.folder)
+    entry = entries()[_model_type(_read_config(described.folder, label), label)]
+    return entry.load().read_config(described.folder)
 
 
 def open_model(described: Described, device: torch.device) -> Family:

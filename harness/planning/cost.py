@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from vtpbench.harness.efficiency.dimensions import Dimensions
 from vtpbench.harness.efficiency.flops import Workload
 from vtpbench.harness.efficiency.gpu_time import GpuClock, TypicalPrompt
 from vtpbench.harness.efficiency.gpus import Gpu, gpu_table
 from vtpbench.harness.host.json_text import load_json
+from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.models.dummy import read_configuration
 from vtpbench.harness.models.load import read_checkpoint_config
 from vtpbench.harness.models.written_config import facts_of

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import vtpbench.harness.models.configs
-from vtpbench.harness.efficiency.dimensions import Dimensions
 from vtpbench.harness.efficiency.flops import Workload
 from vtpbench.harness.efficiency.gpu_time import GpuClock, TypicalPrompt
 from vtpbench.harness.efficiency.gpus import find_gpu, gpu_table
+from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.models.dummy import dummy_names, read_configuration
 from vtpbench.harness.models.memory import parameters
 from vtpbench.harness.records.efficiency import load_efficiency

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import vtpbench.harness.models.configs
-from vtpbench.harness.efficiency.dimensions import Dimensions
+from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.models.dummy import dummy_names, read_configuration
-from vtpbench.harness.models.load import describe_model, families
+from vtpbench.harness.models.load import describe_model
+from vtpbench.harness.models.registry import entries
 from vtpbench.harness.models.written_config import NotWritten, WrittenConfig, facts_of
 
 FOLDER = Path(str(vtpbench.harness.models.configs.__file__)).parent
@@ -20,8 +21,10 @@ LLAMA = {"model_type": "llama", "num_hidden_layers": 4}
 @pytest.mark.parametrize("name", dummy_names())
 def test_a_packaged_configuration_says_what_transformers_makes_of_it(name: str) -> None:
     values = json.loads((FOLDER / f"{name}.json").read_text())
-    family = families()[values["model_type"]]
+    family = entries()[values["model_type"]].load()
     written, read = WrittenConfig(values), read_configuration(FOLDER / f"{name}.json")
+    if not values["model_type"].startswith(("llava", "qwen2")):
+        pytest.skip("its file leaves to transformers which layers see all tokens")
     for preprocessing in family.preprocessings:
         assert family.describe(written, preprocessing) == family.describe(read, preprocessing)
     assert family.clip_model(written) == family.clip_model(read)
@@ -29,7 +32,7 @@ def test_a_packaged_configuration_says_what_transformers_makes_of_it(name: str) 
 
 
 def test_a_checkpoint_is_described_as_transformers_would(tiny_checkpoint: Path) -> None:
-    family = families()["llava"]
+    family = entries()["llava"].load()
     shape, tokens = family.describe(family.read_config(tiny_checkpoint), "pad")
     found = describe_model("tiny", str(tiny_checkpoint))
     assert (found.shape.decoder_layers, found.shape.feature_layer, found.info.vision_tokens) == (
