@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.errors import Impossible, share
 from vtpbench.pruners.evidence import ATTENTION_KINDS, DECODER_KINDS, TEXT_KINDS, Evidence, Kind, TextView, look_up
 from vtpbench.pruners.geometry import LLAVA_1_5_7B, Cut, Grid, ModelShape, TextTowerSource, average_in
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.ranking import NOWHERE, offset_index, rank, take, top
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "ATTENTION_KINDS",

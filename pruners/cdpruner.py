@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, Selection, TokenView, top
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.evidence import joint_space
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXHAUSTED = 1e-6
 """By no more is the determinant multiplied where, but for float32's rounding, all that is left is explained by what was taken."""
@@ -55,7 +55,10 @@ class CDPruner(Pruner):
     def apply(self, view: TokenView) -> Selection:
         """Weigh tokens over all tiles of an image, then choose within each."""
         assert view.asked is not None, "comes with `joint`"
-        likeness = (normalize(view.get("joint"), dim=-1) @ normalize(view.asked, dim=-1)[..., None]).squeeze(-1)
+        likeness = (
+            torch.nn.functional.normalize(view.get("joint"), dim=-1)
+            @ torch.nn.functional.normalize(view.asked, dim=-1)[..., None]
+        ).squeeze(-1)
         tiles = view.by_tile()
         weights = self.relevance(likeness).reshape(tiles.features.shape[:2])
         return self.join(Selection(choose(tiles.get("projected"), weights, tiles.cut.keep)), view)
@@ -80,7 +83,7 @@ def greedy_order(rows: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]
     The columns of an incremental Cholesky decomposition, one for each token kept: about ten kernels launched, for all images
     together and without ever waiting for a result. The order of a smaller `k` is a prefix of that of a larger one.
     """
-    unit = normalize(rows, dim=-1)
+    unit = torch.nn.functional.normalize(rows, dim=-1)
     kernel = weights[:, :, None] * (unit @ unit.mT) * weights[:, None]
     left = kernel.diagonal(dim1=1, dim2=2).clone()
     columns = kernel.new_zeros(len(rows), k, rows.shape[1])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor, sqrt
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vtpbench.pruners.errors import Infeasible
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

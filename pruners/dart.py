@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, TokenView, average_in, rank, take, top
 from vtpbench.pruners.budget import one_of, require_inside, single_cut
 from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class DART(Pruner):
         words = rank(text_norm)[:, : self.text_pivots]
         states = view.get("normed")
         pivots = torch.cat([take(states, first), take(view.text.get("normed"), words)], dim=1)
-        likeness = normalize(pivots, dim=-1) @ normalize(states, dim=-1).mT
+        likeness = torch.nn.functional.normalize(pivots, dim=-1) @ torch.nn.functional.normalize(states, dim=-1).mT
         real = torch.cat([torch.ones_like(first, dtype=torch.bool), view.text.real.gather(1, words)], dim=1)
         taken = torch.zeros_like(norm, dtype=torch.bool).scatter(1, first, True)
         place = torch.arange(view.n, device=norm.device)

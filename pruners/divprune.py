@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, TokenView
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DivPrune(Pruner):
         The steps are the algorithm's own: each needs the one before, so the host launches three kernels for each token kept
         (farthest, its row of distances, minimum), for all images together and without ever waiting for a result.
         """
-        rows = normalize(view.get("projected"), dim=-1)
+        rows = torch.nn.functional.normalize(view.get("projected"), dim=-1)
         distance = 1 - rows @ rows.mT
         distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # a token is not its own nearest neighbour
         gap = distance.amin(dim=1)

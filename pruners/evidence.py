@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.geometry import ModelShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal[
     "hidden", "received", "cls", "keys", "cls_one_head", "keys_all_heads", "projected", "joint",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, TokenView, average_in
 from vtpbench.pruners.budget import one_of, published, single_cut
 from vtpbench.pruners.errors import BadOption, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CITED = {192: 180, 128: 114, 64: 48}
 """Tokens kept in the all-row variant that the SparseVLM authors ran and later papers cite as FastV."""

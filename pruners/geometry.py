@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Evidence, Grid, ModelShape, Pruner, TokenView, rank, top
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.quotas import best_of_each, share_out
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

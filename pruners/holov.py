@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, TokenView, rank, top
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.evidence import feature_attention
 from vtpbench.pruners.geometry import sequence_on
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.quotas import best_of_each, share_out
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPSILON = 1e-6
 

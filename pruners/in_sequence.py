@@ -8,13 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vtpbench.pruners.base import LLAVA_1_5_7B, Cut, Evidence, Grid, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import BadOption, Impossible, Infeasible, Unsupported
 from vtpbench.pruners.registry import build
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, take, top
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.ranking import outliers
 from vtpbench.pruners.tiles import last_rows_behind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PruMerge(Pruner):
 
     def _weights(self, keys: Tensor, attention: Tensor, index: Tensor) -> Tensor:
         """Say how much of each token goes into each centre, `(images, k, n)`."""
-        unit = normalize(keys, dim=-1)
+        unit = torch.nn.functional.normalize(keys, dim=-1)
         likeness = (take(unit, index) @ unit.mT).scatter(2, index[..., None], -torch.inf)
         near = rank(likeness)[..., : min(self.neighbours, keys.shape[1] - 1)]
         weights = torch.zeros_like(likeness).scatter(2, near, attention[:, None].expand_as(likeness).gather(2, near))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vtpbench.pruners.base import rank
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.prumerge import PruMerge
 from vtpbench.pruners.ranking import outliers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vtpbench.pruners.base import Selection
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def kind_by_kind(joined: Selection, tiles: int, kinds: Sequence[slice]) -> Selection:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 STAGED_BYTES = 1 << 16
 """Up to this size CUDA takes a copy of ordinary host memory at once; above, it waits unless the memory is pinned."""

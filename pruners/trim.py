@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, Selection, TokenView, rank, take, top
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.evidence import joint_space
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.ranking import outliers
 from vtpbench.pruners.tiles import last_rows_behind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TRIM(Pruner):
         assert view.asked is not None, "comes with `joint`"
         tokens, asked = view.get("joint"), view.asked
         if self.similarity == "cosine":
-            tokens, asked = normalize(tokens, dim=-1), normalize(asked, dim=-1)
+            tokens, asked = torch.nn.functional.normalize(tokens, dim=-1), torch.nn.functional.normalize(asked, dim=-1)
         return self.relevance_sign * (tokens @ asked[..., None]).squeeze(-1)
 
     def reduce(self, view: TokenView) -> Selection:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank, take
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import BadOption, Infeasible, share
 from vtpbench.pruners.evidence import feature_attention
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.tiles import kind_by_kind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def fold(features: Tensor, keys: Tensor, rest: Tensor, count: int) -> tuple[Tens
     step = m // count
     place = torch.arange(m, device=rest.device)
     is_target = (place % step == 0) & (place < step * count)
-    unit, rows = normalize(take(keys, rest), dim=-1), take(features, rest)
+    unit, rows = torch.nn.functional.normalize(take(keys, rest), dim=-1), take(features, rest)
     nearest = (unit @ unit[:, ::step][:, :count].mT).argmax(dim=-1)  # (images, m), the lowest on ties
     joins = (nearest[..., None] == place[:count]) & ~is_target[:, None]
     mean = joins.float().mT @ rows / joins.sum(dim=1).clamp(min=1)[..., None]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Evidence, ModelShape, Pruner, TokenView, rank
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.evidence import feature_attention
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class VisPruner(Pruner):
         """
         if due == 0:
             return left[:, :0]
-        unit = normalize(features, dim=-1)
+        unit = torch.nn.functional.normalize(features, dim=-1)
         likeness = unit @ unit.mT
         image = torch.arange(len(left), device=left.device)[:, None, None]
         while (surplus := left.shape[1] - due) > 0:

@@ -54,7 +54,7 @@ def test_the_python_api_and_the_command_line_are_imported_by_nobody() -> None:
 
 
 def test_the_harness_knows_no_single_pruner() -> None:
-    shared = {"base", "registry", "errors", "budget", "vanilla", "transfer"}  # vanilla is every comparison's denominator
+    shared = {"base", "registry", "errors", "budget", "lazy", "vanilla", "transfer"}  # vanilla is every comparison's denominator
     named_on_purpose = {"train.py"}  # the command that trains OC-VTP
     for file, modules in own_imports("harness").items():
         pruners = {m.split(".")[2] for m in modules if m.startswith("vtpbench.pruners.")}

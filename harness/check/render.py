@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from vtpbench.harness.check.family_kit import FamilyReport
@@ -19,8 +21,11 @@ Rows = list[list[str]]
 FORMATS = ("plain", "markdown", "json")
 
 
-def render(report: CheckReport, format: Literal["plain", "markdown", "json"] = "plain") -> str:
-    """Write a report: a table of properties and families, then the reason for all that is no pass."""
+def render(report: CheckReport, format: Literal["plain", "markdown", "json"] = "plain", width: int | None = None) -> str:
+    """Write a report: a table of properties and families, then the reason for all that is no pass.
+
+    `width` is that of the terminal on which plain text is read; None = lines are as long as they are.
+    """
     if format not in FORMATS:
         raise UserError(f"unknown format '{format}'; use {', '.join(FORMATS)}")
     if format == "json":
@@ -32,10 +37,15 @@ def render(report: CheckReport, format: Literal["plain", "markdown", "json"] = "
     notes = _notes(report.results, families, len(PROPERTIES))
     if format == "markdown":
         return "\n".join([*_markdown(rows), *([""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
-    return "\n".join([*text_grid(rows), "", *notes, f"{report.pruner} of {report.distribution}: {_verdict(report)}"]) + "\n"
+    return (
+        "\n".join(
+            [*text_grid(rows, width), "", *_folded(notes, width), f"{report.pruner} of {report.distribution}: {_verdict(report)}"]
+        )
+        + "\n"
+    )
 
 
-def render_family(report: FamilyReport, format: Literal["plain", "json"] = "plain") -> str:
+def render_family(report: FamilyReport, format: Literal["plain", "json"] = "plain", width: int | None = None) -> str:
     """Write a report on a model family: a table of properties, then what there is to say of them."""
     if format == "json":
         return json.dumps({**dataclasses.asdict(report), "ok": report.ok}, indent=1, ensure_ascii=False)
@@ -44,7 +54,20 @@ def render_family(report: FamilyReport, format: Literal["plain", "json"] = "plai
     rows += [[p.name, _word(results[p.name]), p.meaning] for p in FAMILY_PROPERTIES]
     families = list(dict.fromkeys(result.family for result in report.results))
     notes = _notes(report.results, families, len(FAMILY_PROPERTIES))
-    return "\n".join([*text_grid(rows), "", *notes, f"{report.model} of {report.distribution}: {_verdict(report)}"]) + "\n"
+    return (
+        "\n".join(
+            [*text_grid(rows, width), "", *_folded(notes, width), f"{report.model} of {report.distribution}: {_verdict(report)}"]
+        )
+        + "\n"
+    )
+
+
+def _folded(notes: list[str], width: int | None) -> list[str]:
+    """Hold notes to a width, between words."""
+    if width is None:
+        return notes
+    fold = partial(textwrap.wrap, width=width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return [line for note in notes for line in fold(note)]
 
 
 def _verdict(report: CheckReport | FamilyReport) -> str:

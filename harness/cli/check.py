@@ -8,9 +8,14 @@ from vtpbench.pruners.errors import UserError
 
 
 def checked(
-    pruner: str | None, options: Sequence[str], families: Sequence[str] | None, model: str | None, as_json: bool
+    pruner: str | None,
+    options: Sequence[str],
+    families: Sequence[str] | None,
+    model: str | None,
+    as_json: bool,
+    width: int | None = None,
 ) -> tuple[str, bool]:
-    """Run a conformance kit; gives its report and whether what was judged conforms.
+    """Run a conformance kit; gives its report, as wide as `width` says, and whether what was judged conforms.
 
     Raises
     ------
@@ -28,7 +33,7 @@ def checked(
         if options or families:
             raise UserError("--option and --family are for judging a pruner; leave them out with --model")
         found = check_family(model)
-        return render_family(found, "json" if as_json else "plain"), found.ok
+        return render_family(found, "json" if as_json else "plain", width), found.ok
     assert pruner is not None, "one of the two is there"
     report = check(pruner, read_options(options), families)
-    return render(report, "json" if as_json else "plain"), report.ok
+    return render(report, "json" if as_json else "plain", width), report.ok

@@ -1,13 +1,17 @@
-"""What can stand in a suite, as rows for `vtpbench list`."""
+"""What can stand in a suite, and which suites there are, as rows for `vtpbench list`."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vtpbench.harness.cli.pruner_table import list_pruners
+from vtpbench.harness.host.files import read_text
 from vtpbench.harness.suite import benchmarks as known
+from vtpbench.harness.suite.suite import load, packaged_suites
 from vtpbench.pruners.registry import find
 
 Rows = list[dict[str, Any]]
@@ -61,6 +65,28 @@ def benchmarks() -> Rows:
         }
         for b in known.registry().values()
     ]
+
+
+def suites() -> Rows:
+    """List the suites that come with vtpbench."""
+    return [_suite(name, file) for name, file in packaged_suites().items()]
+
+
+LISTS: dict[str, Callable[[], Rows]] = {"pruners": pruners, "models": models, "benchmarks": benchmarks, "suites": suites}
+"""What can be listed."""
+
+
+def _suite(name: str, file: Path) -> dict[str, Any]:
+    """State what a suite measures; the first comment of its file says what it is for."""
+    suite = load(file)
+    rows = {spec.label for matrix in suite.matrix for spec in matrix.pruners}
+    return {
+        "name": name,
+        "models": ", ".join(model.label for model in suite.models),
+        "pruners": len(rows),
+        "benchmarks": len(suite.benchmarks),
+        "about": read_text(file).partition("\n")[0].removeprefix("#").strip(),
+    }
 
 
 def _options(name: str) -> str:

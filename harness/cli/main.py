@@ -17,7 +17,7 @@ from vtpbench.harness.cli.run import run_command
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.cli.status import status_command
 from vtpbench.harness.cli.train import train_app
-from vtpbench.harness.host.console import echo, print_grid, say, warn
+from vtpbench.harness.host.console import echo, print_grid, print_table, say, terminal_width, warn
 from vtpbench.harness.host.stopping import TimeIsUp
 from vtpbench.pruners.errors import UserError, failing_line
 
@@ -97,6 +97,7 @@ class Kind(str, Enum):
     pruners = "pruners"
     models = "models"
     benchmarks = "benchmarks"
+    suites = "suites"
 
 
 @app.callback(invoke_without_command=True)
@@ -120,12 +121,16 @@ def plan_command(
     batch_size: BatchSize = None,
     dtype: Dtype = None,
     out: Out = RESULTS,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Estimate hours and memory on one GPU: h100, a100, l40s.")
+    ] = None,
 ) -> None:
-    """Show the cells of a suite: done, missing or impossible, with tokens and an estimate of time."""
-    from vtpbench.harness.run.job import RunOptions, make_job, show
+    """Show the cells of a suite: done, missing or impossible, with questions and tokens; needs no model, data or network."""
+    from vtpbench.harness.planning.outlook import show_plan
+    from vtpbench.harness.run.job import RunOptions
 
-    job = make_job(suite, RunOptions(out, only or (), set_ or (), limit, batch_size, dtype), warn)
-    echo(show(job))
+    options = RunOptions(out, only or (), set_ or (), limit, batch_size, dtype)
+    echo(show_plan(suite, options, warn, gpu, terminal_width()))
 
 
 app.command("status")(status_command)
@@ -178,7 +183,7 @@ def check_command(
     """Judge a pruner on tiny random models of every family, or a model family; exit code 1 if it breaks a rule."""
     from vtpbench.harness.cli.check import checked
 
-    shown, ok = checked(pruner, option or (), family, model, as_json)
+    shown, ok = checked(pruner, option or (), family, model, as_json, terminal_width())
     echo(shown.rstrip())
     raise typer.Exit(0 if ok else 1)
 
@@ -197,10 +202,10 @@ def new_pruner_command(
 
 @app.command("list")
 def list_command(kind: Kind, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """Show the pruners, model families or benchmarks that can stand in a suite."""
+    """Show the pruners, model families or benchmarks that can stand in a suite, or the suites that come along."""
     from vtpbench.harness.cli import listing
 
-    items = {Kind.pruners: listing.pruners, Kind.models: listing.models, Kind.benchmarks: listing.benchmarks}[kind]()
+    items = listing.LISTS[kind.value]()
     if as_json:
         echo(json.dumps(items, indent=1, ensure_ascii=False))
     else:
@@ -224,4 +229,4 @@ def doctor_command(
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    print_grid([list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)])
+    print_table([list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)])

@@ -32,11 +32,11 @@ from vtpbench.harness.suite.specs import (
     automatic,
     build_described,
     refuse_large_budget,
+    with_random_weights,
 )
 from vtpbench.harness.suite.suite import load
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import UserError, did_you_mean
-from vtpbench.pruners.registry import find
 
 TEXT_TOKENS = 32
 """Of a dummy's prompt, as in Table 4 of the OC-VTP paper."""
@@ -140,9 +140,7 @@ def _task(
 
 
 def _untrained(spec: PrunerSpec) -> PrunerSpec:
-    """Let a network that is not named have random weights of the published widths: operations do not depend on their values."""
-    trained = "checkpoint" in {field.name for field in dataclasses.fields(find(spec.name).load())}
-    return spec.model_copy(update={"options": {"checkpoint": DUMMY, **spec.options}}) if trained else spec
+    return spec.model_copy(update={"options": with_random_weights(spec.name, spec.options)})
 
 
 def pruner_rows(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vtpbench.harness.host.printable import printable
-from vtpbench.harness.host.text_grid import text_grid
+from vtpbench.harness.host.text_grid import text_grid, text_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,11 @@ def console(stream: Any) -> Console:
     from rich.console import Console
 
     return Console(file=stream, width=None if stream.isatty() else WIDTH_ELSEWHERE)
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that is written to; None where it is none, and lines may be as long as they are."""
+    return console(sys.stdout).width if sys.stdout.isatty() else None
 
 
 def warn(line: str) -> None:
@@ -42,5 +47,13 @@ def echo(text: str, *, nl: bool = True, err: bool = False) -> None:
 
 def print_grid(rows: list[list[str]]) -> None:
     """Print rows of text in aligned columns, folded to the terminal."""
-    harmless = [[printable(cell) for cell in row] for row in rows]
-    echo("\n".join(text_grid(harmless, console(sys.stdout).width)))
+    echo("\n".join(text_grid(_harmless(rows), console(sys.stdout).width)))
+
+
+def print_table(rows: list[list[str]]) -> None:
+    """Print rows, of which the first names the columns, so that they fit the terminal."""
+    echo("\n".join(text_table(_harmless(rows), console(sys.stdout).width)))
+
+
+def _harmless(rows: list[list[str]]) -> list[list[str]]:
+    return [[printable(cell) for cell in row] for row in rows]

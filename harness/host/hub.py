@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -43,7 +45,7 @@ def cached_copy(dataset: str, config: str | None) -> Path | None:
 def dataset_place(dataset: str) -> Path:
     """Folder of the cache in which `datasets` looks for the copies of a dataset."""
     owner, _, name = dataset.rpartition("/")
-    snake = str(import_module("datasets.naming").camelcase_to_snakecase(name))
+    snake = str(_part_of_datasets("naming").camelcase_to_snakecase(name))
     return cache_folder() / (f"{owner}___{snake}" if owner else snake)
 
 
@@ -65,17 +67,25 @@ def download_size(dataset: str, config: str | None) -> int | None:
 
 def cached_model(model: str, revision: str | None) -> Path | None:
     """Folder of a checkpoint in the cache, None where it is not there with its weights; raises `UserError` for no hub id."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(model, revision=revision, local_files_only=True, cache_dir=_models_folder()))
-    except LocalEntryNotFoundError:
-        return None
+        config = try_to_load_from_cache(model, "config.json", cache_dir=_models_folder(), revision=revision)
     except HFValidationError as e:
         raise UserError(f"model '{model}' is neither a checkpoint folder nor a hub id such as llava-hf/llava-1.5-7b-hf") from e
-    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
-    return folder if weights and (folder / "config.json").is_file() else None
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    return folder if any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin")) else None
+
+
+def fetch_config(model: str, revision: str | None) -> Path:
+    """Bring the configuration of a checkpoint into the cache, nothing else; raises `UserError` where the hub does not give it."""
+    from huggingface_hub import hf_hub_download
+
+    with _hub_errors(f"model {model}"):
+        return Path(hf_hub_download(model, "config.json", revision=revision))
 
 
 def model_place(model: str) -> Path:
@@ -156,8 +166,26 @@ def _endpoint() -> str:
 
 
 def _config() -> Any:
-    """Import the settings of `datasets`, which has no type hints and takes a second to import: only hub datasets pay for it."""
-    return import_module("datasets.config")
+    """Read the settings of `datasets`: where its cache lies, which hub it asks."""
+    return _part_of_datasets("config")
+
+
+def _part_of_datasets(name: str) -> Any:
+    """Give a module of `datasets`: the one in use, else a copy of its own, since the package takes seconds to import."""
+    return sys.modules.get(f"datasets.{name}") or _alone(name)
+
+
+@cache
+def _alone(name: str) -> Any:
+    package = find_spec("datasets")
+    if package is None or package.origin is None:
+        return import_module(f"datasets.{name}")  # says that it is not installed
+    spec = spec_from_file_location(f"vtpbench_datasets_{name}", Path(package.origin).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @cache

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from typing import TYPE_CHECKING
 
 from vtpbench.pruners.base import Grid
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEWLINE = -1
 """Index of a newline: it is none of the image's vision tokens."""
@@ -33,7 +34,9 @@ class AnyRes(Grid):
         """All that enters, in order: `sequence`, with newlines where rows of the enlarged picture have one."""
         if not self.newlines:
             return self.sequence
-        return torch.cat([torch.arange(self.height * self.width), pad(self.enlarged, (0, 1), value=NEWLINE).flatten()])
+        return torch.cat(
+            [torch.arange(self.height * self.width), torch.nn.functional.pad(self.enlarged, (0, 1), value=NEWLINE).flatten()]
+        )
 
     @cached_property
     def place(self) -> Tensor:
@@ -49,7 +52,7 @@ class AnyRes(Grid):
         A pruner that merges may put rows of different kinds one after the other, each kind in ascending order: each kind is
         brought into order by itself. A row without an index stays where it is.
         """
-        kind = pad((index[1:] <= index[:-1]).cumsum(0), (1, 0))[: len(index)]
+        kind = torch.nn.functional.pad((index[1:] <= index[:-1]).cumsum(0), (1, 0))[: len(index)]
         place = torch.where(index < 0, -1, _places_on(self, index.device)[index.clamp(min=0)])
         return (kind * (self.n + 1) + place).argsort()
 

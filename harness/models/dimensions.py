@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.pruners.errors import UserError
@@ -41,6 +42,12 @@ class TowerDimensions:
     merger: tuple[int, ...]
     mergers: int = 1
 
+    @property
+    def parameters(self) -> int:
+        """Weights of its matrices; biases, norms and position embeddings, under 1 %, are not counted."""
+        layer = self.width * (4 * self.width + self.matrices * self.intermediate)
+        return self.layers * layer + self.patch * self.width + self.mergers * _weights(self.merger)
+
 
 @dataclass(frozen=True)
 class DecoderDimensions:
@@ -53,6 +60,15 @@ class DecoderDimensions:
     head_dim: int
     intermediate: int
     vocabulary: int
+    tied: bool = False
+    """Whether one matrix embeds tokens and gives the logits."""
+
+    @property
+    def parameters(self) -> int:
+        """Weights of its matrices, embeddings among them; biases and norms, under 1 %, are not counted."""
+        attention = 2 * self.width * self.head_dim * (self.heads + self.kv_heads)
+        words = self.vocabulary * self.width * (1 if self.tied else 2)
+        return self.layers * (attention + 3 * self.width * self.intermediate) + words
 
 
 @dataclass(frozen=True)
@@ -77,10 +93,20 @@ class Dimensions:
     def of(cls, family: type[Family], config: Any) -> Dimensions:
         """Let a family read the configuration of one of its models; raises `Unsupported` where it cannot."""
         tower, projector = family.dimensions(config)
-        return cls(tower, projector, _decoder(config.text_config))
+        return cls(tower, projector, _decoder(config.text_config, bool(config.tie_word_embeddings)))
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all matrices."""
+        return self.tower.parameters + _weights(self.projector) + self.decoder.parameters
 
 
-def _decoder(text: Any) -> DecoderDimensions:
+def _weights(widths: tuple[int, ...]) -> int:
+    """Weights of an MLP through these widths."""
+    return sum(a * b for a, b in pairwise(widths))
+
+
+def _decoder(text: Any, tied: bool) -> DecoderDimensions:
     return DecoderDimensions(
         layers=text.num_hidden_layers,
         width=text.hidden_size,
@@ -89,6 +115,7 @@ def _decoder(text: Any) -> DecoderDimensions:
         head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         intermediate=text.intermediate_size,
         vocabulary=text.vocab_size,
+        tied=tied,
     )
 
 

@@ -17,6 +17,7 @@ from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.models.load import Described, own_dtype
 from vtpbench.harness.models.memory import require_room
 from vtpbench.harness.models.registry import ORIGINAL, entries
+from vtpbench.harness.models.written_config import facts_of
 from vtpbench.harness.records.record import DUMMY, ModelInfo
 from vtpbench.pruners.errors import UserError, did_you_mean
 
@@ -78,27 +79,28 @@ def describe_dummy(
     from vtpbench.pruners.base import TextTowerSource
 
     file = _config_file(name)
-    config = _read(file)
-    entry = entries()[config.model_type]
+    kind, values = _values(file)
+    entry = entries()[kind]
     family = entry.load()
     chosen = preprocessing or family.preprocessings[0]
     if chosen not in family.preprocessings:
         known = ", ".join(family.preprocessings)
         raise UserError(f"model '{name}': preprocessing '{chosen}' is not one of this model's ({known})")
-    shape, tokens = family.describe(config, chosen)
+    (shape, tokens), clip = facts_of(
+        values, lambda: read_configuration(file), lambda read: (family.describe(read, chosen), family.clip_model(read))
+    )
     info = ModelInfo(
         label=name,
         id=name,
         family=shape.family,
         weights=DUMMY,
-        dtype=dtype or own_dtype(config.to_dict(), name),
+        dtype=dtype or own_dtype(values, name),
         attention=attention,
         preprocessing=chosen,
         prompt=DUMMY,
         vision_tokens=tokens,
         family_code=entry.code(),
     )
-    clip = family.clip_model(config)
     if clip in _TEXT_TOWERS:
         shape = replace(shape, text_tower=TextTowerSource(clip, DUMMY))
     return Described(info, shape, file)
@@ -110,7 +112,7 @@ def open_dummy(described: Described, device: torch.device, seed: int = 0) -> Fam
 
     from vtpbench.harness.models.tiny import byte_tokenizer
 
-    info, config, tokenizer = described.info, _read(described.folder), byte_tokenizer()
+    info, config, tokenizer = described.info, read_configuration(described.folder), byte_tokenizer()
     config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
     if device.type != "meta":
         require_room(info.label, config, info.dtype, device)
@@ -168,18 +170,25 @@ def _config_file(name: str) -> Path:
     return file
 
 
-def _read(file: Path) -> Any:
-    from transformers import AutoConfig
-
+def _values(file: Path) -> tuple[str, dict[str, Any]]:
+    """Read a configuration's architecture, and all that it says."""
     try:
         values = load_json(file, finite=False)
     except BadJson as e:
         raise UserError(f"{file} is not valid JSON: {e}") from e
-    kind = values.pop("model_type", None) if isinstance(values, dict) else None
+    kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in entries() or kind in ORIGINAL:
         known = ", ".join(name for name in entries() if name not in ORIGINAL)
         raise UserError(f"{file}: architecture {kind!s:.200} is not supported with random weights; supported: {known}")
-    return AutoConfig.for_model(kind, **values)
+    return kind, values
+
+
+def read_configuration(file: Path) -> Any:
+    """Read a configuration as transformers does; raises `UserError` for one that no random weights can be drawn for."""
+    from transformers import AutoConfig
+
+    kind, values = _values(file)
+    return AutoConfig.for_model(kind, **{key: value for key, value in values.items() if key != "model_type"})
 
 
 def _random_model(config: Any, dtype: torch.dtype, device: torch.device, attention: str, seed: int) -> Any:

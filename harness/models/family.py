@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 
@@ -20,6 +19,7 @@ from vtpbench.harness.models.token_boxes import WHOLE, divide
 from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.pruners.base import Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.lazy import torch
 
 
 class Family(VisionLanguageModel):

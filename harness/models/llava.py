@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.Image import Image
-from torch import Tensor, nn
 
 from vtpbench.harness.models.dimensions import TowerDimensions, clip_dimensions
 from vtpbench.harness.models.family import Family
@@ -27,6 +25,10 @@ from vtpbench.harness.pruning.encoder_hooks import EncoderPlan, encoder_hooks
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape, offset_index
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 VICUNA_V1 = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
@@ -220,7 +222,7 @@ class Llava(Family):
         grid, pixels, size = group.grid, group.pixels, schedule.target_grid
         if size is not None:
             shrunk = [self.model.config.vision_config.patch_size * tokens for tokens in size]
-            pixels = nn.functional.interpolate(pixels, shrunk, mode="bicubic", antialias=True)
+            pixels = torch.nn.functional.interpolate(pixels, shrunk, mode="bicubic", antialias=True)
             grid = replace(grid, height=size[0], width=size[1])
         plan = EncoderPlan(schedule, Grid(1, grid.height, grid.width))
         chunks = pixels.split(self.images_per_pass)

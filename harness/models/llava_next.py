@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from vtpbench.harness.models.anyres import NEWLINE, AnyRes
 from vtpbench.harness.models.llava import ImageTiles, Llava, clip_sizes
@@ -21,7 +18,11 @@ from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import Cut, Grid, ModelShape, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class LlavaNext(Llava):
@@ -137,8 +138,8 @@ class LlavaNext(Llava):
         if schedule.pruner.scope == "tile":
             raise Unsupported(f"{schedule.name} shares its budget among tiles; use preprocessing 'fixed672'")
         chosen = [_fit(_single(view, row), schedule) for row in range(len(view.keys))]
-        valid = pad_sequence([torch.ones_like(index, dtype=torch.bool) for index in chosen], batch_first=True)
-        return Selection(pad_sequence(chosen, batch_first=True), valid=valid)
+        valid = torch.nn.utils.rnn.pad_sequence([torch.ones_like(index, dtype=torch.bool) for index in chosen], batch_first=True)
+        return Selection(torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True), valid=valid)
 
     def in_sequence(self, image: ImageTokens) -> ImageTokens:
         """Order what is left of an image; under `native` drop padding and add newlines, as rows of zeros."""

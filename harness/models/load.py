@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from vtpbench.harness.host.files import is_hub_id
 from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.models.registry import entries
+from vtpbench.harness.models.written_config import facts_of
 from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.pruners.errors import UserError
 
@@ -116,9 +117,10 @@ def describe_model(
         known = ", ".join(family.preprocessings)
         raise UserError(f"model '{label}': preprocessing '{chosen}' is not one of this model's ({known})")
     with _checkpoint_errors(folder, label):
-        read = family.read_config(folder)
-        shape, tokens = family.describe(read, chosen)
-        clip = (text_tower or family.clip_model(read)) if shape.has_cls else None
+        (shape, tokens), tower_of = facts_of(
+            config, lambda: family.read_config(folder), lambda read: (family.describe(read, chosen), family.clip_model(read))
+        )
+        clip = (text_tower or tower_of) if shape.has_cls else None
         used_template = family.template(folder) if prompt is None else read_template(prompt, label)
         tower = family.tower(folder)
     if (tokens or 0) > MOST_TOKENS:
@@ -151,6 +153,13 @@ def find_text_tower(name: str, label: str) -> TextTowerSource:
     if folder is None or not weight_files(folder):
         return TextTowerSource(name)
     return TextTowerSource(name, _weights(folder, label), str(folder))
+
+
+def read_checkpoint_config(described: Described) -> Any:
+    """Read the configuration of a checkpoint that was described, as transformers does."""
+    label = described.info.label
+    entry = entries()[_model_type(_read_config(described.folder, label), label)]
+    return entry.load().read_config(described.folder)
 
 
 def open_model(described: Described, device: torch.device) -> Family:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vtpbench.harness.pruning.batch import ImageTokens
 from vtpbench.harness.pruning.layout import PromptLayout, Span
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def mrope_positions(layout: PromptLayout, images: Sequence[ImageTokens], device: torch.device) -> Tensor:

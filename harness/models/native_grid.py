@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.models.anyres import AnyRes
 from vtpbench.harness.models.llava import tile_side
 from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def native_grid(config: Any, size: tuple[int, int]) -> AnyRes:

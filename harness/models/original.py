@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
@@ -16,6 +13,10 @@ from vtpbench.harness.models.load import find_checkpoint, weight_files
 from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.pruning.model import IMAGE_MARKER
 from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGE_ID = -200
 """Stands for an image among token ids; the vocabulary has no token for it."""

@@ -6,9 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.lazy import torch
 
 
 def read_pretrained(cls: Any, folder: Path | str | None, **options: Any) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vtpbench.harness.models.answer_rule import BLANK_LINE, AnswerRule
 from vtpbench.harness.models.dimensions import TowerDimensions
 from vtpbench.harness.models.qwen_attention import window_order
 from vtpbench.harness.models.qwen_vl import QwenVL
 from vtpbench.pruners.base import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Qwen25VL(QwenVL):

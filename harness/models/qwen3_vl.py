@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vtpbench.harness.models.answer_rule import BLANK_LINE, AnswerRule
 from vtpbench.harness.models.dimensions import TowerDimensions
@@ -18,6 +15,10 @@ from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import ModelShape, Selection, TokenView, take
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Qwen3VL(QwenVL):

@@ -7,14 +7,15 @@ units are put into the order of the windows before the first block; everything t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.encoder_evidence import RecordedActivations
 from vtpbench.pruners.base import Evidence
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _CHUNK = 512  # query rows at a time: bounds the memory of a large image's attention, changes no result
 

@@ -6,11 +6,9 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from PIL.Image import Image, Resampling
-from torch import Tensor, nn
 
 from vtpbench.harness.models.dimensions import TowerDimensions
 from vtpbench.harness.models.family import Family
@@ -26,6 +24,10 @@ from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PATCHES_AT_ONCE = 1 << 15
 """Patches that go through the tower together, though at least one image."""
@@ -66,7 +68,7 @@ class QwenVL(Family):
         """Shape of a model with this configuration; the number of vision tokens depends on the image."""
         del preprocessing
         vision, text = config.vision_config, config.text_config
-        if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
+        if getattr(text, "use_sliding_window", True) and "sliding_attention" in (getattr(text, "layer_types", None) or ()):
             raise Unsupported(f"{cls.title} with sliding-window attention is not supported; set use_sliding_window to false")
         if vision.spatial_merge_size != 2:
             raise Unsupported(f"only {cls.title} that merges 2 x 2 patches is supported, not {vision.spatial_merge_size}")

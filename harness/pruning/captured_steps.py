@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from vtpbench.harness.pruning.static_step import CachedStage, StaticStep, StepShape
+from vtpbench.pruners.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vtpbench.harness.pruning.decoding import DecoderInput
     from vtpbench.harness.pruning.model import VisionLanguageModel
 

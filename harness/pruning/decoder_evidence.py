@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.pruners.base import TEXT_KINDS, Evidence, TextView
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _CHUNK = 256  # query rows at a time where all rows are averaged: bounds memory, changes no result
 

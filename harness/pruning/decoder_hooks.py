@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.decoder_evidence import LayerInput, decoder_evidence, text_after
@@ -23,6 +20,10 @@ from vtpbench.harness.pruning.sequence import CutResult, SequenceStage, gather_i
 from vtpbench.harness.pruning.validation import original_index, raise_if_invalid, validate
 from vtpbench.pruners.base import DECODER_KINDS, Cut, TokenView, take
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

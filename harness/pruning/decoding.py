@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from vtpbench.harness.pruning.captured_steps import StaticDecoding
 from vtpbench.harness.pruning.sequence import seen_mask
 from vtpbench.harness.pruning.static_step import CachedStage
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import DelayedFlag, copy_to_device
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vtpbench.harness.pruning.decoder_hooks import DecoderPruning
     from vtpbench.harness.pruning.model import VisionLanguageModel
 
@@ -60,7 +60,7 @@ class DecoderInput:
         else:
             parts = [(stage.at, stage.layout.valid(self.embeds.device), stage.positions) for stage in self.pruning.stages]
         return [
-            CachedStage(at, nn.functional.pad(valid, (0, written), value=True), positions[..., -1:] + written + 1)
+            CachedStage(at, torch.nn.functional.pad(valid, (0, written), value=True), positions[..., -1:] + written + 1)
             for at, valid, positions in parts
         ]
 
@@ -90,7 +90,7 @@ def decode(model: VisionLanguageModel, start: DecoderInput, max_new_tokens: int,
     """
     decoder: Any = model.decoder
     head, ends = model.model.get_output_embeddings(), end_tokens(model)
-    tokens, finite, end = list[Tensor](), list[Tensor](), _Ends(ends, start.embeds)
+    tokens, finite, end = list["Tensor"](), list["Tensor"](), _Ends(ends, start.embeds)
     steps = StaticDecoding(model.captured_steps, start) if static else EagerDecoding(model, start)
     states = decoder(
         inputs_embeds=start.embeds,
@@ -117,7 +117,7 @@ class EagerDecoding:
     def logits(self, token: Tensor, written: int) -> Tensor:
         """Take the last of `written` tokens, `(rows,)`, to logits, `(rows, vocabulary)` float32."""
         model, start, decoder = self.model.model, self.start, self.model.decoder
-        seen = None if start.valid is None else nn.functional.pad(start.valid, (0, written), value=True)
+        seen = None if start.valid is None else torch.nn.functional.pad(start.valid, (0, written), value=True)
         states = decoder(
             inputs_embeds=model.get_input_embeddings()(token[:, None]),
             position_ids=start.positions[..., -1:] + written,

@@ -12,16 +12,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.encoder_evidence import RecordedActivations, encoder_evidence
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
 from vtpbench.pruners.base import ATTENTION_KINDS, Cut, Evidence, Grid, ModelShape, TokenView, take
 from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 LAYER_KINDS = ATTENTION_KINDS | {"hidden"}
 """Evidence of one of the tower's layers."""
@@ -138,7 +139,7 @@ class EncoderPruning:
             name = self.plan.schedule.name
             raise Unsupported(f"{name} weighs tokens in the vision tower, which FlashAttention cannot; use attention: sdpa")
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
-        weight = nn.functional.pad(self._size.log(), (1, 0))  # CLS stands for itself
+        weight = torch.nn.functional.pad(self._size.log(), (1, 0))  # CLS stands for itself
         return args, {**kwargs, "attention_mask": weight[:, None, None, :].to(hidden.dtype)}
 
     def choose(self, stage: int, cut: Cut, module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.pruners.base import Pruner, Selection, TokenView, take
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def merged_rows(view: TokenView, keep: Selection) -> Tensor:
@@ -84,7 +85,7 @@ def _copied(view: TokenView) -> TokenView:
     """Copy a view's tensors: those that were made for inference take no part in derivatives."""
 
     def copy(value: Any) -> Any:
-        return value.clone() if isinstance(value, Tensor) else value
+        return value.clone() if isinstance(value, torch.Tensor) else value
 
     fields = {field.name: copy(getattr(view, field.name)) for field in dataclasses.fields(view)}
     return TokenView(**{**fields, "evidence": {name: copy(value) for name, value in view.evidence.items()}})

@@ -6,13 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
-from torch import Tensor, nn
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
 from vtpbench.harness.pruning.captured_steps import CapturedSteps, cuda_graphs
@@ -21,6 +19,10 @@ from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.pruners.base import Grid, ModelShape, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""

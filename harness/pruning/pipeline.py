@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
-import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
@@ -32,7 +31,11 @@ from vtpbench.harness.pruning.shared_prefix import distinct_prefixes, prefill_pr
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
 from vtpbench.pruners.base import Pruner, TokenView, rank, take
 from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

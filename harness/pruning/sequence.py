@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def step_mask(before: Tensor | None, layout: PromptLayout, new: int, device: tor
     """Write the mask of a decoding step, which sees `new` columns more than the prefill."""
     if not layout.padded:
         return None
-    valid = nn.functional.pad(layout.valid(device), (0, new), value=True)
+    valid = torch.nn.functional.pad(layout.valid(device), (0, new), value=True)
     return valid if flash else like(before, valid[:, None, None, :])
 
 

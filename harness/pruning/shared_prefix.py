@@ -10,17 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace, layer_hooks
 from vtpbench.harness.pruning.decoding import DecoderInput
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.pruners.base import take
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vtpbench.harness.pruning.model import VisionLanguageModel
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.schedule import EvidenceCollector, Schedule
 from vtpbench.pruners.base import Evidence
 from vtpbench.pruners.errors import Impossible, UserError
+from vtpbench.pruners.lazy import torch
 
 
 @torch.inference_mode()

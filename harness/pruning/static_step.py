@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from vtpbench.harness.pruning.sequence import seen_mask
+from vtpbench.pruners.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vtpbench.harness.pruning.model import VisionLanguageModel
 
 

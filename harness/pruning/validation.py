@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vtpbench.pruners.base import Selection, TokenView, take
 from vtpbench.pruners.errors import Unsupported, UserError
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def validate(keep: Selection, view: TokenView, name: str) -> tuple[Selection, Tensor]:

@@ -84,10 +84,10 @@ def schedule_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> Schedu
     from vtpbench.harness.pruning.schedule import resolve
 
     budget = None if cell.is_vanilla else tokens_for(cell.budget, n)
-    return resolve(pruner, budget, n, None if shape.tiles is None else _example_grid(shape.tiles, n), shape)
+    return resolve(pruner, budget, n, None if shape.tiles is None else example_grid(shape.tiles, n), shape)
 
 
-def _example_grid(tiles: int, n: int) -> Grid:
+def example_grid(tiles: int, n: int) -> Grid:
     """Lay `n` tokens out in tiles as near to squares as they divide: that is what towers of a fixed size see."""
     from vtpbench.pruners.base import Grid
 

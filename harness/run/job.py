@@ -16,19 +16,20 @@ from vtpbench.harness.records.environment import environment, versions
 from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.forecast import Forecast, foresee
-from vtpbench.harness.run.loop import RunContext, run
-from vtpbench.harness.run.plan import estimator, narrow, plan, render_plan
-from vtpbench.harness.run.progress import Progress
-from vtpbench.harness.run.shard import Shard
-from vtpbench.harness.run.summary import Summary
-from vtpbench.harness.run.sweeper import CellEngine
+from vtpbench.harness.run.plan import narrow, plan
+from vtpbench.harness.suite.benchmarks import Benchmark, fingerprint
 from vtpbench.harness.suite.specs import ModelSpec
 from vtpbench.harness.suite.suite import Suite, load
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.load import Described
+    from vtpbench.harness.run.loop import RunContext
+    from vtpbench.harness.run.progress import Progress
+    from vtpbench.harness.run.shard import Shard
     from vtpbench.harness.run.shard_run import ShardSummary
+    from vtpbench.harness.run.summary import Summary
+    from vtpbench.harness.run.sweeper import CellEngine
     from vtpbench.pruners.base import Pruner
 
 
@@ -45,91 +46,8 @@ class RunOptions:
     dtype: str | None = None
 
 
-@dataclass(frozen=True)
-class Job:
-    """A suite with its models (by label), its cells, what is known of them beforehand (by id), and the folder of its results."""
-
-    suite: Suite
-    models: Mapping[str, Described]
-    cells: tuple[Cell, ...]
-    forecasts: Mapping[str, Forecast]
-    store: Store
-
-
-def make_job(suite_name: str, choices: RunOptions, warn: Callable[[str], None]) -> Job:
-    """Load and plan a suite; raises `UserError` for every mistake that can be known before a model is loaded."""
-    named = {"limit": choices.limit, "batch_size": choices.batch_size}
-    suite = load(suite_name, [*choices.settings, *(f"{key}={value}" for key, value in named.items() if value is not None)])
-    if not suite.benchmarks:
-        raise UserError(f"suite {suite_name} names no benchmarks: it is for `vtpbench profile {suite_name}`")
-    if choices.dtype is not None:
-        suite = suite.with_dtype(_dtype(choices.dtype))
-    models: dict[str, Described] = {}
-
-    def describe(spec: ModelSpec) -> ModelInfo:
-        models[spec.label] = _describe(spec)
-        return models[spec.label].info
-
-    def fingerprint(pruner: Pruner, model: ModelInfo) -> str:
-        return pruner.fingerprint(models[model.label].shape)
-
-    cells = narrow(plan(suite, describe, versions(), fingerprint), choices.only)
-    known: dict[tuple[object, ...], Forecast] = {}
-    forecasts = {}
-    for cell in cells:
-        row = cell.model.label, cell.pruner.label, cell.budget, cell.seed  # the benchmark does not matter
-        if row not in known:
-            known[row] = foresee(cell, models[cell.model.label].shape)
-        forecasts[cell.id] = known[row]
-    return Job(suite, models, cells, forecasts, Store(choices.out / suite.name, warn))
-
-
-def show(job: Job) -> str:
-    """Print the plan: what is done, what is missing, what cannot be done, and how long the rest will take."""
-    missing = {cell.id for cell in job.store.missing(job.cells)}
-    done = {cell.id for cell in job.cells} - missing
-    return render_plan(job.cells, done, job.forecasts, estimator(job.store.records()))
-
-
-def execute(job: Job, device_name: str | None, progress: Progress, stop: StopRequest | None = None) -> Summary:
-    """Run the missing cells of a job on a device as torch names it; by default the first GPU, else the CPU.
-
-    Raises `TimeIsUp` behind the batch in which `stop` says so.
-    """
-    return run(job.cells, _setting(job, job.store, device_name, progress, stop))
-
-
-def execute_shard(
-    job: Job, shard: Shard, device_name: str | None, progress: Progress, stop: StopRequest | None = None
-) -> ShardSummary:
-    """Answer a shard's part of the missing cells' questions, in a folder of its own; else as `execute`."""
-    from vtpbench.harness.run.shard_run import run_shard  # imports torch
-
-    store = job.store.below(shard.folder(job.store.folder))
-    return run_shard(job.store.missing(job.cells), _setting(job, store, device_name, progress, stop), shard)
-
-
-def _setting(job: Job, store: Store, device_name: str | None, progress: Progress, stop: StopRequest | None) -> RunContext:
-    refuse_launcher()
-    device = open_device(device_name)
-
-    def open_engine(model: ModelInfo) -> CellEngine:
-        from vtpbench.harness.run import engine  # imports lmms-eval: many seconds, which a complete folder need not pay
-
-        return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
-
-    benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
-    where = environment(str(device))
-    return RunContext(job.suite.name, store, open_engine, benchmarks, where, progress, pictures, stop or StopRequest())
-
-
-def _dtype(name: str) -> Dtype:
-    if name not in get_args(Dtype):
-        raise UserError(f"--dtype {name}: {did_you_mean(name, get_args(Dtype))}")
-    return cast(Dtype, name)
-
-
-def _describe(spec: ModelSpec) -> Described:
+def describe_checkpoint(spec: ModelSpec) -> Described:
+    """Say what a model is that is here, or can be fetched; raises `UserError` for any other, and for random weights."""
     from vtpbench.harness.models.dummy import describe_dummy, refuse_dummy
     from vtpbench.harness.models.load import describe_model
 
@@ -148,3 +66,108 @@ def _describe(spec: ModelSpec) -> Described:
     )
     # As the suite has it: where a folder lies on this machine changes no number, and must not change a cell's identity.
     return dataclasses.replace(described, info=described.info.model_copy(update={"id": spec.path}))
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """How the models and data of a suite are looked at.
+
+    Attributes
+    ----------
+    describe : says what a model is
+    dataset : names what a benchmark asks, by the content of its data
+    foreseen : the cell that a forecast is made for, in place of one
+
+    """
+
+    describe: Callable[[ModelSpec], Described] = describe_checkpoint
+    dataset: Callable[[Benchmark], str] = fingerprint
+    foreseen: Callable[[Cell], Cell] = lambda cell: cell
+
+
+@dataclass(frozen=True)
+class Job:
+    """A suite with its models (by label), its cells, what is known of them beforehand (by id), and the folder of its results."""
+
+    suite: Suite
+    models: Mapping[str, Described]
+    cells: tuple[Cell, ...]
+    forecasts: Mapping[str, Forecast]
+    store: Store
+
+
+def make_job(suite_name: str, choices: RunOptions, warn: Callable[[str], None], look: Inspection | None = None) -> Job:
+    """Load and plan a suite, of which everything must be here, or as `look` says.
+
+    Raises `UserError` for every mistake that can be known before a model is loaded.
+    """
+    suite = load_suite(suite_name, choices)
+    if not suite.benchmarks:
+        raise UserError(f"suite {suite_name} names no benchmarks: it is for `vtpbench profile {suite_name}`")
+    look, models = look or Inspection(), dict[str, "Described"]()
+
+    def describe(spec: ModelSpec) -> ModelInfo:
+        models[spec.label] = look.describe(spec)
+        return models[spec.label].info
+
+    def weights_of(pruner: Pruner, model: ModelInfo) -> str:
+        return pruner.fingerprint(models[model.label].shape)
+
+    cells = narrow(plan(suite, describe, versions(), weights_of, look.dataset), choices.only)
+    known: dict[tuple[object, ...], Forecast] = {}
+    forecasts = {}
+    for cell in cells:
+        row = cell.model.label, cell.pruner.label, cell.budget, cell.seed  # the benchmark does not matter
+        if row not in known:
+            known[row] = foresee(look.foreseen(cell), models[cell.model.label].shape)
+        forecasts[cell.id] = known[row]
+    return Job(suite, models, cells, forecasts, Store(choices.out / suite.name, warn))
+
+
+def load_suite(name: str, choices: RunOptions) -> Suite:
+    """Load a suite with what the command line replaces of it."""
+    named = {"limit": choices.limit, "batch_size": choices.batch_size}
+    suite = load(name, [*choices.settings, *(f"{key}={value}" for key, value in named.items() if value is not None)])
+    return suite if choices.dtype is None else suite.with_dtype(_dtype(choices.dtype))
+
+
+def execute(job: Job, device_name: str | None, progress: Progress, stop: StopRequest | None = None) -> Summary:
+    """Run the missing cells of a job on a device as torch names it; by default the first GPU, else the CPU.
+
+    Raises `TimeIsUp` behind the batch in which `stop` says so.
+    """
+    from vtpbench.harness.run.loop import run
+
+    return run(job.cells, _setting(job, job.store, device_name, progress, stop))
+
+
+def execute_shard(
+    job: Job, shard: Shard, device_name: str | None, progress: Progress, stop: StopRequest | None = None
+) -> ShardSummary:
+    """Answer a shard's part of the missing cells' questions, in a folder of its own; else as `execute`."""
+    from vtpbench.harness.run.shard_run import run_shard  # imports torch
+
+    store = job.store.below(shard.folder(job.store.folder))
+    return run_shard(job.store.missing(job.cells), _setting(job, store, device_name, progress, stop), shard)
+
+
+def _setting(job: Job, store: Store, device_name: str | None, progress: Progress, stop: StopRequest | None) -> RunContext:
+    from vtpbench.harness.run.loop import RunContext
+
+    refuse_launcher()
+    device = open_device(device_name)
+
+    def open_engine(model: ModelInfo) -> CellEngine:
+        from vtpbench.harness.run import engine  # imports lmms-eval: many seconds, which a complete folder need not pay
+
+        return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
+
+    benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
+    where = environment(str(device))
+    return RunContext(job.suite.name, store, open_engine, benchmarks, where, progress, pictures, stop or StopRequest())
+
+
+def _dtype(name: str) -> Dtype:
+    if name not in get_args(Dtype):
+        raise UserError(f"--dtype {name}: {did_you_mean(name, get_args(Dtype))}")
+    return cast(Dtype, name)

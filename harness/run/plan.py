@@ -1,25 +1,22 @@
-"""From a suite to its cells, and the picture of what is done and what is missing."""
+"""From a suite to its cells."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vtpbench.harness.host.printable import one_line
-from vtpbench.harness.host.text_grid import text_grid
 from vtpbench.harness.records.cell import Cell
-from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo, Record
+from vtpbench.harness.records.record import BenchmarkInfo, BudgetInfo, ModelInfo, PrunerInfo
 from vtpbench.harness.suite.benchmarks import decoding
 from vtpbench.harness.suite.benchmarks import describe as describe_benchmark
+from vtpbench.harness.suite.benchmarks import fingerprint as dataset_fingerprint
 from vtpbench.harness.suite.specs import automatic, build_described, build_seeded, is_seeded, refuse_large_budget
 from vtpbench.harness.suite.suite import Matrix, ModelSpec, PrunerSpec, Suite
 from vtpbench.pruners.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from vtpbench.harness.run.forecast import Forecast
     from vtpbench.harness.suite.benchmarks import Benchmark
     from vtpbench.pruners.base import Pruner
 
@@ -31,6 +28,7 @@ def plan(
     describe: Callable[[ModelSpec], ModelInfo],
     versions: Mapping[str, str],
     fingerprint: Fingerprint = lambda pruner, model: "",
+    dataset: Callable[[Benchmark], str] = dataset_fingerprint,
 ) -> tuple[Cell, ...]:
     """List the cells of a suite: model x pruner x budget x benchmark x seed, each denominator before what it divides.
 
@@ -43,6 +41,7 @@ def plan(
     describe : states a model as it will be run; called once per model
     versions : of lmms-eval, transformers, torch, pillow, tokenizers and of the code; see `vtpbench.harness.records.environment`
     fingerprint : hashes the files beside a pruner's options that decide what it keeps on a model, such as trained weights
+    dataset : names what a benchmark asks, by the content of its data
 
     Raises
     ------
@@ -52,7 +51,9 @@ def plan(
     """
     generation = suite.generation.model_dump(mode="json", exclude_none=True)
     benchmarks = {
-        label: describe_benchmark(benchmark, suite.limit, generation, suite.limit_seed, on_bad_question=suite.on_bad_question)
+        label: describe_benchmark(
+            benchmark, suite.limit, generation, suite.limit_seed, on_bad_question=suite.on_bad_question, dataset=dataset
+        )
         for label, benchmark in suite.benchmarks.items()
     }
     cells: dict[str, Cell] = {}
@@ -64,7 +65,7 @@ def plan(
         floored = _floored(matrices.values())
         for m, matrix in matrices.items():
             _refuse_large_budgets(suite, m, model)
-            rows = _rows(matrix, model, fingerprint, *unasked)
+            rows = planned_rows(matrix, model, fingerprint, *unasked)
             for label in [benchmark.label for benchmark in matrix.benchmarks]:
                 for pruner, budget, seed in rows:
                     if pruner.name == "random" and not _names_random(matrix) and (budget, label) in floored:
@@ -147,10 +148,10 @@ def _floored(matrices: Iterable[Matrix]) -> set[tuple[BudgetInfo, str]]:
     return {(budget, each.label) for matrix in naming for budget in matrix.budgets for each in matrix.benchmarks}
 
 
-def _rows(
+def planned_rows(
     matrix: Matrix, model: ModelInfo, fingerprint: Fingerprint, vanilla: PrunerSpec, floor: PrunerSpec
 ) -> list[tuple[PrunerInfo, BudgetInfo, int]]:
-    """Pruner, budget and seed of every row, vanilla first; `vanilla` and `floor` come where the matrix does not name them."""
+    """List pruner, budget and seed of all rows, vanilla first; `vanilla` and `floor` come where the matrix does not name them."""
     named = next((spec for spec in matrix.pruners if spec.name == "vanilla"), vanilla)
     pruners = [spec for spec in matrix.pruners if spec.name != "vanilla"]
     if pruners and not _names_random(matrix):
@@ -170,109 +171,3 @@ def _describe(spec: PrunerSpec, model: ModelInfo, fingerprint: Fingerprint) -> P
 def _refuse_large_budgets(suite: Suite, m: int, model: ModelInfo) -> None:
     for b, budget in enumerate(suite.matrix[m].budgets):
         refuse_large_budget(budget, model.vision_tokens, model.label, f"{suite.where('matrix', m, 'budgets', b)}: ")
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """One row of the printed plan: the cells that differ in the benchmark only."""
-
-    model: str
-    pruner: str
-    budget: str
-    tokens: float | None
-    """Average vision tokens per image and layer, None where it varies with the image."""
-    seed: int
-    states: Mapping[str, str]
-    """`done`, `missing`, `infeasible` or `unsupported`, by benchmark."""
-
-
-def plan_rows(cells: Iterable[Cell], done: AbstractSet[str], forecasts: Mapping[str, Forecast]) -> list[PlanRow]:
-    """Gather cells to rows in their order; `done` holds ids, as `forecasts` does."""
-    found: dict[tuple[str, str, str, int], PlanRow] = {}
-    for cell in cells:
-        forecast = forecasts[cell.id]
-        key = (cell.model.label, cell.pruner.label, cell.budget.label, cell.seed)
-        row = found.setdefault(key, PlanRow(*key[:3], forecast.average, cell.seed, {}))
-        state = "done" if cell.id in done else forecast.obstacle.partition(":")[0] or "missing"
-        found[key] = dataclasses.replace(row, states={**row.states, cell.benchmark.label: state})
-    return list(found.values())
-
-
-def render_plan(
-    cells: Sequence[Cell],
-    done: AbstractSet[str],
-    forecasts: Mapping[str, Forecast],
-    seconds: Callable[[Cell], float | None] = lambda cell: None,
-) -> str:
-    """Print a plan as text: a row per model, pruner, budget and seed, a column per benchmark; schedules, counts and time.
-
-    Parameters
-    ----------
-    cells : what `plan` gave, `narrow`ed or not
-    done : ids of cells that have their record
-    forecasts : what is known of each cell beforehand, by id
-    seconds : estimated wall-clock time of a cell, None where unknown; see `estimator`
-
-    """
-    benchmarks = list(dict.fromkeys(cell.benchmark.label for cell in cells))
-    table = [["model", "pruner", "budget", "tokens", "seed", *benchmarks]]
-    for row in plan_rows(cells, done, forecasts):
-        tokens = "varies" if row.tokens is None else f"{row.tokens:.1f}".removesuffix(".0")
-        states = [row.states.get(label, "") for label in benchmarks]
-        table.append([row.model, row.pruner, row.budget, tokens, str(row.seed), *states])
-    lines = text_grid([[one_line(word) for word in line] for line in table])
-    todo = [cell for cell in cells if cell.id not in done and not forecasts[cell.id].obstacle]
-    blocked = [cell for cell in cells if cell.id not in done and forecasts[cell.id].obstacle]
-    why = _by_row(blocked, lambda cell: forecasts[cell.id].obstacle)
-    cut = _by_row(cells, lambda cell: forecasts[cell.id].schedule)
-    tight = [f"warning: {text}" for text in _too_tight(todo, forecasts)]
-    shown = ["vision tokens that enter the decoder layers:", *cut] if cut else []
-    notes = [line for part in (shown, why, tight) if part for line in ("", *part)]
-    count = f"{len(cells)} cells: {len(cells) - len(todo) - len(blocked)} done, {len(todo)} missing"
-    impossible = f", {len(blocked)} impossible" if blocked else ""
-    return "\n".join([*lines, *notes, "", f"{count}{impossible}; {_time(todo, seconds)}"])
-
-
-def _too_tight(cells: Iterable[Cell], forecasts: Mapping[str, Forecast]) -> list[str]:
-    """Say which cells may leave the model's positions: one image leaves too few for an answer as long as it may be."""
-    found = []
-    for cell in cells:
-        room, answer = forecasts[cell.id].room, cell.benchmark.generation.get("max_new_tokens", 0)
-        if room is not None and room <= answer:
-            left = f"one image leaves {max(0, room)} of the model's positions for text and an answer of up to {answer} tokens"
-            found.append(f"{cell.model.label} / {cell.pruner.label} @ {cell.budget.label} / {cell.benchmark.label}: {left}")
-    return list(dict.fromkeys(map(one_line, found)))
-
-
-def _by_row(cells: Iterable[Cell], text: Callable[[Cell], str]) -> list[str]:
-    """Print the texts of cells that have one, once for all benchmarks and seeds."""
-    lines = (f"{c.model.label} / {c.pruner.label} @ {c.budget.label}: {text(c)}" for c in cells if text(c))
-    return list(dict.fromkeys(map(one_line, lines)))
-
-
-def _time(todo: Sequence[Cell], seconds: Callable[[Cell], float | None]) -> str:
-    known = [value for value in map(seconds, todo) if value is not None]
-    if not todo:
-        return "nothing to do"
-    if not known:
-        return "time unknown, nothing like it has been measured yet"
-    total = sum(known) * len(todo) / len(known)
-    return f"about {total:.0f} s to go" if total < 120 else f"about {total / 60:.0f} min to go"
-
-
-def estimator(records: Iterable[Record]) -> Callable[[Cell], float | None]:
-    """Estimate wall-clock seconds of a cell: the mean over records of its model on the same questions, else on any."""
-    same: dict[tuple[str, str, int | None], list[float]] = {}
-    model: dict[str, list[float]] = {}
-    for record in records:
-        if record.timing is not None and record.status == "ok":
-            key = (record.model.id, record.benchmark.dataset, record.benchmark.limit)
-            same.setdefault(key, []).append(record.timing.wall_s)
-            model.setdefault(record.model.id, []).append(record.timing.wall_s)
-
-    def seconds(cell: Cell) -> float | None:
-        key = (cell.model.id, cell.benchmark.dataset, cell.benchmark.limit)
-        times = same.get(key) or model.get(cell.model.id)
-        return sum(times) / len(times) if times else None
-
-    return seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +100,8 @@ class Benchmark(Strict):
     """What a model must be able to read beyond one image: `several images`, `video frames`."""
     n: int | None = None
     """Published number of questions."""
+    pictures: int | None = None
+    """Published number of pictures that they are about; None = not known."""
     split: str = ""
     """Split that is asked, for listings: in force is what the task says."""
     per_sample: str = ""
@@ -237,6 +239,7 @@ def describe(
     limit_seed: int | None = None,
     family: str = "",
     on_bad_question: OnBadQuestion = "fail",
+    dataset: Callable[[Benchmark], str] = fingerprint,
 ) -> BenchmarkInfo:
     """State a benchmark as it will be run.
 
@@ -248,6 +251,7 @@ def describe(
     limit_seed : draws the questions of a limit; None = the first ones
     family : of the model that answers; one that lmms-eval has no rule of its own for follows LLaVA's
     on_bad_question : what becomes of cells with a question that cannot be asked
+    dataset : names what is asked, by the content of the data
 
     Raises
     ------
@@ -267,7 +271,7 @@ def describe(
         scale=benchmark.scale,
         split=str(definition.get("test_split") or definition.get("validation_split")),
         limit=limit,
-        dataset=fingerprint(benchmark),
+        dataset=dataset(benchmark),
         generation=decoding(benchmark, generation, family),
         profile=benchmark.followed,
         draw=None if seed is None else DrawInfo(seed=seed, together=benchmark.together),

@@ -221,6 +221,13 @@ def build_seeded(name: str, options: Mapping[str, Any], seed: int) -> Pruner:
     return build(name, {**options, "seed": seed} if is_seeded(name) else options)
 
 
+def with_random_weights(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a trained network that options do not name have random weights: neither counts nor speed depend on their values."""
+    trained = "checkpoint" in {field.name for field in dataclasses.fields(find(name).load())}
+    named = options.get("checkpoint") is not None
+    return {**options, "checkpoint": DUMMY} if trained and not named else dict(options)
+
+
 def build_described(spec: PrunerSpec, fingerprint: Callable[[Pruner], str] = lambda pruner: "") -> tuple[Pruner, PrunerInfo]:
     """Make a pruner, and state it with all its options, defaults included; the seed belongs to the cell.
 

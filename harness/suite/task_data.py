@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from vtpbench.harness.suite.benchmarks import Benchmark
 
 
+class MissingData(UserError):
+    """Local data that a benchmark names are not there."""
+
+
 def fingerprint(benchmark: Benchmark) -> str:
     """Hash what a benchmark asks: the task's definition and code, overrides, and the data's content or commit.
 
@@ -57,6 +61,14 @@ def download_command(dataset: str, config: str | None) -> str:
     """Shell command that brings a configuration into the cache of a machine with network."""
     call = f"datasets.load_dataset({dataset!r}{f', {config!r}' if config else ''})"
     return f'python -c "import datasets; {call}"'
+
+
+def is_here(benchmark: Benchmark) -> bool:
+    """Whether all data of a benchmark are on this machine; nobody else is asked."""
+    try:
+        return not must_download(benchmark)
+    except MissingData:
+        return False
 
 
 def must_download(benchmark: Benchmark) -> bool:
@@ -120,7 +132,8 @@ def local_data(benchmark: Benchmark) -> dict[str, Path] | None:
 
     Raises
     ------
-    UserError : a file that the task names does not exist
+    MissingData : a file that the task names does not exist
+    UserError : it names none
 
     """
     definition, folder = benchmark.definition(), benchmark.file.parent
@@ -136,7 +149,7 @@ def local_data(benchmark: Benchmark) -> dict[str, Path] | None:
             files = sorted(file for file in (base / path).rglob("*") if file.is_file())
             return {file.relative_to(base / path).as_posix(): file for file in files}
     if path.startswith((".", "/", "~")):
-        raise UserError(f"benchmark '{benchmark.label}' needs the folder {path}, which does not exist")
+        raise MissingData(f"benchmark '{benchmark.label}' needs the folder {path}, which does not exist")
     return None
 
 
@@ -151,7 +164,7 @@ def _resolve(benchmark: Benchmark, name: str, folder: Path) -> list[Path]:
         raise UserError(f"benchmark '{benchmark.label}' needs the data file {name!r:.200}: {e}") from e
     if found:
         return found
-    raise UserError(f"benchmark '{benchmark.label}' needs the data file {folder / name}, which does not exist")
+    raise MissingData(f"benchmark '{benchmark.label}' needs the data file {folder / name}, which does not exist")
 
 
 def _beside(value: Any, folder: Path) -> Any:

@@ -6,7 +6,8 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,7 +109,7 @@ def _read(path: Path, including: tuple[Path, ...], left: Iterator[int]) -> dict[
         raise UserError(f"{including[0]}: includes {path}, which includes itself")
     if next(left, None) is None:
         raise UserError(f"{including[0]}: includes more than {MOST_FILES} files")
-    own = read_value(read_text(path), str(path), TaskConstructor)
+    own = deepcopy(_parsed(read_text(path), str(path)))
     if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
         raise UserError(f"{path}: an lmms-eval task is a mapping of names")
     include = own.pop("include", None) or []
@@ -119,6 +120,12 @@ def _read(path: Path, including: tuple[Path, ...], left: Iterator[int]) -> dict[
     for name in reversed(names):  # lmms-eval's order: the first one wins
         merged.update(_read(Path(os.path.normpath(path.parent / name)), (*including, path), left))
     return {**merged, **own}
+
+
+@lru_cache(maxsize=512)
+def _parsed(text: str, name: str) -> Any:
+    """Parse a file's text, once: a plan asks for a task several times, and PyYAML takes its time."""
+    return read_value(text, name, TaskConstructor)
 
 
 def check_definition(definition: Mapping[str, Any], name: str) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import is_zipfile
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
-from torch import Tensor
 
 from vtpbench.pruners.errors import Unsupported, UserError
-from vtpbench.pruners.oc_vtp.network import Dims, OCPruner
+from vtpbench.pruners.lazy import torch
+from vtpbench.pruners.oc_vtp.dims import Dims
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vtpbench.pruners.oc_vtp.network import OCPruner
 
 PRUNER_PARTS = ("encode_project.", "initializ.", "aggregat.")
 METADATA_KEY = "vtpbench.oc_vtp"
@@ -63,19 +66,27 @@ class Header(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of the pruner's part (a decoder is dropped), on the CPU, with what is known about them."""
+    """A file that was found to hold weights; `shapes` are theirs, by name."""
 
     path: str
     header: Header
-    state: Mapping[str, Tensor]
+    shapes: Mapping[str, Sequence[int]]
+
+    @cached_property
+    def state(self) -> Mapping[str, Tensor]:
+        """Weights of the pruner's part (a decoder is dropped), on the CPU, read when first asked for."""
+        weights = _safetensors(self.path) if self.path.endswith(".safetensors") else _published(self.path)
+        return {name: value.float() for name, value in weights.items() if name.startswith(PRUNER_PARTS)}
 
     @property
     def dims(self) -> Dims:
         """Widths of the network."""
-        return Dims.of(self.state, self.header.iterations)
+        return Dims.of(self.shapes, self.header.iterations)
 
     def network(self) -> OCPruner:
         """Build the network, ready for inference; a missing or misshapen weight is an error, never left random."""
+        from vtpbench.pruners.oc_vtp.network import OCPruner
+
         try:
             network = OCPruner(self.dims)
             network.load_state_dict(self.state, strict=True)
@@ -123,6 +134,8 @@ def network_on(path: str | Path, device: torch.device) -> OCPruner:
 @lru_cache(maxsize=4)
 def random_network(width: int, device: torch.device) -> OCPruner:
     """Build a network of the published widths, for features of this width, with random weights: as fast as a trained one."""
+    from vtpbench.pruners.oc_vtp.network import OCPruner
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = OCPruner(Dims(features=width))
@@ -131,6 +144,8 @@ def random_network(width: int, device: torch.device) -> OCPruner:
 
 def save(path: Path, state: Mapping[str, Tensor], header: Header, *, decoder: bool = False) -> None:
     """Write safetensors with the header, in one move; `decoder` keeps the training-only part too."""
+    from safetensors.torch import save as serialise
+
     kept = {name: value.detach().cpu().contiguous() for name, value in state.items() if decoder or name.startswith(PRUNER_PARTS)}
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,9 +169,10 @@ def _identity(path: str | Path) -> tuple[str, int, int]:
 @lru_cache(maxsize=8)
 def _load(path: str, modified_ns: int, size: int) -> Checkpoint:
     del modified_ns, size
-    header, state = _read_safetensors(path) if path.endswith(".safetensors") else _read_published(path)
-    pruner = {name: value.float() for name, value in state.items() if name.startswith(PRUNER_PARTS)}
-    return Checkpoint(path, header, pruner)
+    if path.endswith(".safetensors"):
+        return _described(path)
+    shapes = {name: tuple(value.shape) for name, value in _published(path).items()}
+    return Checkpoint(path, _published_header(shapes), shapes)
 
 
 @lru_cache(maxsize=64)
@@ -170,22 +186,31 @@ def _network_on(path: str, modified_ns: int, size: int, device: torch.device) ->
     return _load(path, modified_ns, size).network().to(device)
 
 
-def _read_safetensors(path: str) -> tuple[Header, dict[str, Tensor]]:
+def _described(path: str) -> Checkpoint:
+    """Read what a safetensors file says of its weights, and none of them."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping, has only keys()
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - has only keys()
     except SafetensorError as e:
         raise UserError(f"{path} is no readable safetensors file: {e}") from e
     if text is None:
-        return _published_header(state), state
+        return Checkpoint(path, _published_header(shapes), shapes)
     try:
-        return Header.model_validate(json.loads(text)), state
+        return Checkpoint(path, Header.model_validate(json.loads(text)), shapes)
     except (ValidationError, json.JSONDecodeError) as e:
         raise UserError(f"{path} has a header that this version cannot read; train it anew with `vtpbench train oc-vtp`") from e
 
 
-def _read_published(path: str) -> tuple[Header, dict[str, Tensor]]:
+def _safetensors(path: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping, has only keys()
+    except SafetensorError as e:
+        raise UserError(f"{path} is no readable safetensors file: {e}") from e
+
+
+def _published(path: str) -> dict[str, Tensor]:
     """Read the authors' layout: a bare state dict, or one under the key `state_dict`."""
     if not is_zipfile(path):  # the restricted unpickler fails in any way on other content
         raise UserError(f"{path} is no PyTorch file; expected weights.pth as published, or *.safetensors")
@@ -194,11 +219,11 @@ def _read_published(path: str) -> tuple[Header, dict[str, Tensor]]:
     except (pickle.UnpicklingError, RuntimeError) as e:
         raise UserError(f"{path} is damaged or holds more than plain weights; expected weights.pth as published") from e
     state = found.get("state_dict", found) if isinstance(found, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict; expected weights.pth as published, or *.safetensors")
-    return _published_header(state), state
+    return state
 
 
-def _published_header(state: Mapping[str, Tensor]) -> Header:
-    positions = state.get("decode.posit_embed._pe")
-    return Header(tokens=None if positions is None else positions.shape[1])
+def _published_header(shapes: Mapping[str, Sequence[int]]) -> Header:
+    positions = shapes.get("decode.posit_embed._pe")
+    return Header(tokens=None if positions is None else positions[1])

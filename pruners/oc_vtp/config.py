@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from vtpbench.pruners.oc_vtp.decoder import DecoderDims
+from vtpbench.pruners.oc_vtp.dims import Dims
 from vtpbench.pruners.oc_vtp.loss import Criterion
-from vtpbench.pruners.oc_vtp.network import Dims
 
 REFERENCE_TOKENS = 576
 REFERENCE_SLOTS = (32, 64, 128, 192)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vtpbench.pruners.oc_vtp.network import Dims, OCPruner
+from vtpbench.pruners.oc_vtp.dims import Dims
+from vtpbench.pruners.oc_vtp.network import OCPruner
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ of LLaVA-1.5 should read 6.31 (`harness/efficiency/flops.py`, convention `table4
 
 from __future__ import annotations
 
-from vtpbench.pruners.oc_vtp.network import Dims
+from vtpbench.pruners.oc_vtp.dims import Dims
 
 NORM, ACTIVATION, SOFTMAX, BIAS = 5, 1, 5, 1
 """Operations for each element, as common profilers count them."""

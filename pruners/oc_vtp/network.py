@@ -6,34 +6,15 @@ D slot width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
+
+from vtpbench.pruners.oc_vtp.dims import Dims
 
 EPSILON = 1e-5
 """Added to a slot's attention mass before its mean is taken."""
 CLUSTERING_GAIN, SMALL, KEEP_BIAS = 2.0, 0.1, -1.5
 """Of the start as clustering: sharpness, size of what should hardly act, and the GRU's bias towards what is new."""
-
-
-@dataclass(frozen=True)
-class Dims:
-    """Widths of the network; the defaults are the published ones for CLIP ViT-L/14-336."""
-
-    features: int = 1024
-    hidden: int = 2048
-    slots: int = 512
-    ffn: int = 2048
-    iterations: int = 3
-
-    @classmethod
-    def of(cls, state: Mapping[str, Tensor], iterations: int) -> Dims:
-        """Read the widths off the shapes of a state dict; the number of iterations leaves no trace there."""
-        hidden, features = state["encode_project.mlp.1.weight"].shape
-        ffn, slots = state["aggregat.ffn.mlp.0.weight"].shape
-        return cls(features, hidden, slots, ffn, iterations)
 
 
 class Mlp(nn.Module):

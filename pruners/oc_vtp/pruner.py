@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.errors import BadOption, Infeasible, Unsupported
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.oc_vtp.checkpoint import content_hash, load, network_on, random_network
 from vtpbench.pruners.oc_vtp.tower import tower_hash
 from vtpbench.pruners.random import private_generator
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEPTH = 9 / 24
 """Where the authors take their features: "layer 9" of CLIP's 24."""
@@ -143,7 +144,6 @@ class OCVTP(Pruner):
     def _slot_count(self, budget: int) -> int:
         return self.slots or (budget + self.compat_extra_slot) // self.top_k
 
-    @torch.no_grad()
     def _attend(self, view: TokenView) -> Tensor:
         file = self._file(view.shape)
         assert file is not None, "needs() refuses to run without"
@@ -151,12 +151,13 @@ class OCVTP(Pruner):
         width, device = features.shape[-1], features.device
         network = random_network(width, device) if file == DUMMY else network_on(file, device)
         size = (self._slot_count(view.cut.keep), network.initializ.mean.shape[-1])
-        noise = (
-            copy_to_device(torch.randn(len(features), *size), device)
-            if self.seed is None
-            else slot_noise(self.seed, size, device)
-        )
-        attention: Tensor = network.bind(features, noise)[1]
+        with torch.no_grad():
+            noise = (
+                copy_to_device(torch.randn(len(features), *size), device)
+                if self.seed is None
+                else slot_noise(self.seed, size, device)
+            )
+            attention: Tensor = network.bind(features, noise)[1]
         return attention
 
     def _filling(self, view: TokenView) -> Tensor:

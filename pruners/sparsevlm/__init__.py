@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, average_in, rank, take
 from vtpbench.pruners.budget import boundaries, one_of, published, refuse_renumbering, require_reachable
 from vtpbench.pruners.errors import BadOption
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.sparsevlm.counts import LISTS, fair_cuts, list_cuts, recycled
 from vtpbench.pruners.sparsevlm.merge import merge_clusters
 from vtpbench.pruners.sparsevlm.rating import pick_raters, rate, rate_corrected, rotary_decay
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

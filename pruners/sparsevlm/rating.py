@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vtpbench.pruners.base import take, top
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def pick_raters(vision: Tensor, text: Tensor, real: Tensor) -> Tensor:

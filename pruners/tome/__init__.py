@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import Infeasible, Unsupported
 from vtpbench.pruners.tome.merging import Rows, merge
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING
 
 from vtpbench.pruners.base import TokenView, rank, take
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Matching:
     @classmethod
     def best(cls, keys: Tensor, size: Tensor, count: int) -> Matching:
         """Merge the `count` odd rows that are most like an even one; ties favour the lowest."""
-        unit = normalize(keys, dim=-1)
+        unit = torch.nn.functional.normalize(keys, dim=-1)
         likeness = unit[:, 1::2] @ unit[:, ::2].mT
         best, target = rank(likeness.amax(dim=-1)), likeness.argmax(dim=-1)
         order = torch.cat([best[:, count:].sort(dim=1).values, best[:, :count]], dim=1)

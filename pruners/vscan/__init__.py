@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vtpbench.pruners.base import Cut, Evidence, ModelShape, Pruner, Selection, TokenView, rank
 from vtpbench.pruners.budget import one_of, refuse_renumbering
 from vtpbench.pruners.errors import Infeasible, UserError
 from vtpbench.pruners.evidence import feature_attention
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.vscan.tower import choose_local, merge_into
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

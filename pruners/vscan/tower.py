@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING
 
 from vtpbench.pruners.base import rank, take
+from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def choose_local(score: Tensor, height: int, width: int, wanted: int, *, equally: bool) -> Tensor:
@@ -41,7 +42,7 @@ def windows(height: int, width: int, wanted: int, equally: bool, device: torch.d
 
 def merge_into(index: Tensor, rows: Tensor) -> Tensor:
     """Let every row that does not stay join the most similar one that does: means, `(images, k, dim)`."""
-    unit, own = normalize(rows, dim=-1), torch.arange(index.shape[1], device=index.device)
+    unit, own = torch.nn.functional.normalize(rows, dim=-1), torch.arange(index.shape[1], device=index.device)
     nearest = (unit @ take(unit, index).mT).argmax(dim=-1)  # the lowest on ties
     nearest = nearest.scatter(1, index, own.expand_as(index))
     joins = (nearest[..., None] == own).float()

@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, TokenView
@@ -14,9 +16,9 @@ from vtpbench.pruners.errors import BadOption, Infeasible, Unsupported, UserErro
 from vtpbench.pruners.oc_vtp import OCVTP
 from vtpbench.pruners.oc_vtp.checkpoint import Header, load, save
 from vtpbench.pruners.oc_vtp.decoder import DecoderDims, Reconstructor
-from vtpbench.pruners.oc_vtp.network import Dims
+from vtpbench.pruners.oc_vtp.dims import Dims
 from vtpbench.pruners.oc_vtp.pruner import choose, winners
-from vtpbench.pruners.oc_vtp.tower import hash_tensors
+from vtpbench.pruners.oc_vtp.tower import hash_weights, tower_hash
 
 SHAPE = ModelShape("llava", 4, 4, 32, 24, 24, 22, True, tuple(range(24)))
 QWEN = replace(SHAPE, family="qwen2_5_vl", vision_layers=32, feature_layer=31, has_cls=False, full_attention=(7, 15, 23, 31))
@@ -236,7 +238,14 @@ def test_pruner_is_a_value(checkpoint: str) -> None:
 
 
 def test_tower_hash() -> None:
-    weights = {"b": torch.arange(4.0), "a": torch.tensor(2, dtype=torch.bfloat16)}
-    assert hash_tensors(weights.items()) == hash_tensors(reversed(weights.items()))
-    assert hash_tensors(weights.items()) != hash_tensors({**weights, "b": torch.arange(4.0).view(2, 2)}.items())
-    assert hash_tensors(weights.items()) != hash_tensors({**weights, "b": torch.arange(1, 5.0)}.items())
+    weights = {"b": np.arange(4, dtype=np.float32), "a": np.ones(1, dtype=np.float32)}
+    assert hash_weights(weights.items()) == hash_weights(reversed(weights.items()))
+    assert hash_weights(weights.items()) != hash_weights({**weights, "b": np.arange(4, dtype=np.float32).reshape(2, 2)}.items())
+    assert hash_weights(weights.items()) != hash_weights({**weights, "b": np.arange(1, 5, dtype=np.float32)}.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_tower_is_the_same_in_every_number_format(dtype: torch.dtype, tmp_path: Path) -> None:
+    weights = {"model.vision_tower.b": torch.arange(6.0).view(2, 3), "model.vision_tower.a": torch.ones(3)}
+    save_file({name: value.to(dtype) for name, value in weights.items()}, tmp_path / "model.safetensors")
+    assert tower_hash(tmp_path) == "584085315f1b8529", "checkpoints that were trained earlier name it so"

@@ -15,7 +15,8 @@ from vtpbench.pruners.fastv import FastV
 from vtpbench.pruners.hiprune import HiPrune
 from vtpbench.pruners.oc_vtp import OCVTP
 from vtpbench.pruners.oc_vtp.checkpoint import Header, save
-from vtpbench.pruners.oc_vtp.network import Dims, OCPruner
+from vtpbench.pruners.oc_vtp.dims import Dims
+from vtpbench.pruners.oc_vtp.network import OCPruner
 from vtpbench.pruners.pyramiddrop import geometric
 from vtpbench.pruners.sparsevlm.counts import LISTS, list_cuts
 from vtpbench.pruners.visionzip import VisionZip

@@ -19,7 +19,8 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.suite.suite import load
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.oc_vtp.checkpoint import Header, save
-from vtpbench.pruners.oc_vtp.network import Dims, OCPruner
+from vtpbench.pruners.oc_vtp.dims import Dims
+from vtpbench.pruners.oc_vtp.network import OCPruner
 from vtpbench.pruners.registry import BUILT_IN, build
 
 BUILDERS = {name: cache(builder) for name, builder in TINY.items()}

@@ -19,7 +19,8 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.base import Grid
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.oc_vtp import flops as oc_vtp
-from vtpbench.pruners.oc_vtp.network import Dims, OCPruner
+from vtpbench.pruners.oc_vtp.dims import Dims
+from vtpbench.pruners.oc_vtp.network import OCPruner
 from vtpbench.pruners.registry import build
 
 GRID = Grid(1, 24, 24)

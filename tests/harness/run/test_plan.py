@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from vtpbench.harness.planning.page import estimator, render_plan
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.record import BatchInfo, DrawInfo, Environment, ModelInfo, Record, Timing
 from vtpbench.harness.run.forecast import Forecast, foresee
-from vtpbench.harness.run.plan import build_pruner, estimator, narrow, plan, render_plan
+from vtpbench.harness.run.plan import build_pruner, narrow, plan
 from vtpbench.harness.suite.suite import ModelSpec, Suite, load
 from vtpbench.pruners.base import ModelShape
 from vtpbench.pruners.errors import UserError

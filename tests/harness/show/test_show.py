@@ -30,7 +30,7 @@ from vtpbench.pruners.fastv import FastV
 from vtpbench.pruners.oc_vtp import OCVTP
 from vtpbench.pruners.oc_vtp.checkpoint import Header, save
 from vtpbench.pruners.oc_vtp.decoder import DecoderDims, Reconstructor
-from vtpbench.pruners.oc_vtp.network import Dims
+from vtpbench.pruners.oc_vtp.dims import Dims
 from vtpbench.pruners.pool import Pool
 from vtpbench.pruners.random import Random, private_generator
 from vtpbench.pruners.registry import build

@@ -172,9 +172,12 @@ def test_a_folder_or_a_pipe_in_the_place_of_a_file_is_one_line(folder: Path) -> 
     (folder / "checkpoint/config.json").unlink()
     os.mkfifo(folder / "checkpoint/config.json")
     assert "config.json" in plan(folder)
+    (folder / "checkpoint/config.json").unlink()
+    (folder / "checkpoint/config.json").write_text(json.dumps(CONFIG))
     (folder / "tasks/data.parquet").unlink()
     (folder / "tasks/data.parquet").mkdir()
-    assert "data.parquet" in plan(folder)
+    shown = CliRunner().invoke(app, ["plan", str(folder / "toy.yaml"), "--out", str(folder / "results")])
+    assert "needs the data file" in shown.stdout
 
 
 ENDINGS = ("sys.exit(0)", "raise SystemExit", "raise GeneratorExit", "raise type('Stop', (BaseException,), {})('x')", "exit()")

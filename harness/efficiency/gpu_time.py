@@ -1,0 +1,87 @@
+"""What one GPU will need for a batch of prompts, by operations, bytes, and how much of a data sheet was reached elsewhere.
+
+A pass through the language model takes as long as its slowest part: the products, the reading of the weights, or the host that
+launches it. Reading the keys and values of what came before adds to the device's part. The model is as simple as the figures are
+few: it gives the H200's rates that are known to about a third (`tests/harness/efficiency/test_gpu_time.py`), and nothing was
+compared with another GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vtpbench.harness.efficiency.flops import Flops, Workload, count
+from vtpbench.harness.efficiency.gpus import Gpu, Reached
+from vtpbench.harness.models.dimensions import Dimensions
+
+BYTES = 2
+"""Of a number, 16-bit."""
+
+
+@dataclass(frozen=True)
+class TypicalPrompt:
+    """One prompt with one image, and its answer.
+
+    Attributes
+    ----------
+    work : its vision tokens and operations; `text` is all text, `new` the tokens of the answer
+    before : text tokens before the image
+    shared_by : prompts of a batch that are asked behind one prefill of what precedes the question; 1 = prefilled whole
+
+    """
+
+    work: Workload
+    before: int
+    shared_by: float = 1.0
+
+
+@dataclass(frozen=True)
+class GpuClock:
+    """Tells seconds for a model on a GPU."""
+
+    gpu: Gpu
+    reached: Reached
+    dimensions: Dimensions
+
+    def tower(self, work: Workload) -> float:
+        """Seconds of the vision tower for one picture among many."""
+        return count(self.dimensions, work).vision / (self.reached.tower * self.gpu.tflops * 1e12)
+
+    def batch(self, prompt: TypicalPrompt, size: int) -> float:
+        """Seconds of the language model for a batch of prompts that are alike, from the embeddings to the last token."""
+        whole = count(self.dimensions, prompt.work)
+        cached = size * self._cached(prompt.work, prompt.work.text)
+        steps = sum(self._pass(size * flops, cached, self.reached.step_cache) for flops in whole.decode)
+        if prompt.shared_by <= 1:
+            return self._pass(size * _prefill(whole), 0.0, 1.0) + steps
+        own = Workload(prompt.work.grid, prompt.work.per_layer, prompt.before, tower=prompt.work.tower)
+        prefix = _prefill(count(self.dimensions, own))
+        behind = size * self._cached(prompt.work, prompt.before)
+        first = self._pass(size / prompt.shared_by * prefix, 0.0, 1.0)
+        return first + self._pass(size * (_prefill(whole) - prefix), behind, self.reached.prefix_cache) + steps
+
+    def bytes_at_peak(self, prompt: TypicalPrompt, size: int, tiles: int) -> float:
+        """Bytes of the weights, of a batch's keys and values, and of one layer's activations, the larger of both models'."""
+        tower, decoder = self.dimensions.tower, self.dimensions.decoder
+        columns = size * (max(prompt.work.per_layer) + prompt.work.text)
+        activations = columns * (4 * decoder.width + 3 * decoder.intermediate)
+        pictures = tiles * prompt.work.grid.height * prompt.work.grid.width * tower.patches
+        seen = pictures * (4 * tower.width + tower.matrices * tower.intermediate)
+        kept = size * self._cached(prompt.work, prompt.work.text + prompt.work.new)
+        return BYTES * (self.dimensions.parameters + max(activations, seen)) + kept
+
+    def _cached(self, work: Workload, text: int) -> float:
+        """Bytes of the keys and values of one prompt's tokens."""
+        decoder = self.dimensions.decoder
+        return BYTES * 2 * decoder.kv_heads * decoder.head_dim * (sum(work.per_layer) + decoder.layers * text)
+
+    def _pass(self, flops: float, cached: float, share: float) -> float:
+        bandwidth = self.gpu.tb_per_s * 1e12
+        products = flops / (self.reached.products * self.gpu.tflops * 1e12)
+        weights = BYTES * self.dimensions.decoder.parameters / (self.reached.weights * bandwidth)
+        device = max(products, weights) + cached / (share * bandwidth)
+        return max(device, self.reached.launch_ms / 1000)
+
+
+def _prefill(flops: Flops) -> float:
+    return flops.projector + sum(flops.prefill) + flops.head

@@ -1,0 +1,149 @@
+"""`vtpbench plan`: all that can be said of a suite before it is run, on a machine that need not have its models and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from vtpbench.harness.efficiency.gpus import find_gpu, gpu_table
+from vtpbench.harness.host.printable import one_line
+from vtpbench.harness.host.text_grid import text_grid
+from vtpbench.harness.planning.cost import ANSWER, TEXT_AFTER, TEXT_BEFORE, CostEstimate, dimensions_of, estimate
+from vtpbench.harness.planning.inspection import ANYWHERE, NOT_HERE
+from vtpbench.harness.planning.page import estimator, render_plan
+from vtpbench.harness.planning.questions import QuestionCount, count_questions
+from vtpbench.harness.planning.speed import render_speed
+from vtpbench.harness.run.forecast import EXAMPLE_TOKENS
+from vtpbench.harness.run.job import Job, RunOptions, load_suite, make_job
+from vtpbench.harness.suite.task_data import MissingData, local_data
+
+if TYPE_CHECKING:
+    from vtpbench.harness.efficiency.gpus import Gpu
+    from vtpbench.harness.records.cell import Cell
+    from vtpbench.harness.suite.benchmarks import Benchmark
+
+SIXTEEN_BIT = ("float16", "bfloat16")
+PARAMETER_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def show_plan(
+    name: str, choices: RunOptions, warn: Callable[[str], None], gpu: str | None = None, width: int | None = None
+) -> str:
+    """Print the plan of a suite.
+
+    Parameters
+    ----------
+    name : of the suite
+    choices : what the command line says beside it
+    warn : is told what was wrong with a record
+    gpu : kind of GPU whose hours are to be estimated
+    width : columns of the terminal; None = no limit
+
+    Raises
+    ------
+    UserError : whatever can be known to be wrong without models and data; a kind of GPU that is not known
+
+    """
+    kind = None if gpu is None else find_gpu(gpu)
+    suite = load_suite(name, choices)
+    if not suite.benchmarks:
+        return render_speed(suite, name, width)
+    job = make_job(name, choices, warn, ANYWHERE)
+    counts = {label: count_questions(job.suite.benchmarks[label], _limit(job, label)) for label in _labels(job.cells)}
+    unmeasured = {cell.id for cell in job.store.missing(job.cells)}
+    done = {cell.id for cell in job.cells} - unmeasured
+    todo = [cell for cell in job.cells if cell.id in unmeasured and not job.forecasts[cell.id].obstacle]
+    notes = [_questions(job, counts), _not_here(job, name)]
+    if kind is not None:
+        notes.append(_cost(job, todo, counts, kind))
+    return render_plan(job.cells, done, job.forecasts, estimator(job.store.records()), notes, width)
+
+
+def _labels(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.benchmark.label for cell in cells))
+
+
+def _limit(job: Job, label: str) -> int | None:
+    return next(cell.benchmark.limit for cell in job.cells if cell.benchmark.label == label)
+
+
+def _questions(job: Job, counts: Mapping[str, QuestionCount]) -> list[str]:
+    """Say how many questions each benchmark asks."""
+    rows = [["benchmark", "questions", "data"]]
+    for label, count in counts.items():
+        number = "unknown" if count.questions is None else f"{count.questions:,}"
+        expected = "" if count.here else "not here; the number is the published one"
+        rows.append([one_line(label), number, "here" if count.here else expected])
+    return text_grid(rows)
+
+
+def _not_here(job: Job, name: str) -> list[str]:
+    """Say what is missing on this machine, how large it is as far as that is known without asking, and how to bring it."""
+    absent = {cell.model.label: cell.model for cell in job.cells if cell.model.weights == NOT_HERE}
+    lines = []
+    for label, model in absent.items():
+        size = dimensions_of(job.models[label]).parameters * PARAMETER_BYTES[model.dtype] / 1e9
+        lines.append(
+            f"model {label}: {model.id}, about {size:.1f} GB in {model.dtype}; planned by its configuration, as if it held the "
+            "weights of trained pruners"
+        )
+    data = {cell.benchmark.label for cell in job.cells if cell.benchmark.dataset == NOT_HERE}
+    lines += [f"data of {label}: {_source(job.suite.benchmarks[label])}" for label in _labels(job.cells) if label in data]
+    if not lines:
+        return []
+    return ["not here, so that `run` would fetch or refuse it:", *(f"  {one_line(line)}" for line in lines), _bring(name)]
+
+
+def _source(benchmark: Benchmark) -> str:
+    """Name a dataset that is not here, or the file that is missing."""
+    try:
+        local_data(benchmark)
+    except MissingData as e:
+        return str(e)
+    return str(benchmark.definition().get("dataset_path"))
+
+
+def _bring(name: str) -> str:
+    return f"`vtpbench data {name}` asks the hub for sizes and says how to bring them"
+
+
+def _cost(job: Job, todo: Sequence[Cell], counts: Mapping[str, QuestionCount], gpu: Gpu) -> list[str]:
+    """Say what the cells that are left will cost on one GPU, and what that rests on."""
+    wide = sorted({cell.model.label for cell in todo if cell.model.dtype not in SIXTEEN_BIT})
+    narrow = [cell for cell in todo if cell.model.dtype in SIXTEEN_BIT]
+    lines = [f"no estimate for {label}: it is run in float32, and rates are known of 16 bits; --dtype bfloat16" for label in wide]
+    for label, cost in estimate([*map(ANYWHERE.foreseen, narrow)], job.models, counts, gpu).items():
+        lines.append(_of_model(label, cost, gpu))
+    if not narrow:
+        return lines
+    unknown = sorted({cell.benchmark.label for cell in narrow if not counts[cell.benchmark.label].questions})
+    lines += [f"not counted, as nobody knows how many questions they ask: {', '.join(map(one_line, unknown))}"] if unknown else []
+    return [*lines, *_assumptions(narrow, gpu)]
+
+
+def _of_model(label: str, cost: CostEstimate, gpu: Gpu) -> str:
+    """Print the estimate for one model, the dearest benchmarks first."""
+    dearest = sorted(cost.seconds.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{one_line(name)} {_hours(seconds)}" for name, seconds in dearest)
+    memory = f"{cost.peak_bytes / 1e9:.0f} of {gpu.gb:.0f} GB"
+    room = "" if cost.fits else ", which is too much: give a smaller --batch-size or a larger GPU"
+    return f"{one_line(label)} on one {gpu.title}: about {_hours(sum(cost.seconds.values()))}, {memory}{room} ({parts})"
+
+
+def _hours(seconds: float) -> str:
+    """Print GPU time to two digits, which is more than it is known to."""
+    return f"{seconds / 3600:.2g} h" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
+
+
+def _assumptions(cells: Sequence[Cell], gpu: Gpu) -> list[str]:
+    """Say what an estimate rests on."""
+    measured = gpu_table().measured
+    sizes = ", ".join(map(str, sorted({cell.batch_size for cell in cells})))
+    images = "" if all(cell.model.vision_tokens for cell in cells) else f", pictures of {EXAMPLE_TOKENS} tokens"
+    source = find_gpu(measured.gpu).title
+    scaled = f", scaled by the data sheets' peak and bandwidth: no {gpu.title} was measured" if gpu.name != measured.gpu else ""
+    return [
+        f"assumed: batches of {sizes}, {TEXT_BEFORE + TEXT_AFTER} text tokens, answers of {ANSWER} tokens{images}; not counted: "
+        "what pruners compute, loading, scoring",
+        f"by what an {source} with a slow host reached{scaled}; take it for right within a factor of two",
+    ]
