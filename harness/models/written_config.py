@@ -12,7 +12,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 WORDS = ("model_type", "vision_feature_select_strategy", "rope_type", "layer_types")
 """What is said in words."""
-UNKNOWN_TO = {"llama": ("sliding_window",), "qwen2_5_vl_text": ("head_dim",), "qwen2_vl_text": ("head_dim",)}
+UNKNOWN_TO = {
+    "llama": ("sliding_window",),
+    "qwen2_5_vl_text": ("head_dim",),
+    "qwen2_vl_text": ("head_dim",),
+    "qwen3_vl_text": ("use_sliding_window", "layer_types"),
+}
 """What kinds of models do not have, so that a family which asks for it may take it for absent."""
 
 

@@ -75,7 +75,7 @@ def test_a_suite_for_speed_shows_its_rows(tmp_path: Path) -> None:
     assert shown.endswith("40 rows and no benchmarks: what they save and cost is measured by `vtpbench profile efficiency`")
 
 
-@pytest.mark.parametrize("name", ["llava15", "efficiency", "demo"])
+@pytest.mark.parametrize("name", ["llava15", "qwen3vl", "efficiency", "demo"])
 def test_lines_fit_a_narrow_terminal_and_no_word_is_broken(name: str, tmp_path: Path) -> None:
     narrow, wide = plan(name, tmp_path, width=80), plan(name, tmp_path)
     assert max(map(len, narrow.splitlines())) <= 80
