@@ -144,6 +144,14 @@ def describe_model(
     return Described(info, shape, folder, None if prompt is None else used_template, adapter)
 
 
+def text_tower_of(folder: Path, label: str) -> str | None:
+    """Name the CLIP model that a checkpoint's vision tower comes from, as its family knows it; None where it knows none."""
+    config = _read_config(folder, label)
+    family = entries()[_model_type(config, label)].load()
+    with _checkpoint_errors(folder, label):
+        return facts_of(config, lambda: family.read_config(folder), family.clip_model)
+
+
 def find_text_tower(name: str, label: str) -> TextTowerSource:
     """Look for a CLIP model on this machine, a folder or in the Hugging Face cache; without weights where it is not."""
     from vtpbench.harness.host import hub

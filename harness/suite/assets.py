@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +12,9 @@ from vtpbench.harness.host import hub
 from vtpbench.harness.host.json_text import BadJson, load_json
 from vtpbench.harness.suite import task_data as taskdata
 from vtpbench.harness.suite.benchmarks import Benchmark
-from vtpbench.harness.suite.specs import ModelSpec
+from vtpbench.harness.suite.specs import ModelSpec, PrunerSpec, build_described
 from vtpbench.harness.suite.suite import Suite
+from vtpbench.pruners.base import LLAVA_1_5_7B, TextTowerSource
 from vtpbench.pruners.errors import UserError
 
 State = Literal["local", "cached", "missing"]
@@ -55,7 +56,8 @@ def examine(suite: Suite) -> list[Asset]:
     What a checkpoint refers to is known only once the checkpoint is here. Models of random weights need nothing.
     """
     datasets = [asset for benchmark in suite.benchmarks.values() for asset in _datasets(benchmark)]
-    return [*datasets, *(asset for spec in _checkpoints(suite) for asset in _model(spec))]
+    reads = _reads_with_clip(suite)
+    return [*datasets, *(asset for spec in _checkpoints(suite) for asset in _model(spec, reads))]
 
 
 def fetch(suite: Suite, say: Callable[[str], None] = lambda line: None) -> None:
@@ -72,11 +74,14 @@ def fetch(suite: Suite, say: Callable[[str], None] = lambda line: None) -> None:
             taskdata.fetch(benchmark)
     from vtpbench.harness.models.lora_adapter import base_of
 
+    reads = _reads_with_clip(suite)
     for spec in _checkpoints(suite):
         folder = _bring(_own(spec), spec.revision, say)
         base = base_of(folder)
         for part in _referred(spec, folder):
             _bring(part, None if base is None else base[1], say)
+        for tower in _text_tower(spec, folder) if reads else ():
+            _bring(tower, None, say)
 
 
 def rows(assets: Iterable[Asset]) -> list[dict[str, Any]]:
@@ -141,12 +146,42 @@ def _checkpoints(suite: Suite) -> Iterator[ModelSpec]:
     return (spec for spec in suite.models if spec.dummy is None)
 
 
-def _model(spec: ModelSpec) -> Iterator[Asset]:
+def _model(spec: ModelSpec, reads_with_clip: bool) -> Iterator[Asset]:
     """Look for the checkpoint of a model and, where it is here, for what it refers to."""
     own = _own(spec)
     yield own
     if own.state != "missing":
         yield from _referred(spec, Path(own.place))
+        yield from _text_tower(spec, Path(own.place)) if reads_with_clip else ()
+
+
+def _reads_with_clip(suite: Suite) -> bool:
+    """Whether any pruner reads the question with the text tower beside a CLIP vision tower."""
+    clip = TextTowerSource("of any model", "any weights")
+    shape = replace(LLAVA_1_5_7B, text_tower=clip)
+
+    def reads(spec: PrunerSpec) -> bool:
+        try:
+            return any(need.kind == "joint" for need in build_described(spec)[0].needs(shape))
+        except UserError:  # `plan` says what is wrong with it
+            return False
+
+    return any(reads(spec) for matrix in suite.matrix for spec in matrix.pruners)
+
+
+def _text_tower(spec: ModelSpec, folder: Path) -> Iterator[Asset]:
+    """Look for the CLIP model whose text tower stands beside a checkpoint's vision tower."""
+    from vtpbench.harness.models.load import text_tower_of
+    from vtpbench.harness.models.lora_adapter import base_of
+
+    if base_of(folder) is not None:
+        return  # what its base is made of is known once that is here
+    try:
+        name = spec.text_tower or text_tower_of(folder, spec.label)
+    except UserError:  # no checkpoint: `plan` says what is wrong with it
+        return
+    if name is not None:
+        yield _checkpoint(f"{spec.label} (text tower)", name, name, None)
 
 
 def _own(spec: ModelSpec) -> Asset:

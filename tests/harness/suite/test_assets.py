@@ -17,6 +17,7 @@ from vtpbench.harness.suite import assets as datareport
 from vtpbench.harness.suite.suite import Suite, load
 from vtpbench.pruners.errors import UserError
 
+CONFIGS = Path(load_checkpoint.__file__).parent / "configs"
 MODEL = "llava-hf/llava-1.5-7b-hf"
 COMMIT = "0" * 40
 
@@ -153,6 +154,22 @@ def test_the_vision_tower_is_fetched_with_the_checkpoint_that_names_it(
     said: list[str] = []
     datareport.fetch(make_suite(tmp_path, "[mme]"), said.append)
     assert said == [f"fetching the model {MODEL}", f"fetching the model {TOWER}"]
+
+
+@pytest.mark.parametrize(
+    ("pruners", "listed"),
+    [("[cdpruner]", True), ("[{label: both, sequence: [trim: {share: 0.5}, fastv: {}]}]", True), ("[visionzip, fastv]", False)],
+)
+def test_the_text_tower_is_listed_for_pruners_that_read_with_it(cache: Path, tmp_path: Path, pruners: str, listed: bool) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.parquet").touch()
+    file = tmp_path / "s.yaml"
+    data = "benchmarks: [{pope: {overrides: {dataset_path: ./data}}}]"
+    file.write_text(f"models: [{MODEL}]\nmatrix: {{pruners: {pruners}, budgets: [64], {data}}}\n")
+    snapshot = put_model(cache, "model.safetensors")
+    (snapshot / "config.json").write_text((CONFIGS / "llava-1.5-7b.json").read_text())
+    found = [(asset.used_by, asset.name, asset.state) for asset in datareport.examine(load(file))[2:]]
+    assert found == ([("llava-1.5-7b-hf (text tower)", TOWER, "missing")] if listed else [])
 
 
 def test_models_of_random_weights_need_nothing(cache: Path) -> None:
