@@ -1,4 +1,4 @@
-"""Key-norm pruning: keep the vision tokens whose keys are longest where the language model is cut."""
+"""Key-norm pruning: keep the vision tokens whose keys lie farthest from their mean where the language model is cut."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vtpbench.pruners.budget import require_reachable
 
 @dataclass(frozen=True)
 class KeyNorm(Pruner):
-    """Rank vision tokens by the norm of their keys in the layer before the cut.
+    """Rank vision tokens by the norm of their centred keys in the layer before the cut; some models make all keys equally long.
 
     Source: example of this project.
     """
@@ -35,4 +35,5 @@ class KeyNorm(Pruner):
 
     def score(self, view: TokenView) -> Tensor:
         """Rank the tokens, `(images, n)`; higher stays."""
-        return view.get("layer_keys").norm(dim=-1)
+        keys = view.get("layer_keys")
+        return (keys - keys.mean(dim=1, keepdim=True)).norm(dim=-1)

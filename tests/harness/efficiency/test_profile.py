@@ -293,7 +293,7 @@ def test_every_family_shows_its_cache_and_its_text(families: dict[str, Family], 
     family = families[name]
     seen = observe(PrunerAtBudget(family, build("vanilla", {}), BudgetInfo()), Prompts([noise_picture(48, 48)], "Why?", 1))
     assert seen.text == len(family.token_ids(family.render("Why?", 1))) - 1
-    assert seen.kv_bytes == 2 * 6 * 2 * 8 * 4 * (seen.observed.original + seen.text)
+    assert seen.kv_bytes == 2 * 6 * 2 * family.decoder.layers[0].self_attn.head_dim * 4 * (seen.observed.original + seen.text)
     assert (seen.peak_bytes, seen.grid.n) == (None, seen.observed.original)
 
 

@@ -61,6 +61,10 @@ class ScriptedFamily(Family):
             self.script.setdefault(prompt, []).append(answer)
         self.longest: set[int] = set()
 
+    @staticmethod
+    def model_class():
+        raise NotImplementedError("there is no model")
+
     def group(self, images):
         return [ImageGroup(tuple(range(len(images))), GRID, GRID.n)]
 

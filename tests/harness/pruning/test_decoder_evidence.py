@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.pruners.base import TEXT_KINDS, Cut, Evidence, Kind, Pruner, Selection, TokenView
 from vtpbench.pruners.registry import build
@@ -59,22 +61,31 @@ def shown(request: pytest.FixtureRequest, tools: Any) -> tuple[Any, Any, list[tu
     tables: list[tuple[Tensor, Tensor]] = []
     first = eager.decoder.layers[0]
     first.register_forward_pre_hook(lambda _, __, given: tables.append(given["position_embeddings"]), with_kwargs=True)
-    with torch.inference_mode():
-        whole = eager.model(
-            inputs_embeds=batch.embeds,
-            position_ids=batch.positions,
-            attention_mask=batch.layout.valid(eager.device).long(),
-            use_cache=True,
-            output_attentions=True,
-            output_hidden_states=True,
-        )
-        normed = eager.decoder.norm(whole.hidden_states[AT])
-    whole.normed = normed
+    whole = unpruned(eager, batch)
     number = {image.key: n for n, image in enumerate(batch.images)}
     views = [(view, row, number[key]) for view in pruner.seen for row, key in enumerate(view.keys)]
     assert sorted(n for _, _, n in views) == [0, 1, 2, 3]
     assert batch.layout.padded
     return batch, whole, views, [table.expand(len(batch.layout.rows), -1, -1) for table in tables[0]]
+
+
+@torch.inference_mode()
+def unpruned(eager: Family, batch: Any) -> SimpleNamespace:
+    """Attention maps and cache of all layers, and what enters layer `AT`, also behind the final norm."""
+    entered: list[Tensor] = []
+    note = lambda _, args, given: entered.append(args[0] if args else given["hidden_states"])  # noqa: E731 - one line
+    handle = eager.decoder.layers[AT].register_forward_pre_hook(note, with_kwargs=True)
+    output = eager.decoder(
+        inputs_embeds=batch.embeds,
+        position_ids=batch.positions,
+        attention_mask=batch.layout.valid(eager.device).long(),
+        use_cache=True,
+        output_attentions=True,
+        **eager.stock_arguments(batch, batch.layout.width),
+    )
+    handle.remove()
+    states, cache = entered[0], output.past_key_values
+    return SimpleNamespace(attentions=output.attentions, states=states, normed=eager.decoder.norm(states), past_key_values=cache)
 
 
 def expected(batch: Any, whole: Any, need: Evidence, image: int, tokens: slice | None = None) -> Tensor:
@@ -93,7 +104,7 @@ def expected(batch: Any, whole: Any, need: Evidence, image: int, tokens: slice |
     if need.kind == "layer_keys":
         return whole.past_key_values.layers[layer].keys[place.row, :, tokens].transpose(0, 1).flatten(1)
     if need.kind == "states":
-        return whole.hidden_states[AT][place.row, tokens]
+        return whole.states[place.row, tokens]
     if need.kind == "normed":
         return whole.normed[place.row, tokens]
     return batch.embeds[place.row, tokens]
@@ -149,13 +160,7 @@ def test_what_stays_is_what_eager_attention_ranks_highest(family: str, name: str
     (at, *_) = [cut.at for cut in batch.images[0].schedule.cuts]
     kind: Kind = "rows_mean" if "rows" in options else "row"
     layer = at - AT + (0 if name == "pyramiddrop" else -1)
-    with torch.inference_mode():
-        whole = eager.model(
-            inputs_embeds=batch.embeds,
-            position_ids=batch.positions,
-            attention_mask=batch.layout.valid(eager.device).long(),
-            output_attentions=True,
-        )
+    whole = unpruned(eager, batch)
     for image, tokens in enumerate(batch.images):
         score = expected(batch, whole, Evidence(kind, layer), image)
         keep = tokens.schedule.cuts[0].keep
