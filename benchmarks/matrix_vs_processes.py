@@ -1,8 +1,10 @@
 """Time the demo matrix in one vtpbench process against one lmms-eval process per cell, the field's usual way.
 
 Both ways answer the same questions with the same code (`lmms-eval --model vtpbench`), so that the ratio is the cost of
-starting a process, importing and loading a model for every cell. Scores of both are compared.
+starting a process, importing and loading a model for every cell. Scores of both are compared. With `--sample` only so many
+cells, drawn at random, are run as processes of their own, and the rest is taken to cost the same on average.
 
+    python benchmarks/matrix_vs_processes.py --sample 8
     python benchmarks/matrix_vs_processes.py --only pruner=random --limit 120
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -30,7 +33,8 @@ def one_process(arguments: argparse.Namespace, folder: Path) -> float:
     only = [part for key in arguments.only for part in ("--only", key)]
     command = [str(Path(sys.executable).with_name("vtpbench")), "run", arguments.suite, *only, "--out", str(folder)]
     start = time.perf_counter()
-    subprocess.run([*command, "--limit", str(arguments.limit)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command += [] if arguments.limit is None else ["--limit", str(arguments.limit)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
@@ -61,24 +65,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", default="demo")
     parser.add_argument("--only", action="append", default=[])
-    parser.add_argument("--limit", type=int, default=120)
+    parser.add_argument("--limit", type=int, help="questions of each benchmark; the suite's own number unless given")
+    parser.add_argument("--sample", type=int, help="cells to run as processes of their own; all unless given")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         together = one_process(arguments, Path(scratch) / "together")
         print(f"one vtpbench process: {together:.1f} s", flush=True)  # the rest takes many minutes
         choices = RunOptions(Path(scratch) / "together", arguments.only, limit=arguments.limit)
         job = make_job(arguments.suite, choices, print)
-        scores = {r.cell_id: r.score for r in Store(choices.out / job.suite.name, print).records()}
+        scores = {r.cell_id: r.score for r in Store(choices.out / job.suite.name, print).records() if r.status == "ok"}
+        measured = [cell for cell in job.cells if cell.id in scores]
+        taken = measured if arguments.sample is None else random.Random(0).sample(measured, arguments.sample)
         apart, equal = 0.0, 0
-        for n, cell in enumerate(job.cells):
+        for n, cell in enumerate(taken):
             seconds, score = process_per_cell(job, cell, Path(scratch) / f"cell{n}")
             apart += seconds
             equal += agree(score, scores[cell.id] or 0.0)
             print(f"{cell}: {seconds:.1f} s", flush=True)
-    cells = len(job.cells)
-    print(f"one vtpbench process:          {together:7.1f} s, {len(job.models)} model load, {cells} cells")
-    print(f"one lmms-eval process per cell: {apart:6.1f} s, {cells} model loads, {cells} cells")
-    print(f"ratio {apart / together:.1f}; equal scores in {equal} of {cells} cells")
+    cells, whole = len(measured), apart * len(measured) / len(taken)
+    print(f"one vtpbench process:           {together:7.1f} s, {len(job.models)} model load, {cells} cells")
+    print(f"one lmms-eval process per cell: {apart:7.1f} s, {len(taken)} of them; {whole:.0f} s for {cells}")
+    print(f"ratio {whole / together:.1f}; equal scores in {equal} of {len(taken)} cells")
 
 
 if __name__ == "__main__":
