@@ -41,7 +41,9 @@ def one_process(arguments: argparse.Namespace, folder: Path) -> float:
 def process_per_cell(job: Job, cell: Cell, folder: Path) -> tuple[float, float]:
     """Run one cell with lmms-eval's own command; seconds and score."""
     benchmark = job.suite.benchmarks[cell.benchmark.label]
-    parts = {"pretrained": str(job.models[cell.model.label].folder), "pruner": cell.pruner.name, **cell.pruner.options}
+    specs = (spec for matrix in job.suite.matrix for spec in matrix.pruners if spec.label == cell.pruner.label)
+    said = next((spec.options for spec in specs), {})  # those left out are the same, and some have names of the model's
+    parts = {"pretrained": str(job.models[cell.model.label].folder), "pruner": cell.pruner.name, **said}
     if not cell.is_vanilla:
         parts["budget"] = cell.budget.label
     if is_seeded(cell.pruner.name):
