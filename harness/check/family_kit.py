@@ -5,19 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from vtpbench.harness.check.family_properties import FAMILY_PROPERTIES, FamilyProperty
 from vtpbench.harness.check.family_subject import FamilySubject
-from vtpbench.harness.check.kit import PropertyResult, one_thread
-from vtpbench.harness.check.properties import Verdict
+from vtpbench.harness.check.kit import PropertyResult, judge, one_thread
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.load import Described, describe_model, open_model
 from vtpbench.harness.models.registry import find, tiny_models
-from vtpbench.pruners.errors import Impossible, UserError, failing_line, one_line
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,11 @@ def _builder(model: str) -> tuple[str, Callable[..., Family]]:
     return entry.distribution, tiny[model] if model in tiny else entry.load().tiny
 
 
+def _source_files(family: type[Family]) -> list[Path]:
+    """Find where a family's classes are written."""
+    return [Path(inspect.getfile(cls)) for cls in family.__mro__ if issubclass(cls, Family)]
+
+
 def _opened(described: Described, *, attention: str, dtype: torch.dtype) -> Family:
     """Load a checkpoint on the CPU with an attention kernel and a number format."""
     format = str(dtype).removeprefix("torch.")
@@ -69,16 +72,4 @@ def _opened(described: Described, *, attention: str, dtype: torch.dtype) -> Fami
 
 
 def _judge(prop: FamilyProperty, family: Family, subject: FamilySubject) -> PropertyResult:
-    name = family.shape.family
-    try:
-        verdict = prop.test(subject)
-    except Impossible as e:
-        verdict = Verdict(e.status, str(e))
-    except UserError as e:
-        verdict = Verdict("fail", str(e))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as e:  # a stranger's family may fail in any way, or exit; each failure is a line of the report
-        files = [Path(inspect.getfile(cls)) for cls in type(family).__mro__ if issubclass(cls, Family)]
-        return PropertyResult(name, prop.name, "fail", one_line(e), failing_line(e, files).removeprefix(", at "))
-    return PropertyResult(name, prop.name, verdict.status, verdict.reason)
+    return judge(prop.name, partial(prop.test, subject), family.shape.family, partial(_source_files, type(family)))

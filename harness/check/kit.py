@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from vtpbench.harness.check.properties import PROPERTIES, Property, Status, Verdict
+from vtpbench.harness.check.properties import PROPERTIES, Status, Verdict
 from vtpbench.harness.check.subject import ModelBuilder, PrunerOnModel
 from vtpbench.harness.host.plugin_errors import plugin_errors
 from vtpbench.harness.models.registry import tiny_models
@@ -70,7 +71,8 @@ def check(
         for family, builder in builders.items():
             if families is None or family in families:
                 subject = PrunerOnModel(pruner, cache(builder))
-                results += [_judge(prop, family, subject) for prop in PROPERTIES]
+                files = partial(source_files, type(pruner))
+                results += [judge(prop.name, partial(prop.test, subject), family, files) for prop in PROPERTIES]
     return CheckReport(name, dict(chosen), entry.distribution, tuple(results))
 
 
@@ -85,16 +87,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _judge(prop: Property, family: str, subject: PrunerOnModel) -> PropertyResult:
+def judge(name: str, test: Callable[[], Verdict], family: str, files: Callable[[], Sequence[Path]]) -> PropertyResult:
+    """Test a property; of what a stranger's code raises, the line in one of its own `files` is told."""
     try:
-        verdict = prop.test(subject)
+        verdict = test()
     except Impossible as e:
         verdict = Verdict(e.status, str(e))
     except UserError as e:
         verdict = Verdict("fail", str(e))
     except KeyboardInterrupt:
         raise
-    except BaseException as e:  # a stranger's pruner may fail in any way, or exit; each failure is a line of the report
-        line = failing_line(e, source_files(type(subject.pruner))).removeprefix(", at ")
-        return PropertyResult(family, prop.name, "fail", one_line(e), line)
-    return PropertyResult(family, prop.name, verdict.status, verdict.reason)
+    except BaseException as e:  # it may fail in any way, or exit; each failure is a line of the report
+        return PropertyResult(family, name, "fail", one_line(e), failing_line(e, files()).removeprefix(", at "))
+    return PropertyResult(family, name, verdict.status, verdict.reason)

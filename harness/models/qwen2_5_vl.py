@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vtpbench.harness.models.answer_rule import BLANK_LINE, AnswerRule
@@ -36,19 +37,9 @@ class Qwen25VL(QwenVL):
     def tower_dimensions(cls, config: Any) -> TowerDimensions:
         """Sizes of the tower, whose MLPs are gated."""
         vision = config.vision_config
-        merged = vision.spatial_merge_size**2 * vision.hidden_size
-        return TowerDimensions(
-            layers=vision.depth,
-            width=vision.hidden_size,
-            intermediate=vision.intermediate_size,
-            matrices=3,
-            patch=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
-            patches=vision.spatial_merge_size**2,
-            cls=0,
-            window=vision.window_size // (vision.patch_size * vision.spatial_merge_size),
-            full=len(vision.fullatt_block_indexes),
-            merger=(merged, merged, vision.out_hidden_size),
-        )
+        plain = cls.plain_tower(vision, vision.hidden_size, vision.intermediate_size, vision.out_hidden_size)
+        window = vision.window_size // (vision.patch_size * vision.spatial_merge_size)
+        return replace(plain, matrices=3, window=window, full=len(vision.fullatt_block_indexes))
 
     def unit_order(self, grid: Grid) -> Tensor:
         """Units in the order of the windows."""

@@ -35,16 +35,4 @@ class Qwen2VL(QwenVL):
     def tower_dimensions(cls, config: Any) -> TowerDimensions:
         """Sizes of the tower; what its configuration calls `hidden_size` is the language model's width."""
         vision = config.vision_config
-        merged = vision.spatial_merge_size**2 * vision.embed_dim
-        return TowerDimensions(
-            layers=vision.depth,
-            width=vision.embed_dim,
-            intermediate=int(vision.embed_dim * vision.mlp_ratio),
-            matrices=2,
-            patch=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
-            patches=vision.spatial_merge_size**2,
-            cls=0,
-            window=None,
-            full=vision.depth,
-            merger=(merged, merged, vision.hidden_size),
-        )
+        return cls.plain_tower(vision, vision.embed_dim, int(vision.embed_dim * vision.mlp_ratio), vision.hidden_size)

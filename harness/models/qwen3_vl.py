@@ -61,20 +61,8 @@ class Qwen3VL(QwenVL):
     def tower_dimensions(cls, config: Any) -> TowerDimensions:
         """Sizes of the tower; each level of features has a merger of its own."""
         vision = config.vision_config
-        merged = vision.spatial_merge_size**2 * vision.hidden_size
-        return TowerDimensions(
-            layers=vision.depth,
-            width=vision.hidden_size,
-            intermediate=vision.intermediate_size,
-            matrices=2,
-            patch=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
-            patches=vision.spatial_merge_size**2,
-            cls=0,
-            window=None,
-            full=vision.depth,
-            merger=(merged, merged, vision.out_hidden_size),
-            mergers=1 + len(vision.deepstack_visual_indexes),
-        )
+        plain = cls.plain_tower(vision, vision.hidden_size, vision.intermediate_size, vision.out_hidden_size)
+        return replace(plain, mergers=1 + len(vision.deepstack_visual_indexes))
 
     def merged(self, output: Any) -> Tensor:
         """Join what enters the language model with what is added later, `(units of all images, (1 + levels) * width)`."""

@@ -98,6 +98,23 @@ class QwenVL(Family):
     def tower_dimensions(cls, config: Any) -> TowerDimensions:
         """Sizes of the tower with its merger."""
 
+    @staticmethod
+    def plain_tower(vision: Any, width: int, intermediate: int, out: int) -> TowerDimensions:
+        """Sizes of a tower without windows, whose MLPs have no gate, with one merger; what families name alike is read here."""
+        merged = vision.spatial_merge_size**2 * width
+        return TowerDimensions(
+            layers=vision.depth,
+            width=width,
+            intermediate=intermediate,
+            matrices=2,
+            patch=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
+            patches=vision.spatial_merge_size**2,
+            cls=0,
+            window=None,
+            full=vision.depth,
+            merger=(merged, merged, out),
+        )
+
     @classmethod
     def dimensions(cls, config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
         """Sizes of the tower; the merger is part of it, so that there is no projector."""

@@ -88,18 +88,11 @@ def decode(model: VisionLanguageModel, start: DecoderInput, max_new_tokens: int,
     Hooks on the decoder and its layers see the calls that `generate` would make; with `static` steps, which a GPU replays as
     graphs, they see the pass over the prompts alone. Waits for the device in the end.
     """
-    decoder: Any = model.decoder
-    head, ends = model.model.get_output_embeddings(), end_tokens(model)
+    ends = end_tokens(model)
     tokens, finite, end = list["Tensor"](), list["Tensor"](), _Ends(ends, start.embeds)
     steps = StaticDecoding(model.captured_steps, start) if static else EagerDecoding(model, start)
-    states = decoder(
-        inputs_embeds=start.embeds,
-        position_ids=start.positions,
-        attention_mask=None if start.valid is None else start.valid.long(),
-        past_key_values=start.cache,
-        use_cache=True,
-    ).last_hidden_state
-    logits = head(states[:, -1:])[:, -1].float()
+    mask = None if start.valid is None else start.valid.long()
+    logits = model.next_logits(start.embeds, start.positions, mask, start.cache)
     while True:
         tokens.append(logits.argmax(dim=-1))
         finite.append(logits.isfinite().all(dim=-1))
@@ -116,17 +109,11 @@ class EagerDecoding:
 
     def logits(self, token: Tensor, written: int) -> Tensor:
         """Take the last of `written` tokens, `(rows,)`, to logits, `(rows, vocabulary)` float32."""
-        model, start, decoder = self.model.model, self.start, self.model.decoder
+        start = self.start
         seen = None if start.valid is None else torch.nn.functional.pad(start.valid, (0, written), value=True)
-        states = decoder(
-            inputs_embeds=model.get_input_embeddings()(token[:, None]),
-            position_ids=start.positions[..., -1:] + written,
-            attention_mask=None if seen is None else seen_mask(decoder, seen),
-            past_key_values=start.cache,
-            use_cache=True,
-        ).last_hidden_state
-        logits: Tensor = model.get_output_embeddings()(states[:, -1:])[:, -1].float()
-        return logits
+        mask = None if seen is None else seen_mask(self.model.decoder, seen)
+        embeds = self.model.model.get_input_embeddings()(token[:, None])
+        return self.model.next_logits(embeds, start.positions[..., -1:] + written, mask, start.cache)
 
 
 def end_tokens(model: VisionLanguageModel) -> frozenset[int]:

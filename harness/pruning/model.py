@@ -177,6 +177,14 @@ class VisionLanguageModel(ABC):
         del batch, width
         return {}
 
+    def next_logits(self, embeds: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+        """Run the decoder over `(rows, columns, dim)` behind `cache`; logits of the last column, `(rows, vocabulary)` float32."""
+        states = self.decoder(
+            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        logits: Tensor = self.model.get_output_embeddings()(states[:, -1:])[:, -1]
+        return logits.float()
+
     def positions(self, layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:
         """Position ids of the pruned prompts; counted from 0 in each prompt unless a family knows better."""
         del images

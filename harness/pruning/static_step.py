@@ -101,14 +101,7 @@ class StaticStep:
                 "position_embeddings": rotary,
                 "attention_mask": seen_mask(decoder, seen),
             }
-        states = decoder(
-            inputs_embeds=hidden,
-            position_ids=self.positions[0],
-            attention_mask=self.tables[0]["attention_mask"],
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-        logits = self.model.model.get_output_embeddings()(states[:, -1:])[:, -1].float()
+        logits = self.model.next_logits(hidden, self.positions[0], self.tables[0]["attention_mask"], self.cache)
         if self.logits.shape == logits.shape:
             self.logits.copy_(logits)
         else:
