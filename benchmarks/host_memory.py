@@ -24,8 +24,9 @@ from rich.table import Table
 from vtpbench.harness.models.dummy import noise_picture
 from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.run.answering import WINDOW, Answerer
+from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.bad_questions import BadQuestions
+from vtpbench.harness.run.batch_size import WINDOW
 from vtpbench.harness.run.questions import Question
 from vtpbench.harness.run.sweep import SweepRow, sweep
 from vtpbench.pruners.registry import build

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.gather.sources import Sources, gather, of_cells
 from vtpbench.harness.host.console import console
-from vtpbench.harness.run.job import RunOptions, execute, make_job
+from vtpbench.harness.host.device import open_device
+from vtpbench.harness.run.batch_size import gpu_bytes
+from vtpbench.harness.run.job import Inspection, RunOptions, execute, make_job
 from vtpbench.harness.run.progress import Progress, make_progress
 from vtpbench.report.formats.data import FIELDS, cell_facts, measured
 from vtpbench.report.formats.render import render
@@ -131,7 +133,7 @@ def run(
     only: Mapping[str, Any] | Sequence[str] = (),
     settings: Mapping[str, Any] | Sequence[str] = (),
     limit: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     dtype: str | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -156,7 +158,7 @@ def run(
 
     """
     options = RunOptions(Path(out), _chosen(only), _set(settings), limit, batch_size, dtype)
-    job = make_job(str(suite), options, _warn)
+    job = make_job(str(suite), options, _warn, Inspection(gpu_bytes=lambda: gpu_bytes(open_device(device))))
     execute(job, device, make_progress(console(sys.stderr)) if progress else Progress(console(io.StringIO())))
     return Results(of_cells(job.suite, job.store, job.cells))
 

@@ -17,7 +17,9 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Replace what the suite says, e.g. limit=50; may be repeated."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first questions of each benchmark.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Questions answered together.")]
+BatchSize = Annotated[
+    str | None, typer.Option(metavar="N|auto", help="Questions answered together; auto: what the GPU's memory holds.")
+]
 Dtype = Annotated[str | None, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda:1 ...; by default the first GPU, else the CPU.")]
 Out = Annotated[Path, typer.Option(help="Folder for results; each suite has its own inside.")]

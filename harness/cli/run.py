@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,7 +40,7 @@ def run_command(
     stop_after: Annotated[str | None, typer.Option(metavar="3h50m", help="Finish the batch then, and exit with code 75.")] = None,
 ) -> None:
     """Measure what is missing of a suite; interrupt it and run it again as you like."""
-    from vtpbench.harness.run.job import RunOptions, execute, execute_shard, make_job
+    from vtpbench.harness.run.job import Inspection, RunOptions, execute, execute_shard, make_job
     from vtpbench.harness.run.progress import make_progress
     from vtpbench.harness.run.shard import parse_shard
 
@@ -47,18 +49,35 @@ def run_command(
     part = None if shard is None else parse_shard(shard)
     if part is not None and cluster is not None:
         raise UserError("--shard is for runs on one device each; several workers of one run share the questions by themselves")
-    job = make_job(suite, options, warn)
+    job = make_job(suite, options, warn, Inspection(gpu_bytes=partial(_gpu_bytes, device, cluster)))
     done: Summary | ShardSummary
     with StopRequest(None if stop_after is None else parse_duration(stop_after)).at_sigterm() as stop:
         if part is not None:
             done = execute_shard(job, part, device, make_progress(console(sys.stderr)), stop)
         elif cluster is not None:
-            done = _run_on_workers(job, suite, options, cluster, device, stop)
+            settled = dataclasses.replace(options, batch_size=job.suite.questions_together)  # a worker must not settle it anew
+            done = _run_on_workers(job, suite, settled, cluster, device, stop)
         else:
             done = execute(job, device, make_progress(console(sys.stderr)), stop)
     for line in done.lines():
         echo(one_line(line))
     raise typer.Exit(done.exit_code)
+
+
+def _gpu_bytes(device: str | None, cluster: ClusterOptions | None) -> float | None:
+    """Memory of the GPU that batches are to fit; None where a processor answers."""
+    import torch
+
+    from vtpbench.harness.host.device import open_device
+    from vtpbench.harness.run.batch_size import gpu_bytes
+
+    if cluster is None:
+        return gpu_bytes(open_device(device))
+    if cluster.gpus == 0:
+        return None
+    if not torch.cuda.is_available():
+        raise UserError("the suite leaves its batch size open, and this machine has no GPU to fit it to: name --batch-size N")
+    return gpu_bytes(torch.device("cuda:0"))
 
 
 def _run_on_workers(

@@ -39,8 +39,8 @@ from vtpbench.harness.records.cell import Answer, Cell
 from vtpbench.harness.records.environment import environment
 from vtpbench.harness.records.outcome import Outcome, Swept
 from vtpbench.harness.records.record import ModelInfo
-from vtpbench.harness.run.answering import WINDOW
 from vtpbench.harness.run.attempt import attempt
+from vtpbench.harness.run.batch_size import WINDOW
 from vtpbench.harness.run.engine import Engine, open_engine
 from vtpbench.harness.run.job import RunOptions, make_job
 from vtpbench.harness.run.pictures import PictureFolder
@@ -131,7 +131,7 @@ class Worker:
                 lambda done, total: None,
                 self._pictures,
                 log,
-                partial(running.shares, WINDOW * self._job.suite.batch_size),
+                partial(running.shares, WINDOW * self._job.suite.questions_together),
             )
             running.costs.update(costs)
 
@@ -145,7 +145,7 @@ class Worker:
         if self._engine is None or model != self._model:
             self._model, self._engine = model, None
             gc.collect()
-            described, size = self._job.models[model.label], self._job.suite.batch_size
+            described, size = self._job.models[model.label], self._job.suite.questions_together
             self._engine = attempt(lambda: open_engine(described, self._device, size), DeviceLost, f"model '{model.label}'")
         return self._engine
 

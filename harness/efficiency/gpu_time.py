@@ -60,16 +60,6 @@ class GpuClock:
         first = self._pass(size / prompt.shared_by * prefix, 0.0, 1.0)
         return first + self._pass(size * (_prefill(whole) - prefix), behind, self.reached.prefix_cache) + steps
 
-    def bytes_at_peak(self, prompt: TypicalPrompt, size: int, tiles: int) -> float:
-        """Bytes of the weights, of a batch's keys and values, and of one layer's activations, the larger of both models'."""
-        tower, decoder = self.dimensions.tower, self.dimensions.decoder
-        columns = size * (max(prompt.work.per_layer) + prompt.work.text)
-        activations = columns * (4 * decoder.width + 3 * decoder.intermediate)
-        pictures = tiles * prompt.work.grid.height * prompt.work.grid.width * tower.patches
-        seen = pictures * (4 * tower.width + tower.matrices * tower.intermediate)
-        kept = size * self._cached(prompt.work, prompt.work.text + prompt.work.new)
-        return BYTES * (self.dimensions.parameters + max(activations, seen)) + kept
-
     def _cached(self, work: Workload, text: int) -> float:
         """Bytes of the keys and values of one prompt's tokens."""
         decoder = self.dimensions.decoder

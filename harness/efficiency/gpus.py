@@ -23,6 +23,8 @@ class Gpu(Strict):
     """Memory bandwidth, 1e12 bytes a second."""
     gb: float = Field(gt=0)
     """Memory, 1e9 bytes."""
+    reported: str
+    """Name that its driver gives, and torch."""
 
 
 class Reached(Strict):

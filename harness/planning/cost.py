@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 from vtpbench.harness.efficiency.flops import Workload
 from vtpbench.harness.efficiency.gpu_time import GpuClock, TypicalPrompt
 from vtpbench.harness.efficiency.gpus import Gpu, gpu_table
-from vtpbench.harness.host.json_text import load_json
-from vtpbench.harness.models.dimensions import Dimensions
-from vtpbench.harness.models.dummy import read_configuration
-from vtpbench.harness.models.load import read_checkpoint_config
-from vtpbench.harness.models.written_config import facts_of
+from vtpbench.harness.models.described_sizes import dimensions_of
+from vtpbench.harness.run.batch_size import peak_bytes
 from vtpbench.harness.run.forecast import EXAMPLE_TOKENS, example_grid, schedule_of
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.pruners.base import Grid
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
 
 TEXT_BEFORE, TEXT_AFTER, ANSWER = 35, 25, 4
 """Tokens that are assumed of a prompt, before and behind its image, and of an answer: a question that a word answers."""
-TOGETHER = 32
-"""Tiles that go through the vision tower together."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class CostEstimate:
     Attributes
     ----------
     seconds : by benchmark
-    peak_bytes : of the hungriest row
+    peak_bytes : of the unpruned model, in batches of the cells' size
     fits : whether the GPU has as much memory
 
     """
@@ -68,14 +63,6 @@ def estimate(
     }
 
 
-def dimensions_of(model: Described) -> Dimensions:
-    """Read the sizes of a model, of which no more than the configuration need be here."""
-    alone = model.folder.is_file()
-    written = load_json(model.folder if alone else model.folder / "config.json", finite=False)
-    read = read_configuration if alone else lambda folder: read_checkpoint_config(model)
-    return facts_of(written, lambda: read(model.folder), Dimensions.from_config)
-
-
 def _of_model(cells: Sequence[Cell], model: Described, counts: Mapping[str, QuestionCount], gpu: Gpu) -> CostEstimate:
     clock = GpuClock(gpu, gpu_table().measured, dimensions_of(model))
     rows: dict[tuple[object, ...], _Row] = {}
@@ -90,8 +77,7 @@ def _of_model(cells: Sequence[Cell], model: Described, counts: Mapping[str, Ques
             rows.setdefault(_name(cell), _row(cell, model.shape))
         own = [rows[_name(cell)] for cell in same]
         seconds[label] = _of_benchmark(own, asked.questions, asked.pictures, same[0].batch_size, clock)
-        prompts = [(row.prompt(asked.questions / asked.pictures, same[0].batch_size), row.grid.tiles) for row in own]
-        peak = max(peak, *(clock.bytes_at_peak(prompt, same[0].batch_size, max(TOGETHER, tiles)) for prompt, tiles in prompts))
+        peak = max(peak, peak_bytes(model, same[0].batch_size, graphs=same[0].graphs))
     return CostEstimate(seconds, peak, peak <= gpu.gb * 1e9)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from vtpbench.harness.efficiency.gpu_memory import NUMBER_BYTES
 from vtpbench.harness.efficiency.gpus import find_gpu, gpu_table
 from vtpbench.harness.host.printable import one_line
 from vtpbench.harness.host.text_grid import text_grid
-from vtpbench.harness.planning.cost import ANSWER, TEXT_AFTER, TEXT_BEFORE, CostEstimate, dimensions_of, estimate
+from vtpbench.harness.models.described_sizes import dimensions_of
+from vtpbench.harness.planning.cost import ANSWER, TEXT_AFTER, TEXT_BEFORE, CostEstimate, estimate
 from vtpbench.harness.planning.inspection import ANYWHERE, NOT_HERE
 from vtpbench.harness.planning.page import estimator, render_plan
 from vtpbench.harness.planning.questions import QuestionCount, count_questions
 from vtpbench.harness.planning.speed import render_speed
+from vtpbench.harness.records.store import Store
+from vtpbench.harness.run.batch_size import SIZES
 from vtpbench.harness.run.forecast import EXAMPLE_TOKENS
 from vtpbench.harness.run.job import Job, RunOptions, load_suite, make_job
 from vtpbench.harness.suite.task_data import MissingData, local_data
@@ -21,9 +26,9 @@ if TYPE_CHECKING:
     from vtpbench.harness.efficiency.gpus import Gpu
     from vtpbench.harness.records.cell import Cell
     from vtpbench.harness.suite.benchmarks import Benchmark
+    from vtpbench.harness.suite.suite import Suite
 
 SIXTEEN_BIT = ("float16", "bfloat16")
-PARAMETER_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def show_plan(
@@ -48,15 +53,36 @@ def show_plan(
     suite = load_suite(name, choices)
     if not suite.benchmarks:
         return render_speed(suite, name, width)
-    job = make_job(name, choices, warn, ANYWHERE)
+    memory = None if kind is None else kind.gb * 1e9
+    if suite.batch_size is None and memory is None:
+        choices = dataclasses.replace(choices, batch_size=_recorded_batch_size(choices, suite, warn))
+    job = make_job(name, choices, warn, dataclasses.replace(ANYWHERE, gpu_bytes=lambda: memory))
     counts = {label: count_questions(job.suite.benchmarks[label], _limit(job, label)) for label in _labels(job.cells)}
     unmeasured = {cell.id for cell in job.store.missing(job.cells)}
     done = {cell.id for cell in job.cells} - unmeasured
     todo = [cell for cell in job.cells if cell.id in unmeasured and not job.forecasts[cell.id].obstacle]
-    notes = [_questions(job, counts), _not_here(job, name)]
+    notes = [_questions(job, counts), _batches(job, suite.batch_size, kind), _not_here(job, name)]
     if kind is not None:
         notes.append(_cost(job, todo, counts, kind))
     return render_plan(job.cells, done, job.forecasts, estimator(job.store.records()), notes, width)
+
+
+def _recorded_batch_size(choices: RunOptions, suite: Suite, warn: Callable[[str], None]) -> int | None:
+    """Find what the newest record of a suite was measured with, whose batch size was fitted to a GPU that is not here."""
+    batches = {record.created: record.batch for record in Store(choices.out / suite.name, warn).records() if record.batch}
+    return batches[max(batches)].requested if batches else None
+
+
+def _batches(job: Job, asked: int | None, gpu: Gpu | None) -> list[str]:
+    """Say where the batch size comes from that a suite leaves open."""
+    size = job.suite.questions_together
+    if asked is not None:
+        return []
+    if gpu is not None:
+        reach = f"as many as leave a fifth of its memory, up to {max(SIZES)}"
+        return [f"batches on one {gpu.title}: {size} questions, {reach}"]
+    where = "as on a processor" if job.suite.batch_size is None else f"as in {one_line(str(job.store.folder))}"
+    return [f"batches of {size} questions, {where}; --gpu KIND says what fits a GPU"]
 
 
 def _labels(cells: Sequence[Cell]) -> list[str]:
@@ -82,7 +108,7 @@ def _not_here(job: Job, name: str) -> list[str]:
     absent = {cell.model.label: cell.model for cell in job.cells if cell.model.weights == NOT_HERE}
     lines = []
     for label, model in absent.items():
-        size = dimensions_of(job.models[label]).parameters * PARAMETER_BYTES[model.dtype] / 1e9
+        size = dimensions_of(job.models[label]).parameters * NUMBER_BYTES[model.dtype] / 1e9
         lines.append(
             f"model {label}: {model.id}, about {size:.1f} GB in {model.dtype}; planned by its configuration, as if it held the "
             "weights of trained pruners"

@@ -23,14 +23,13 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, KeptTokens
 from vtpbench.harness.records.record import OnBadQuestion
 from vtpbench.harness.run.bad_questions import BadQuestions, is_of_question
+from vtpbench.harness.run.batch_size import WINDOW
 from vtpbench.harness.run.pictures import PictureFolder, TokenPlaces
 from vtpbench.harness.run.questions import ChangedPicture, DecodedImages, PrunedImages, Question
 
 T = TypeVar("T")
 R = TypeVar("R")
 Encode = Callable[[], Sequence[VisionTokens]]
-WINDOW = 4
-"""Batches whose images are encoded together."""
 
 
 class Answerer:

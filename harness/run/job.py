@@ -15,6 +15,7 @@ from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.environment import environment, versions
 from vtpbench.harness.records.record import Dtype, ModelInfo
 from vtpbench.harness.records.store import Store
+from vtpbench.harness.run.batch_size import fitting_batch_size
 from vtpbench.harness.run.forecast import Forecast, foresee
 from vtpbench.harness.run.plan import narrow, plan
 from vtpbench.harness.suite.benchmarks import Benchmark, fingerprint
@@ -42,7 +43,7 @@ class RunOptions:
     settings: Sequence[str] = ()
     """`key=value`, replacing what the suite says."""
     limit: int | None = None
-    batch_size: int | None = None
+    batch_size: int | str | None = None
     dtype: str | None = None
 
 
@@ -77,12 +78,14 @@ class Inspection:
     describe : says what a model is
     dataset : names what a benchmark asks, by the content of its data
     foreseen : the cell that a forecast is made for, in place of one
+    gpu_bytes : memory of the GPU that batches must fit, where the suite leaves their size open; None = a processor answers
 
     """
 
     describe: Callable[[ModelSpec], Described] = describe_checkpoint
     dataset: Callable[[Benchmark], str] = fingerprint
     foreseen: Callable[[Cell], Cell] = lambda cell: cell
+    gpu_bytes: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,17 @@ def make_job(suite_name: str, choices: RunOptions, warn: Callable[[str], None], 
     look, models = look or Inspection(), dict[str, "Described"]()
 
     def describe(spec: ModelSpec) -> ModelInfo:
-        models[spec.label] = look.describe(spec)
+        if spec.label not in models:
+            models[spec.label] = look.describe(spec)
         return models[spec.label].info
 
     def weights_of(pruner: Pruner, model: ModelInfo) -> str:
         return pruner.fingerprint(models[model.label].shape)
 
+    if suite.batch_size is None and (memory := look.gpu_bytes()) is not None:
+        for spec in suite.models:
+            describe(spec)
+        suite = suite.model_copy(update={"batch_size": fitting_batch_size(models.values(), memory, graphs=suite.graphs)})
     cells = narrow(plan(suite, describe, versions(), weights_of, look.dataset), choices.only)
     known: dict[tuple[object, ...], Forecast] = {}
     forecasts = {}
@@ -160,7 +168,7 @@ def _setting(job: Job, store: Store, device_name: str | None, progress: Progress
     def open_engine(model: ModelInfo) -> CellEngine:
         from vtpbench.harness.run import engine  # imports lmms-eval: many seconds, which a complete folder need not pay
 
-        return engine.open_engine(job.models[model.label], device, job.suite.batch_size)
+        return engine.open_engine(job.models[model.label], device, job.suite.questions_together)
 
     benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
     where = environment(str(device))

@@ -70,7 +70,7 @@ def plan(
                 for pruner, budget, seed in rows:
                     if pruner.name == "random" and not _names_random(matrix) and (budget, label) in floored:
                         continue  # another matrix says with which seeds
-                    run = suite.batch_size, versions, suite.share_prefix, suite.graphs
+                    run = suite.questions_together, versions, suite.share_prefix, suite.graphs
                     _add(cells, Cell(model, pruner, budget, asked[label], seed, *run))
     return _with_seeds(cells.values())
 

@@ -16,7 +16,7 @@ from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.shard_note import ShardNote, read_note, write_note
 from vtpbench.harness.run.answer_faults import trusted
-from vtpbench.harness.run.answering import WINDOW
+from vtpbench.harness.run.batch_size import WINDOW
 from vtpbench.harness.run.loop import RunContext, by_model, grouped_by_benchmark
 from vtpbench.harness.run.progress import headline
 from vtpbench.harness.run.shard import Shard

@@ -22,6 +22,8 @@ __all__ = ["Generation", "Matrix", "ModelSpec", "PrunerSpec", "Suite", "find_fil
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 AUTOMATIC = (VANILLA.name, RANDOM.name)
 """Pruners that are measured unasked; see `vtpbench.harness.run.plan`."""
+BATCH_SIZE_OF_A_PROCESSOR = 8
+"""Larger ones are hardly faster there."""
 
 
 class Matrix(Strict):
@@ -88,7 +90,8 @@ class Suite(Strict):
     """Whose choices the benchmarks follow that name none themselves; see docs/benchmarks.md."""
     on_bad_question: OnBadQuestion = "fail"
     """What becomes of a cell with a question that cannot be asked: it fails, or the question is left out of all rows."""
-    batch_size: int = Field(default=8, ge=1, le=LARGEST)
+    batch_size: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    """Questions that are answered together; None, `auto` in the file = as many as the GPU's memory holds."""
     share_prefix: bool = True
     """Ask questions about a picture behind one prefill of it, where nothing leaves inside the language model."""
     graphs: bool = True
@@ -114,6 +117,11 @@ class Suite(Strict):
 
     _lists = field_validator("models", "matrix", mode="before")(filled_list)
 
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return None if value == "auto" else value
+
     @field_validator("models")
     @classmethod
     def _must_differ(cls, value: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
@@ -134,6 +142,11 @@ class Suite(Strict):
                     if seen.setdefault((key, item.label), item) != item:
                         reject(f"label '{item.label}' stands for something else in an earlier matrix", "matrix", m, key, i)
         return self
+
+    @property
+    def questions_together(self) -> int:
+        """Batch size; a processor's where none is given and no GPU gave one."""
+        return self.batch_size or BATCH_SIZE_OF_A_PROCESSOR
 
     def model_post_init(self, context: Any) -> None:
         """Keep the document, so that later errors can name a line, too."""

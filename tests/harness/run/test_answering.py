@@ -11,7 +11,8 @@ from vtpbench.harness.models.llava import Llava
 from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.run.answering import WINDOW, Answerer
+from vtpbench.harness.run.answering import Answerer
+from vtpbench.harness.run.batch_size import WINDOW
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.questions import Question
 from vtpbench.harness.show.trace import trace_pruning

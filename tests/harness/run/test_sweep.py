@@ -19,8 +19,9 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.schedule import Schedule
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.record import Record
-from vtpbench.harness.run.answering import WINDOW, Answerer
+from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.bad_questions import BadQuestion, BadQuestions
+from vtpbench.harness.run.batch_size import WINDOW
 from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
 from vtpbench.harness.run.progress import Progress
 from vtpbench.harness.run.questions import Question

@@ -44,7 +44,7 @@ def test_short_forms_mean_the_long_ones(tmp_path: Path) -> None:
           budgets: [48, "11.1%"]
           benchmarks: [{pope: {}}]
           seeds: [0]
-        batch_size: 8
+        batch_size: auto
         generation: {}
         """
     long = load(write(tmp_path, text))
