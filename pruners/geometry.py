@@ -96,6 +96,8 @@ class ModelShape:
     """Tiles of an image, where every image has equally many."""
     positions: int | None = None
     """Tokens of prompt and answer that the language model was made for, where that is limited."""
+    whole_tower: str = ""
+    """Why no token can leave inside the vision tower; empty where tokens can."""
     text_tower: TextTowerSource | None = None
     """What was trained together with the vision tower to read text; None where there is no such thing or none is known."""
 

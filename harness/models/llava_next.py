@@ -49,7 +49,8 @@ class LlavaNext(Llava):
         """Shape of a model with this configuration, and the vision tokens of an image where that is fixed."""
         shape, tile = super().describe(config, preprocessing)
         if tile is None or preprocessing == "native":
-            return replace(shape, tiles=None), None
+            why = "no token can leave inside the vision tower under preprocessing 'native' ('fixed672' lets them)"
+            return replace(shape, tiles=None, whole_tower=why), None
         return replace(shape, tiles=5), 5 * tile
 
     @staticmethod
@@ -124,11 +125,8 @@ class LlavaNext(Llava):
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
-        if self.preprocessing == "native":
-            if schedule.target_grid is not None:
-                raise Unsupported("an image cannot be shrunk under preprocessing 'native'; use 'fixed672'")
-            if schedule.tower_cuts:
-                raise Unsupported("tokens cannot leave inside the vision tower under preprocessing 'native'; use 'fixed672'")
+        if self.preprocessing == "native" and schedule.target_grid is not None:
+            raise Unsupported("an image cannot be shrunk under preprocessing 'native'; use 'fixed672'")
         return super().encode(group, schedule)
 
     def choose(self, view: TokenView, schedule: Schedule) -> Selection:

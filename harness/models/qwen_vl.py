@@ -85,6 +85,7 @@ class QwenVL(Family):
             tiles=1,
             multi_axis_positions=True,
             positions=position_limit(text),
+            whole_tower=f"no token can leave inside the vision tower of {cls.title}, whose merger needs all patches",
         )
         return shape, None
 
@@ -170,9 +171,6 @@ class QwenVL(Family):
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over images of one size, as many patches at once as `PATCHES_AT_ONCE`."""
-        if schedule.tower_cuts:
-            why = f"no token can leave inside the tower of {self.title}, whose merger needs all patches"
-            raise Unsupported(f"{why}; act behind it (tome: stage: post)")
         size = schedule.target_grid
         grid = group.grid if size is None else Grid(1, *size)
         at_once = max(1, PATCHES_AT_ONCE // (4 * grid.n))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Pruner, Selection, TokenView
-from vtpbench.pruners.errors import share
+from vtpbench.pruners.errors import Unsupported, share
 
 BudgetRule: TypeAlias = "Callable[[int], int | None]"
 """Tokens that an image of so many is to keep; None = no budget (vanilla)."""
@@ -78,7 +78,7 @@ def resolve(
     pruner: Pruner,
     budget: int | None,
     n: int,
-    grid: Grid | None,
+    grid: Grid,
     shape: ModelShape,
     observer: SelectionObserver = ignore_selection,
 ) -> Schedule:
@@ -89,7 +89,7 @@ def resolve(
     pruner : who is asked
     budget : average tokens over the decoder layers; None = no budget (vanilla)
     n : tokens with which the image would enter the language model
-    grid : how the tower's tokens lie; None where that is not known, and nothing before the language model is asked
+    grid : how the tower's tokens lie
     shape : the model
     observer : told of every selection
 
@@ -102,10 +102,12 @@ def resolve(
     needs = pruner.needs(shape)
     target: tuple[int, int] | None = None
     inside: tuple[Cut, ...] = ()
-    if budget is not None and grid is not None:
+    if budget is not None:
         target = pruner.target_grid(budget, grid, shape)
         lying = grid if target is None else replace(grid, height=target[0], width=target[1])
         inside = pruner.tower_cuts(budget // grid.tiles, lying.n // grid.tiles, shape)
+        if inside and shape.whole_tower:
+            raise Unsupported(f"{shape.whole_tower}, and {type(pruner).__name__} takes some out there")
         if inside:
             share(budget, grid.tiles)
     cuts = pruner.cuts(n if budget is None else budget, n, shape)

@@ -77,14 +77,14 @@ def _average(cell: Cell, pruner: Pruner, shape: ModelShape) -> float | None:
 
 
 def schedule_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> Schedule:
-    """Resolve what a cell's pruner plans for `n` vision tokens; before the decoder only where every image has as many tiles.
+    """Resolve what a cell's pruner plans for `n` vision tokens; for one tile where images have different numbers of them.
 
     Raises `Infeasible` or `Unsupported` where the pruner, that of the cell, cannot do it.
     """
     from vtpbench.harness.pruning.schedule import resolve
 
     budget = None if cell.is_vanilla else tokens_for(cell.budget, n)
-    return resolve(pruner, budget, n, None if shape.tiles is None else example_grid(shape.tiles, n), shape)
+    return resolve(pruner, budget, n, example_grid(shape.tiles or 1, n), shape)
 
 
 def example_grid(tiles: int, n: int) -> Grid:

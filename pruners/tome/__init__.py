@@ -43,8 +43,8 @@ class ToMe(Pruner):
         """Ask for the keys of every layer that merges."""
         if self.stage == "post":
             return frozenset({Evidence("keys", max(n for n in shape.full_attention if n <= shape.feature_layer))})
-        if len(shape.full_attention) < shape.vision_layers:
-            raise Unsupported("tome cannot merge inside a tower with attention windows; set stage: post to merge behind it")
+        if shape.whole_tower:
+            raise Unsupported(f"{shape.whole_tower}; set stage: post to merge behind it")
         return frozenset(Evidence("keys", layer - shape.vision_layers) for layer in range(shape.feature_layer + 1))
 
     def tower_cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:

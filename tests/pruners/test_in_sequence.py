@@ -144,7 +144,7 @@ def test_it_is_one_pruner_after_the_other(family: str, pair: tuple[str, dict[str
 
 
 def behind(second: Any, budget: int, n: int, shape: ModelShape) -> Schedule:
-    return resolve(second, budget, n, None, shape)
+    return resolve(second, budget, n, Grid(1, 1, n), shape)
 
 
 def test_each_sees_its_own_cuts_from_0() -> None:

@@ -10,7 +10,7 @@ from vtpbench.pruners.tome import ToMe
 from vtpbench.pruners.tome.merging import Rows, merge
 
 CLIP = ModelShape("llava", 32, 32, 4096, 24, 1024, 22, True, tuple(range(24)))
-QWEN = ModelShape("qwen2_5_vl", 28, 28, 3584, 32, 1280, 31, False, (7, 15, 23, 31))
+QWEN = ModelShape("qwen2_5_vl", 28, 28, 3584, 32, 1280, 31, False, (7, 15, 23, 31), whole_tower="no token can leave here")
 
 
 def rows(values: list[float], keys: list[list[float]]) -> Rows:
@@ -94,7 +94,7 @@ def test_no_layer_merges_more_than_every_second_token(n: int) -> None:
     assert ToMe().tower_cuts(n, n, shape) == ()
 
 
-def test_a_tower_with_windows_can_be_followed_but_not_entered() -> None:
+def test_a_tower_that_no_token_can_leave_is_merged_behind() -> None:
     with pytest.raises(Unsupported, match="stage: post"):
         ToMe().needs(QWEN)
     assert ToMe(stage="post").needs(QWEN) == {Evidence("keys", 31)}

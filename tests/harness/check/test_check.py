@@ -62,14 +62,12 @@ CANNOT_HERE = {
         for family in QWEN
         for pruner in (
             *("sparsevlm", "pyramiddrop", "vscan"),  # positions on several axes are not renumbered
-            "tome",  # the tower has windows, or merges patches
+            "tome",  # no token can leave a tower that merges patches
             *("cdpruner", "trim"),  # it has no text side
             "hired",  # nor CLS, nor tiles
         )
     },
 }
-for name in ("qwen2_vl", "qwen3_vl"):  # whose towers have no windows: refused where tokens are to leave
-    CANNOT_HERE["tome", name] |= {"keep-all": "pass"}
 SEQUENCE_OF_MERGED = {**MERGES, "keep-all": "infeasible"}
 KEEP, POST = {"positions": "keep"}, {"stage": "post"}
 ALSO = (("pyramiddrop", KEEP, {}), ("sparsevlm", KEEP, MERGES), ("tome", POST, MERGES), ("vscan", KEEP, CANNOT["vscan"]))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vtpbench.harness.models.dummy import describe_dummy
 from vtpbench.harness.planning.page import estimator, render_plan
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.record import BatchInfo, DrawInfo, Environment, ModelInfo, Record, Timing
@@ -306,6 +307,37 @@ def test_a_budget_that_tiles_cannot_share_is_an_obstacle(pruner: str, folder: Pa
     cells = plan(suite(folder, text), lambda spec: describe(spec, 80), VERSIONS)
     found = {cell.budget.label: foresee(cell, TILED).obstacle for cell in cells if cell.pruner.name not in ("vanilla", "random")}
     assert found == {"40": "", "41": "infeasible: a budget of 41 cannot be shared equally by 5 tiles; use a multiple of 5"}
+
+
+EARLY = """
+from dataclasses import dataclass
+from vtpbench.pruners.base import Cut, Pruner
+
+@dataclass(frozen=True)
+class Early(Pruner):
+    def tower_cuts(self, budget, n, shape):
+        return (Cut(-2, budget),)
+
+    def score(self, view):
+        return view.features[..., 0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "preprocessing"),
+    [("qwen2-vl-2b", None), ("qwen2.5-vl-3b", None), ("qwen3-vl-2b", None), ("llava-next-7b", "native")],
+)
+@pytest.mark.parametrize("pruner", ["tome", "early"])
+def test_a_tower_that_no_token_can_leave_is_an_obstacle(pruner: str, model: str, preprocessing: str | None, folder: Path) -> None:
+    (folder / "early.py").write_text(EARLY)
+    named = "tome" if pruner == "tome" else f"'{folder}/early.py:Early'"
+    shape = describe_dummy(model, preprocessing=preprocessing).shape
+    cells = plan(suite(folder, SUITE.replace("[random]", f"[{named}]")), lambda spec: describe(spec, None), VERSIONS)
+    found = {foresee(cell, shape).obstacle for cell in cells if cell.pruner.name not in ("vanilla", "random")}
+    assert len(found) == 1
+    (obstacle,) = found
+    assert obstacle.startswith("unsupported: no token can leave inside the vision tower")
+    assert ("stage: post" if pruner == "tome" else "Early takes some out there") in obstacle
 
 
 @pytest.mark.parametrize(
