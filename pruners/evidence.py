@@ -78,9 +78,7 @@ def joint_space(shape: ModelShape, name: str) -> Evidence:
     """Name the evidence of tokens in the space of CLIP's text tower; raises `Unsupported`, naming the pruner, without a tower."""
     tower = shape.text_tower
     if tower is None:
-        why = (
-            "has a vision tower that was trained without one" if not shape.has_cls else "names none: give the model `text_tower:`"
-        )
+        why = "has a vision tower that was trained without one" if not shape.has_cls else "names none: give it a `text_tower`"
         raise Unsupported(f"{name} compares tokens with the question by CLIP's text tower, and {shape.family} {why}")
     if tower.weights is None:
         raise Unsupported(f"{name} needs the text tower of {tower.name}, which is not here; run `hf download {tower.name}`")

@@ -59,3 +59,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, save_llava: Callab
     from vtpbench.harness.models.tiny import tiny_llava
 
     return save_llava(tiny_llava(), LlavaProcessor, tmp_path_factory.mktemp("tiny-llava"))
+
+
+@pytest.fixture(scope="session")
+def tiny_text_tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a tiny random CLIP, of which the text tower fits the vision tower of `tiny_checkpoint`."""
+    from vtpbench.harness.models.tiny import clip_tokenizer, tiny_clip
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    tiny_clip().save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -35,6 +36,7 @@ def pruned(
     budget: int | str | None = None,
     seed: int | None = None,
     processor: Any = None,
+    text_tower: str | Path | None = None,
     **options: Any,
 ) -> Iterator[SelectionTrace]:
     """Prune what `model.generate(**inputs)`, or `model(**inputs)`, is given inside a `with` block.
@@ -53,6 +55,7 @@ def pruned(
     model : of a class of transformers that a family is for: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, or a plugin's
     pruner, budget, seed, options : as in `Model.pruned`
     processor : needed by pruners alone that read the prompts (`TokenView.questions`)
+    text_tower : as in `load`
 
     Yields
     ------
@@ -67,7 +70,7 @@ def pruned(
     Unsupported : it cannot act on this model, or acts inside the vision tower or on the size of images
 
     """
-    family = hooked_family(model, processor)
+    family = hooked_family(model, processor, None if text_tower is None else str(text_tower))
     refuse_hooked(model)
     state = GenerateHooks(make_pipeline(family, pruner, budget, seed, options))
     with state.registered():
@@ -174,7 +177,7 @@ class GenerateHooks:
                 raise Unsupported(f"{schedule.name} {what}, where the stock model has run already; {INSTEAD}")
         counts = {member: group.tokens for group in groups for member in group.members}
         rows = prompts.named([counts[member] for member in sorted(counts)])
-        questions = prompts.questions(rows, family.tokenizer) if family.tokenizer is not None else ()
+        questions = prompts.questions(rows, family) if family.tokenizer is not None else ()
         self._own_pass = True
         try:
             encoded = pipeline.encode_groups(groups)

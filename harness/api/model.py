@@ -141,6 +141,7 @@ def load(
     attention: str = "sdpa",
     prompt: str | None = None,
     revision: str | None = None,
+    text_tower: str | Path | None = None,
 ) -> Model:
     """Load a model.
 
@@ -153,6 +154,8 @@ def load(
     attention : kernel of the language model: sdpa, eager, flash_attention_2
     prompt : `"vicuna_v1"`, or the path of a Jinja chat template; None = the checkpoint's
     revision : branch, tag or commit on the hub
+    text_tower : CLIP model that the vision tower comes from, for pruners that compare tokens with the question by it
+        (`cdpruner`, `trim`): a hub id or a folder; by default the one of LLaVA's, where it is on this machine
 
     Raises
     ------
@@ -174,11 +177,19 @@ def load(
         attention=attention,
         preprocessing=preprocessing,
         prompt=prompt,
+        text_tower=None if text_tower is None else str(text_tower),
     )
     return Model(open_model(described, place), name)
 
 
-def wrap(model: Any, processor: Any, *, preprocessing: str | None = None, prompt: str | None = None) -> Model:
+def wrap(
+    model: Any,
+    processor: Any,
+    *,
+    preprocessing: str | None = None,
+    prompt: str | None = None,
+    text_tower: str | Path | None = None,
+) -> Model:
     """Ask a model of transformers that you have loaded, as benchmarks would; nothing of it is changed.
 
     Its own settings for `generate` (sampling, penalties) do not count, its weights, device, number format and attention kernel
@@ -191,6 +202,7 @@ def wrap(model: Any, processor: Any, *, preprocessing: str | None = None, prompt
     preprocessing : how images reach the tower; by default `pad` for LLaVA and `fixed672` for LLaVA-NeXT, where the processor
         itself does `crop` and `native`
     prompt : `"vicuna_v1"`, or the path of a Jinja chat template; None = the processor's
+    text_tower : as in `load`
 
     Raises
     ------
@@ -199,7 +211,8 @@ def wrap(model: Any, processor: Any, *, preprocessing: str | None = None, prompt
     """
     name = type(model).__name__
     template = None if prompt is None else read_template(prompt, name)
-    return Model(wrapped_family(model, processor, preprocessing, template), name)
+    tower = None if text_tower is None else str(text_tower)
+    return Model(wrapped_family(model, processor, preprocessing, template, tower), name)
 
 
 def _opened(images: Images) -> list[Image]:

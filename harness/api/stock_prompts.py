@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.pruners.errors import Unsupported, UserError
+
+QUESTION = "QUESTION"
+"""Put into a template to see where a question stands in it."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,23 @@ class StockPrompts:
             "beam search and several answers to a prompt (num_beams, num_return_sequences) cannot be pruned: ask for one answer"
         )
 
-    def questions(self, named: Sequence[Sequence[int]], tokenizer: Any) -> list[str]:
-        """Decode for each image the text of its prompt; `named` as the method of this name gives it."""
+    def questions(self, named: Sequence[Sequence[int]], model: VisionLanguageModel) -> list[str]:
+        """Decode for each image what its prompt asks; `named` as the method of this name gives it.
+
+        That is what stands in the place of the question in the model's template, or all text of a prompt that is not made by it.
+        """
         found = []
         for row in named:
-            text = [token for token in row if token != self.image_id]
-            found += [str(tokenizer.decode(text, skip_special_tokens=True)).strip()] * (len(row) - len(text))
+            images, text = sum(token == self.image_id for token in row), self._text(row, model)
+            made = self._text(model.token_ids(model.render(QUESTION, images)), model) if model.chat_template else ""
+            before, _, behind = made.partition(QUESTION)
+            if text.startswith(before) and text.endswith(behind):
+                text = text[len(before) : len(text) - len(behind)]
+            found += [text.strip()] * images
         return found
+
+    def _text(self, row: Sequence[int], model: VisionLanguageModel) -> str:
+        return str(model.tokenizer.decode([token for token in row if token != self.image_id], skip_special_tokens=True))
 
 
 def read_prompts(call: Mapping[str, Any], config: Any) -> StockPrompts | None:

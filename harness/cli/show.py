@@ -22,8 +22,12 @@ def show_command(
     out: Annotated[Path, typer.Option(metavar="FILE", help="A .png, or an .html page that holds everything.")] = Path("show.png"),
     seed: Annotated[int, typer.Option(min=0, help="Of pruners that draw at random.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda:1 ...; by default the first GPU, else the CPU.")] = None,
+    text_tower: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="CLIP model of the vision tower, for cdpruner and trim: a hub id or a folder."),
+    ] = None,
 ) -> None:
     """Draw images with the vision tokens that pruners keep, side by side."""
     from vtpbench.harness.show.show import ShowOptions, show
 
-    echo(str(show(ShowOptions(images, model, pruner, budget, question, out, seed, device))))
+    echo(str(show(ShowOptions(images, model, pruner, budget, question, out, seed, device, text_tower))))

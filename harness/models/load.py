@@ -120,7 +120,6 @@ def describe_model(
         (shape, tokens), tower_of = facts_of(
             config, lambda: family.read_config(folder), lambda read: (family.describe(read, chosen), family.clip_model(read))
         )
-        clip = (text_tower or tower_of) if shape.has_cls else None
         used_template = family.template(folder) if prompt is None else read_template(prompt, label)
         tower = family.tower(folder)
     if (tokens or 0) > MOST_TOKENS:
@@ -140,7 +139,7 @@ def describe_model(
     )
     # what lies beside the base belongs to its tower, not to one that the adapter changes
     beside = None if adapter is not None and adapter.changes_tower else str(folder)
-    shape = replace(shape, folder=beside, text_tower=None if clip is None else find_text_tower(clip, label))
+    shape = replace(shape, folder=beside, text_tower=beside_vision_tower(shape, text_tower or tower_of, label))
     return Described(info, shape, folder, None if prompt is None else used_template, adapter)
 
 
@@ -152,12 +151,24 @@ def text_tower_of(folder: Path, label: str) -> str | None:
         return facts_of(config, lambda: family.read_config(folder), family.clip_model)
 
 
+def beside_vision_tower(shape: ModelShape, name: str | None, label: str) -> TextTowerSource | None:
+    """Look for the CLIP model of a vision tower; None where none is named, or the tower is not of CLIP's kind."""
+    return None if name is None or not shape.has_cls else find_text_tower(name, label)
+
+
 def find_text_tower(name: str, label: str) -> TextTowerSource:
-    """Look for a CLIP model on this machine, a folder or in the Hugging Face cache; without weights where it is not."""
+    """Look for a CLIP model on this machine, a folder or in the Hugging Face cache; without weights where it is not.
+
+    Raises `UserError` for a name that is neither a folder nor a hub id.
+    """
     from vtpbench.harness.host import hub
     from vtpbench.pruners.base import TextTowerSource
 
-    folder = Path(name) if Path(name).is_dir() else hub.cached_model(name, None) if is_hub_id(name) else None
+    if not Path(name).is_dir() and not is_hub_id(name):
+        raise UserError(
+            f"model '{label}': text_tower {name}: no such folder; give that of a CLIP model, or a hub id (owner/name)"
+        )
+    folder = Path(name) if Path(name).is_dir() else hub.cached_model(name, None)
     if folder is None or not weight_files(folder):
         return TextTowerSource(name)
     return TextTowerSource(name, _weights(folder, label), str(folder))
@@ -175,7 +186,6 @@ def open_model(described: Described, device: torch.device) -> Family:
     import torch
 
     from vtpbench.harness.models.lora_adapter import merge
-    from vtpbench.harness.models.text_tower import ClipTextTower
 
     info = described.info
     family = entries()[_model_type(_read_config(described.folder, info.label), info.label)].load()
@@ -184,13 +194,20 @@ def open_model(described: Described, device: torch.device) -> Family:
     loaded = family.load(described.folder, dtype, device, info.attention, info.preprocessing, template)
     if described.adapter is not None:
         merge(loaded.model, described.adapter)
-    source = described.shape.text_tower
-    loaded.shape = replace(loaded.shape, folder=described.shape.folder, text_tower=source)
-    if source is not None and source.folder is not None:
-        loaded.open_text_tower = partial(ClipTextTower.load, Path(source.folder), loaded.shape.vision_width, device)
+    loaded.shape = replace(loaded.shape, folder=described.shape.folder)
+    place_text_tower(loaded, described.shape.text_tower)
     if described.template is not None:
         verify_template(loaded, info.label)
     return loaded
+
+
+def place_text_tower(family: Family, source: TextTowerSource | None) -> None:
+    """Tell pruners of the text tower beside a model's vision tower; it is loaded when first something is asked of it."""
+    from vtpbench.harness.models.text_tower import ClipTextTower
+
+    family.shape = replace(family.shape, text_tower=source)
+    if source is not None and source.folder is not None:
+        family.open_text_tower = partial(ClipTextTower.load, Path(source.folder), family.shape.vision_width, family.device)
 
 
 def own_dtype(config: Mapping[str, Any], label: str) -> str:

@@ -8,25 +8,34 @@ from typing import Any
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
-from vtpbench.harness.models.load import verify_template
+from vtpbench.harness.models.load import beside_vision_tower, place_text_tower, verify_template
 from vtpbench.harness.models.pretrained import with_own_settings
 from vtpbench.harness.models.registry import stock_families
 from vtpbench.pruners.errors import UserError
 
 
-def hooked_family(model: Any, processor: Any = None) -> Family:
+def hooked_family(model: Any, processor: Any = None, text_tower: str | None = None) -> Family:
     """Give the family of a model that is asked through its own `generate`; `processor` only reads prompts.
 
-    Raises `UserError` for what is no supported model, or cannot be run as it is.
+    `text_tower` is as in `wrapped_family`. Raises `UserError` for what is no supported model, or cannot be run as it is.
     """
     family = _family_class(model)
     _require_usable(model)
     tokenizer = getattr(processor, "tokenizer", processor)
     as_processed = family.preprocessings[-1]  # the stock processor's way
-    return _placed(family(model, tokenizer, None, "", as_processed), model)
+    template = next(
+        (text for part in (processor, tokenizer) if isinstance(text := getattr(part, "chat_template", None), str)), ""
+    )
+    return _placed(family(model, tokenizer, None, template, as_processed), model, text_tower)
 
 
-def wrapped_family(model: Any, processor: Any, preprocessing: str | None = None, template: str | None = None) -> Family:
+def wrapped_family(
+    model: Any,
+    processor: Any,
+    preprocessing: str | None = None,
+    template: str | None = None,
+    text_tower: str | None = None,
+) -> Family:
     """Give the family of a model, with prompts and images made by ours; nothing of the model is changed.
 
     Parameters
@@ -35,6 +44,7 @@ def wrapped_family(model: Any, processor: Any, preprocessing: str | None = None,
     processor : its `AutoProcessor`
     preprocessing : one of the family's ways; None = its first
     template : Jinja text; None = that of the processor
+    text_tower : CLIP model of the vision tower, a hub id or a folder; None = the one that the family knows
 
     Raises
     ------
@@ -50,7 +60,7 @@ def wrapped_family(model: Any, processor: Any, preprocessing: str | None = None,
         raise UserError(f"preprocessing '{preprocessing}' is not one of {name}'s ({', '.join(family.preprocessings)})")
     text = template or _own_template(processor, family)
     parts = with_own_settings(model), processor.tokenizer, processor.image_processor, text
-    made = _placed(family(*parts, preprocessing or family.preprocessings[0]), model)
+    made = _placed(family(*parts, preprocessing or family.preprocessings[0]), model, text_tower)
     verify_template(made, name)
     return made
 
@@ -87,9 +97,11 @@ def _own_template(processor: Any, family: Any) -> str:
     raise UserError(f"the processor brings {what}; give the one to use: prompt='template.jinja'")
 
 
-def _placed(family: Family, model: Any) -> Family:
-    """Tell pruners the model's folder, where it was loaded from one: trained weights may lie there."""
+def _placed(family: Family, model: Any, text_tower: str | None) -> Family:
+    """Tell pruners the model's folder, where it was loaded from one (trained weights may lie there), and its text tower."""
     folder = str(getattr(model, "name_or_path", ""))
     if folder and Path(folder).is_dir():
         family.shape = replace(family.shape, folder=folder)
+    named = text_tower or family.clip_model(model.config)
+    place_text_tower(family, beside_vision_tower(family.shape, named, type(model).__name__))
     return family

@@ -49,6 +49,8 @@ class ShowOptions:
     out: Path = Path("show.png")
     seed: int = 0
     device: str | None = None
+    text_tower: str | None = None
+    """CLIP model of the vision tower, as in a suite."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def show(order: ShowOptions) -> Path:
         raise UserError("no pruner to show; name at least one with --pruner, e.g. --pruner random")
     images = [(path.name, read_image(path)) for path in order.images]
     device = open_device(order.device)
-    described = describe_model(order.model, model_path(order.model))
+    described = describe_model(order.model, model_path(order.model), text_tower=order.text_tower)
     refuse_large_budget(budget, described.info.vision_tokens, described.info.label)
     transformers.logging.disable_progress_bar()
     gallery = PanelMaker(open_model(described, device), pruner_rows, budget, order.question)

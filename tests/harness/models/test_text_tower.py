@@ -83,7 +83,7 @@ def test_it_counts_for_the_cells_that_read_it_and_comes_with_the_model(tmp_path:
     assert one.info == other.info  # what does not read it is the same cell with either
     assert FasterVLM().fingerprint(one.shape) == FasterVLM().fingerprint(other.shape) == ""
     assert CDPruner().fingerprint(one.shape) != CDPruner().fingerprint(other.shape)
-    with pytest.raises(Unsupported, match="give the model `text_tower:`"):
+    with pytest.raises(Unsupported, match="give it a `text_tower`"):
         CDPruner().needs(describe_model("m", str(tiny_checkpoint)).shape)
     family = open_model(other, CPU)
     assert CDPruner().needs(family.shape)

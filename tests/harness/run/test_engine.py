@@ -1,9 +1,6 @@
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +14,6 @@ from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.engine import Engine, open_engine
 from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
-from vtpbench.harness.run.lmms_model import Plugin
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.progress import Progress
 from vtpbench.harness.run.scoring import Evaluated
@@ -263,53 +259,7 @@ def test_a_metric_without_a_number_is_named(job, engine, value) -> None:
         scored(cell, VANILLA, engine.family.shape, evaluated)
 
 
-def test_lmms_eval_finds_the_model_by_its_own_command(job, tiny_checkpoint, tmp_path) -> None:
-    benchmark = job.suite.benchmarks["demo-exist"]
-    folder = benchmark.file.parent
-    arguments = ["--model", "vtpbench", "--model_args", f"pretrained={tiny_checkpoint},pruner=random,budget=6"]
-    arguments += ["--tasks", benchmark.task, "--include_path", str(folder), "--limit", "4", "--output_path", str(tmp_path)]
-    subprocess.run([sys.executable, "-m", "lmms_eval", *arguments], cwd=folder, check=True, capture_output=True, timeout=300)
-    found = json.loads(next(tmp_path.rglob("*results.json")).read_text())
-    assert "vtp_f1,none" in found["results"][benchmark.task]
-
-
 def test_one_of_several_processes_is_refused_before_a_model_is_opened(job, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="unset WORLD_SIZE"):
         execute(job, "cpu", Progress(Console()))
-
-
-@pytest.fixture(scope="module")
-def plugin(tiny_checkpoint) -> Plugin:
-    plugin = Plugin(str(tiny_checkpoint))
-    plugin.task_dict = {"mine": {"test": {0: None}}}
-    return plugin
-
-
-def asked(**generation) -> SimpleNamespace:
-    """One request as lmms-eval makes it, without a picture."""
-    return SimpleNamespace(args=("Why?", {"max_new_tokens": 4, **generation}, lambda doc: [], 0, "mine", "test"))
-
-
-def test_in_lmms_evals_hands_an_answer_goes_on_behind_a_stop_text_as_in_its_own_adapter(plugin) -> None:
-    (whole,) = plugin.generate_until([asked(until=None)])
-    assert whole
-    assert plugin.generate_until([asked(until=whole[0])]) == [whole]
-
-
-@pytest.mark.parametrize("given", ["auto", "auto:4", "0", "-1", 2.5])
-def test_in_lmms_evals_hands_a_batch_size_that_is_no_number_says_so_before_a_model_is_loaded(given, monkeypatch) -> None:
-    monkeypatch.setattr("vtpbench.harness.run.lmms_model.open_model", lambda *a: pytest.fail("loaded"))
-    with pytest.raises(UserError, match="give a number of questions, such as --batch_size 8"):
-        Plugin("demo", batch_size=given)
-
-
-def test_in_lmms_evals_hands_sampling_is_refused(plugin) -> None:
-    with pytest.raises(UserError, match="task 'mine' asks for sampling; vtpbench decodes greedily"):
-        plugin.generate_until([asked(temperature=0.7)])
-
-
-def test_in_lmms_evals_hands_a_launcher_is_refused(tiny_checkpoint, monkeypatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="unset WORLD_SIZE"):
-        Plugin(str(tiny_checkpoint))
