@@ -159,6 +159,8 @@ class Pruner:
     reads_question : whether `TokenView.questions` decides: they are empty unless it says so, and a pruner that does not is asked
         once for all questions about a picture; what attention of the language model decides need not say so
     scope : `image` = all tiles of an image together, `tile` = each tile alone with its share of the budget
+    nested : whether one order of an image's tokens serves all budgets: a smaller one keeps the first tokens of what a larger one
+        keeps. Rows of several budgets then ask once, for `selection_order`; `select` and `reduce` are not asked
 
     """
 
@@ -167,6 +169,7 @@ class Pruner:
     year: ClassVar[int | None] = None
     reads_question: ClassVar[bool] = False
     scope: ClassVar[Literal["image", "tile"]] = "image"
+    nested: ClassVar[bool] = False
 
     @property
     def adaptive(self) -> bool:
@@ -231,9 +234,13 @@ class Pruner:
         """Rank tokens, `(images, n)`; higher stays. Equal scores favour the lower index."""
         raise NotImplementedError(f"{type(self).__name__} defines neither score, select nor reduce")
 
+    def selection_order(self, view: TokenView) -> Tensor:
+        """Order the tokens that stay, `(images, keep)`, the best first; by `score` unless overridden."""
+        return rank(self.score(view))[..., : view.cut.keep]
+
     def select(self, view: TokenView) -> Tensor:
         """Choose tokens, `(images, keep)` ascending; the best `cut.keep` scores unless overridden."""
-        return top(self.score(view), view.cut.keep)
+        return self.selection_order(view).sort(dim=-1).values
 
     def reduce(self, view: TokenView) -> Selection:
         """Choose and, for merging pruners, combine."""
@@ -241,9 +248,23 @@ class Pruner:
 
     def apply(self, view: TokenView) -> Selection:
         """Run `reduce` in this pruner's scope; the harness calls this."""
-        if self.scope == "image" or view.grid.tiles == 1 or view.cut.at > 0:
-            return self.reduce(view)
-        return self.join(self.reduce(view.by_tile()), view)
+        if self.nested:
+            return self.take_first(self.apply_order(view), view)
+        return self.join(self.reduce(view.by_tile()), view) if self._by_tile(view) else self.reduce(view)
+
+    def apply_order(self, view: TokenView) -> Tensor:
+        """Run `selection_order` in this pruner's scope: `(images, keep)`, or `(images * tiles, keep / tiles)` tile by tile."""
+        return self.selection_order(view.by_tile() if self._by_tile(view) else view)
+
+    def take_first(self, order: Tensor, view: TokenView) -> Selection:
+        """Keep the first of an order that `apply_order` gave for the budget of `view`, or for a larger one."""
+        if not self._by_tile(view):
+            return Selection(order[:, : view.cut.keep].sort(dim=1).values)
+        return self.join(Selection(order[:, : share(view.cut.keep, view.grid.tiles)].sort(dim=1).values), view)
+
+    def _by_tile(self, view: TokenView) -> bool:
+        """Whether each tile is asked alone: before the language model, where there are several."""
+        return self.scope == "tile" and view.grid.tiles > 1 and view.cut.at <= 0
 
     def join(self, tiles: Selection, view: TokenView) -> Selection:
         """Put the selections of an image's tiles one behind the other."""
@@ -266,7 +287,7 @@ class Pruner:
 
     def apply_segments(self, view: TokenView) -> Tensor | None:
         """Run `segments` in this pruner's scope; tiles have groups of their own."""
-        if self.scope == "image" or view.grid.tiles == 1 or view.cut.at > 0:
+        if not self._by_tile(view):
             return self.segments(view)
         tiles = view.by_tile()
         found = self.segments(tiles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from vtpbench.pruners.base import Evidence, ModelShape, Pruner, Selection, TokenView, top
+from vtpbench.pruners.base import Evidence, ModelShape, Pruner, TokenView, rank
 from vtpbench.pruners.budget import one_of
 from vtpbench.pruners.evidence import joint_space
 from vtpbench.pruners.lazy import torch
@@ -43,6 +43,7 @@ class CDPruner(Pruner):
     year: ClassVar[int | None] = 2025
     reads_question: ClassVar[bool] = True
     scope: ClassVar[Literal["image", "tile"]] = "tile"
+    nested: ClassVar[bool] = True
     relevance_sign: int = -1
 
     def __post_init__(self) -> None:
@@ -52,8 +53,8 @@ class CDPruner(Pruner):
         """Ask for tokens as the language model gets them, and beside the question."""
         return frozenset({Evidence("projected"), joint_space(shape, "CDPruner")})
 
-    def apply(self, view: TokenView) -> Selection:
-        """Weigh tokens over all tiles of an image, then choose within each."""
+    def apply_order(self, view: TokenView) -> Tensor:
+        """Weigh tokens over all tiles of an image, then order those of each."""
         assert view.asked is not None, "comes with `joint`"
         likeness = (
             torch.nn.functional.normalize(view.get("joint"), dim=-1)
@@ -61,7 +62,7 @@ class CDPruner(Pruner):
         ).squeeze(-1)
         tiles = view.by_tile()
         weights = self.relevance(likeness).reshape(tiles.features.shape[:2])
-        return self.join(Selection(choose(tiles.get("projected"), weights, tiles.cut.keep)), view)
+        return order_tokens(tiles.get("projected"), weights, tiles.cut.keep)
 
     def relevance(self, likeness: Tensor) -> Tensor:
         """Scale cosines of tokens and question, `(images, n)`."""
@@ -70,11 +71,12 @@ class CDPruner(Pruner):
         return torch.where(high > low, (signed - low + 1e-6) / (high - low), 1)
 
 
-def choose(rows: Tensor, weights: Tensor, k: int) -> Tensor:
-    """Take the first `k` of the greedy order, ascending, and the heaviest where the order ends; `(images, k)`."""
+def order_tokens(rows: Tensor, weights: Tensor, k: int) -> Tensor:
+    """Order the first `k` as the greedy search takes them, and where its order ends the heaviest of the rest; `(images, k)`."""
     order, gains = greedy_order(rows, weights, k)
-    first = torch.where(gains > EXHAUSTED, torch.inf, weights.gather(1, order))
-    return top(weights.scatter(1, order, first), k)
+    place = rank(weights).argsort(dim=1)
+    ahead = torch.arange(-k, 0, device=order.device)
+    return place.scatter(1, order, torch.where(gains > EXHAUSTED, ahead, place.gather(1, order))).argsort(dim=1)[:, :k]
 
 
 def greedy_order(rows: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:

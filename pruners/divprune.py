@@ -28,18 +28,15 @@ class DivPrune(Pruner):
     source: ClassVar[str] = "Alvar et al."
     venue: ClassVar[str] = "CVPR"
     year: ClassVar[int | None] = 2025
+    nested: ClassVar[bool] = True
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the tokens as the language model gets them."""
         del shape
         return frozenset({Evidence("projected")})
 
-    def select(self, view: TokenView) -> Tensor:
-        """Take a prefix of the greedy order."""
-        return self.order(view, view.cut.keep).sort(dim=1).values
-
-    def order(self, view: TokenView, k: int) -> Tensor:
-        """Order the first `k` tokens as taken, `(images, k)`; the order of a smaller budget is a prefix of it.
+    def selection_order(self, view: TokenView) -> Tensor:
+        """Order the tokens as taken, `(images, keep)`; the order of a smaller budget is a prefix of it.
 
         The steps are the algorithm's own: each needs the one before, so the host launches three kernels for each token kept
         (farthest, its row of distances, minimum), for all images together and without ever waiting for a result.
@@ -52,7 +49,7 @@ class DivPrune(Pruner):
         image = torch.arange(len(rows), device=rows.device)
         taken = [gap.argmax(dim=1)]
         gap = distance[image, taken[0]]
-        for _ in range(1, k):
+        for _ in range(1, view.cut.keep):
             taken.append(gap.argmax(dim=1))  # the lowest index on ties
             gap = torch.minimum(gap, distance[image, taken[-1]])
         return torch.stack(taken, dim=1)

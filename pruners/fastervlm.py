@@ -27,6 +27,7 @@ class FasterVLM(Pruner):
     venue: ClassVar[str] = "arXiv"
     year: ClassVar[int | None] = 2024
     scope: ClassVar[Literal["image", "tile"]] = "tile"
+    nested: ClassVar[bool] = True
 
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the attention on each token."""

@@ -25,12 +25,13 @@ class Random(Pruner):
     """
 
     source: ClassVar[str] = "baseline"
+    nested: ClassVar[bool] = True
     seed: int = 0
 
-    def select(self, view: TokenView) -> Tensor:
+    def selection_order(self, view: TokenView) -> Tensor:
         """Take a prefix of each image's permutation."""
         rows = [torch.randperm(view.n, generator=private_generator(self.seed, key))[: view.cut.keep] for key in view.keys]
-        return copy_to_device(torch.stack(rows).sort(dim=-1).values, view.features.device)
+        return copy_to_device(torch.stack(rows), view.features.device)
 
 
 def private_generator(*parts: object) -> torch.Generator:

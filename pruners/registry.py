@@ -27,6 +27,8 @@ SHARED = tuple(
     for name in ("base", "budget", "cells", "evidence", "geometry", "quotas", "random", "ranking", "tiles", "transfer")
 )
 """Modules whose change can change what a built-in pruner keeps."""
+CHOOSING = ("score", "selection_order", "select", "reduce", "apply_order", "apply")
+"""Methods of which a pruner defines one."""
 BUILT_IN = {
     "vanilla": "vtpbench.pruners.vanilla:Vanilla",
     "random": "vtpbench.pruners.random:Random",
@@ -95,8 +97,11 @@ class PrunerEntry:
             return f"{name} does not derive from vtpbench.pruners.base.Pruner"
         if "__dataclass_fields__" not in vars(found):
             return f"write @dataclass(frozen=True) above class {name}"
-        if all(getattr(found, part) is getattr(Pruner, part) for part in ("score", "select", "reduce", "apply", "cuts")):
+        own = {part for part in (*CHOOSING, "cuts") if getattr(found, part) is not getattr(Pruner, part)}
+        if not own:
             return f"{name} chooses nothing; define score(self, view)"
+        if found.nested and (unasked := own & {"select", "reduce", "apply"}):
+            return f"{name} says `nested`, so that its {min(unasked)} is not asked; define score or selection_order, or say False"
         return ""
 
     def code(self) -> str:

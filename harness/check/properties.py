@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from vtpbench.harness.check.subject import (
     difference,
 )
 from vtpbench.harness.pruning.batch import ImageTokens
-from vtpbench.pruners.base import Selection, TokenView
+from vtpbench.pruners.base import Cut, Selection, TokenView
 from vtpbench.pruners.budget import met
 from vtpbench.pruners.errors import Infeasible
 
@@ -51,6 +51,7 @@ class Property:
 
 
 PASS = Verdict("pass")
+NOT_NESTED = "it says `nested`, and a smaller budget keeps others than the first tokens of a larger one's order"
 
 
 def keep_all(subject: PrunerOnModel) -> Verdict:
@@ -109,13 +110,29 @@ def seed_stable(subject: PrunerOnModel) -> Verdict:
 
 
 def batch_invariant(subject: PrunerOnModel) -> Verdict:
-    """Ask some questions alone that were asked in a batch of unequal prompts, and all with few pictures in each tower pass."""
+    """Ask some questions alone that were asked in a batch of unequal prompts, and all with few pictures in each tower pass.
+
+    A pruner that says `nested` is asked for the order of all tokens, too, as where rows of several budgets share pictures.
+    """
     for question in subject.questions[:3:2]:
         verdict = _same(subject.run([question]), subject.base, [question.key])
         if verdict.status != "pass":
             return verdict
     apart = difference(subject.run(images_per_pass=3), subject.base, subject.base.rows)  # 3: not all tiles of an image
-    return PASS if apart is None else Verdict("fail", f"with 3 pictures in each tower pass, {apart}")
+    if apart is not None:
+        return Verdict("fail", f"with 3 pictures in each tower pass, {apart}")
+    return PASS if not subject.pruner.nested or _is_nested(subject) else Verdict("fail", NOT_NESTED)
+
+
+def _is_nested(subject: PrunerOnModel) -> bool:
+    """Whether what was kept before the language model begins the order of all tokens."""
+    pruner = subject.pruner
+    choices = [choice for choice in subject.base.choices if choice.view.cut.at == 0]
+    orders = [pruner.apply_order(replace(choice.view, cut=Cut(0, choice.view.n))) for choice in choices]
+    return all(
+        torch.equal(pruner.take_first(order, choice.view).index, choice.keep.index)
+        for order, choice in zip(orders, choices, strict=True)
+    )
 
 
 def order_free(subject: PrunerOnModel) -> Verdict:
@@ -203,7 +220,7 @@ PROPERTIES = (
     Property("exact-count", "every decoder layer gets as many tokens as scheduled, and sizes add up", exact_count),
     Property("indices", "indices are ascending and unique, or name what was merged", truthful_indices),
     Property("seed", "the same seed makes the same choice, whatever the global generators", seed_stable),
-    Property("batch", "alone as in a batch, in any number of passes", batch_invariant),
+    Property("batch", "alone as in a batch, in any number of passes, beside any budget", batch_invariant),
     Property("order", "the order of samples does not matter", order_free),
     Property("kernel", "the same on SDPA and eager attention", kernel_free),
     Property("masking", "removal equals masking of the same columns", removal_is_masking),

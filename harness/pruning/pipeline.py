@@ -27,6 +27,7 @@ from vtpbench.harness.pruning.schedule import (
     no_budget,
     resolve,
 )
+from vtpbench.harness.pruning.shared_choices import SharedChoices
 from vtpbench.harness.pruning.shared_prefix import distinct_prefixes, prefill_prefixes
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
 from vtpbench.pruners.base import Pruner, TokenView, rank, take
@@ -164,6 +165,7 @@ class Pipeline:
         joint = any(need.kind == "joint" for need in tokens.schedule.needs)
         if joint and not asked:
             raise UserError(f"{tokens.schedule.name} goes by the question, and none is known here; give its text")
+        shared = tokens.schedule.shared or SharedChoices()
         return TokenView(
             cut=tokens.schedule.cuts[0],
             stage=0,
@@ -175,7 +177,7 @@ class Pipeline:
             evidence=tokens.evidence,
             cls=tokens.cls,
             questions=asked,
-            asked=self.model.text_tower.embed(asked) if joint else None,
+            asked=shared.embed(asked, self.model.text_tower.embed) if joint else None,
         )
 
     @torch.inference_mode()

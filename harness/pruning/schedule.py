@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from vtpbench.harness.pruning.shared_choices import SharedChoices
 from vtpbench.pruners.base import Cut, Evidence, Grid, ModelShape, Pruner, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported, share
 
@@ -46,6 +47,7 @@ class Schedule:
     tower_cuts : inside the vision tower, layers counted from its end
     cuts : at depth 0 and inside the language model
     observer : told of every selection; no part of what makes two schedules equal
+    shared : what rows on the same images need to find out once; None where each time all is asked anew
 
     """
 
@@ -56,6 +58,7 @@ class Schedule:
     tower_cuts: tuple[Cut, ...] = ()
     cuts: tuple[Cut, ...] = ()
     observer: SelectionObserver = field(default=ignore_selection, compare=False, repr=False)
+    shared: SharedChoices | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -69,7 +72,7 @@ class Schedule:
 
     def choose(self, view: TokenView) -> Selection:
         """Ask the pruner, and tell the observer."""
-        selection = self.pruner.apply(view)
+        selection = self.pruner.apply(view) if self.shared is None else self.shared.choose(self.pruner, view)
         self.observer(view, selection)
         return selection
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.schedule import EvidenceCollector, Schedule
+from vtpbench.harness.pruning.shared_choices import SharedChoices
 from vtpbench.pruners.base import Evidence
 from vtpbench.pruners.errors import Impossible, UserError
 from vtpbench.pruners.lazy import torch
@@ -29,9 +30,12 @@ def encode_together(pipelines: Sequence[Pipeline], groups: Sequence[ImageGroup])
             continue
         model, needs = pipelines[0].model, frozenset[Evidence]().union(*(plan.needs for plan in sharing.values()))
         tokens = model.encode(group, Schedule(EvidenceCollector(needs), model.shape, needs))
+        shared = SharedChoices(
+            [(plan.pruner, plan.cuts[0].keep) for plan in sharing.values() if plan.cuts[:1] and plan.cuts[0].at == 0]
+        )
         for n, plan in sharing.items():
             own = {need: tokens.evidence[need] for need in plan.needs if need in tokens.evidence}
-            found[n].append(replace(tokens, schedule=plan, evidence=own))
+            found[n].append(replace(tokens, schedule=replace(plan, shared=shared), evidence=own))
     return [None if alone[n] else own for n, own in enumerate(found)]
 
 

@@ -46,7 +46,7 @@ def literal_order(rows: Tensor, k: int) -> list[int]:
 
 def test_golden_order() -> None:
     view = view_of(GOLDEN[None], 6)
-    assert DivPrune().order(view, 6).tolist() == [[3, 0, 2, 5, 4, 1]]
+    assert DivPrune().selection_order(view).tolist() == [[3, 0, 2, 5, 4, 1]]
     assert DivPrune().apply(view_of(GOLDEN[None], 2)).index.tolist() == [[0, 3]]
     assert DivPrune().apply(view_of(GOLDEN[None], 4)).index.tolist() == [[0, 2, 3, 5]]
 
@@ -62,7 +62,7 @@ def test_a_single_token() -> None:
 
 def test_agrees_with_the_literal_rule() -> None:
     rows = random_rows(2, 60)
-    order = DivPrune().order(view_of(rows, 40), 40)
+    order = DivPrune().selection_order(view_of(rows, 40))
     assert order.tolist() == [literal_order(image, 40) for image in rows]
 
 
@@ -77,8 +77,8 @@ def test_counts_are_exact_and_ascending(budget: int, n: int, tiles: int) -> None
 
 
 def test_one_order_serves_all_budgets() -> None:
-    view = view_of(random_rows(2, 144), 48)
-    order = DivPrune().order(view, 144)
+    view = view_of(random_rows(2, 144), 144)
+    order = DivPrune().selection_order(view)
     assert torch.equal(order.sort(dim=1).values, torch.arange(144).expand(2, -1))
     for budget in (16, 32, 48):
         assert torch.equal(DivPrune().apply(view_of(view.evidence[PROJECTED], budget)).index, order[:, :budget].sort().values)
@@ -86,15 +86,15 @@ def test_one_order_serves_all_budgets() -> None:
 
 def test_row_scale_changes_nothing_and_permutation_permutes() -> None:
     rows = random_rows(1, 50)
-    order = DivPrune().order(view_of(rows, 20), 20)
+    order = DivPrune().selection_order(view_of(rows, 20))
     scale = 2.0 ** torch.arange(50).remainder(5)
-    assert torch.equal(DivPrune().order(view_of(rows * scale[None, :, None], 20), 20), order)
+    assert torch.equal(DivPrune().selection_order(view_of(rows * scale[None, :, None], 20)), order)
     shuffle = torch.randperm(50, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(shuffle[DivPrune().order(view_of(rows[:, shuffle], 20), 20)], order)
+    assert torch.equal(shuffle[DivPrune().selection_order(view_of(rows[:, shuffle], 20))], order)
 
 
 def test_batch_does_not_matter() -> None:
     rows = random_rows(3, 144)
-    together = DivPrune().order(view_of(rows, 48), 48)
+    together = DivPrune().selection_order(view_of(rows, 48))
     for i in range(3):
-        assert torch.equal(DivPrune().order(view_of(rows[i : i + 1], 48), 48), together[i : i + 1])
+        assert torch.equal(DivPrune().selection_order(view_of(rows[i : i + 1], 48)), together[i : i + 1])

@@ -6,23 +6,24 @@ import itertools
 from functools import cache
 
 import pytest
+import torch
 
 from vtpbench.harness.check.subject import ALL, HALF, QUARTER, PrunerOnModel
 from vtpbench.harness.models.tiny import TINY
-from vtpbench.pruners.registry import build
+from vtpbench.pruners.registry import BUILT_IN, build, find
 
 BUILDERS = {name: cache(builder) for name, builder in TINY.items()}
+NESTED = [name for name in BUILT_IN if find(name).load().nested]
+CASES = [(family, name) for name in (*NESTED, "fastv") for family in TINY if name != "cdpruner" or family.startswith("llava")]
 
 
-CASES = [
-    *((family, name) for name in ("random", "divprune", "fastervlm", "fastv") for family in TINY),
-    *((family, "cdpruner") for family in ("llava", "llava_next")),
-]
+def test_those_that_say_so() -> None:
+    assert sorted(NESTED) == ["cdpruner", "divprune", "fastervlm", "random"]
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
-def test_a_smaller_budget_keeps_a_subset(family: str, name: str) -> None:
-    """Of rankings and of greedy searches; FastV ranks what has seen all tokens, whatever the budget."""
+def test_a_smaller_budget_keeps_a_subset_by_the_order_of_the_largest(family: str, name: str) -> None:
+    """Of rankings and of greedy searches; FastV, inside the model, ranks what has seen all tokens, whatever the budget."""
     subject = PrunerOnModel(build(name, {"layer": 1} if name == "fastv" else {}), BUILDERS[family])
     budgets = [subject.run(share=share).choices for share in (QUARTER, HALF, ALL)]
     assert budgets[0]
@@ -31,3 +32,7 @@ def test_a_smaller_budget_keeps_a_subset(family: str, name: str) -> None:
             assert few.view.cut.keep < many.view.cut.keep
             for part, whole in zip(few.keep.index.tolist(), many.keep.index.tolist(), strict=True):
                 assert set(part) < set(whole)
+    if name in NESTED:
+        for few, _, many in zip(*budgets, strict=True):
+            order = subject.pruner.apply_order(many.view)
+            assert torch.equal(subject.pruner.take_first(order, few.view).index, few.keep.index)

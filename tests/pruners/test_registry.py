@@ -27,6 +27,13 @@ class Mine(Pruner):
 class Idle(Pruner):
     pass
 
+@dataclass(frozen=True)
+class Unasked(Mine):
+    nested = True
+
+    def select(self, view):
+        return self.selection_order(view)[:, ::2]
+
 class NoDataclass(Pruner):
     pass
 
@@ -158,6 +165,7 @@ def test_failing_import_names_the_distribution(provide):
         (":NoDataclass", "write @dataclass(frozen=True) above class NoDataclass"),
         (":NoPruner", "NoPruner does not derive from vtpbench.pruners.base.Pruner"),
         (":dataclass", "dataclass does not derive from vtpbench.pruners.base.Pruner"),
+        (":Unasked", "Unasked says `nested`, so that its select is not asked; define score or selection_order"),
         (":Idle", "Idle chooses nothing; define score(self, view)"),
         ("", "mine.py' names a file; add its class: "),
     ],

@@ -95,6 +95,14 @@ class Neighbourly(Sound):
 
 
 @dataclass(frozen=True)
+class Unnested(Sound):
+    nested = True
+
+    def score(self, view):
+        return super().score(view) * (1 if 2 * view.cut.keep > view.n else -1)
+
+
+@dataclass(frozen=True)
 class Stateful(SoundInside):
     """Carries something from the tower to depth 0, which is of other tiles once there are several passes."""
 

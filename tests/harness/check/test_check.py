@@ -161,6 +161,7 @@ def test_a_pruner_that_nothing_can_be_said_of_is_no_failure_of_rules():
         "GlobalRandom": {"seed"},
         "Reseeding": {"seed"},
         "Neighbourly": {"batch"},
+        "Unnested": {"batch"},
         "Stateful": {"batch"},
         "Lying": {"indices"},
         "LyingInside": {"indices"},

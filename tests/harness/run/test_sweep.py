@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.text_tower import ClipTextTower
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.pipeline import Pipeline
@@ -28,7 +30,7 @@ from vtpbench.harness.run.questions import Question
 from vtpbench.harness.run.sweep import AHEAD, SweepRow, sweep
 from vtpbench.pruners.base import ModelShape, Pruner, TokenView
 from vtpbench.pruners.errors import Impossible
-from vtpbench.pruners.registry import BUILT_IN, build
+from vtpbench.pruners.registry import BUILT_IN, build, find
 from vtpbench.pruners.vanilla import Vanilla
 
 PICTURES = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (30 + n, 40, 3), dtype=np.uint8)) for n in range(5)]
@@ -108,6 +110,58 @@ def test_every_pruner_answers_in_a_sweep_as_it_does_alone(family: str) -> None:
     total = len(rows) * len(ASKED)
     assert seen[0] == (0, total)
     assert seen[-1] == (total, total)
+
+
+NESTED = [name for name in BUILT_IN if find(name).load().nested]
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_5_vl"])
+def test_rows_of_several_budgets_are_put_in_order_once_and_keep_what_each_keeps_alone(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, orders = TINY[family](), list[tuple[str, int]]()
+    pruners = {name: build(name, {}) for name in NESTED if family.startswith("llava") or name != "cdpruner"}
+    for pruner in pruners.values():
+        plain = type(pruner).apply_order
+
+        def counted(self: Pruner, view: TokenView, plain: Callable[[Pruner, TokenView], Tensor] = plain) -> Tensor:
+            orders.append((type(self).__name__, view.cut.keep))
+            return plain(self, view)
+
+        monkeypatch.setattr(type(pruner), "apply_order", counted)
+
+    def watched(pruner: Pruner, eighths: int) -> tuple[Answerer, list[tuple[tuple[str, ...], list[list[int]]]]]:
+        seen: list[tuple[tuple[str, ...], list[list[int]]]] = []
+        own = Pipeline(
+            model, pruner, lambda n: n * eighths // 8 // 5 * 5, lambda view, kept: seen.append((view.keys, kept.index.tolist()))
+        )
+        return Answerer(replace(own, share_prefix=True), BATCH), seen
+
+    together: dict[tuple[str, int], tuple[Answerer, list[tuple[tuple[str, ...], list[list[int]]]], Kept]] = {}
+    for eighths in (3, 6, 4):
+        for name, pruner in pruners.items():
+            together[name, eighths] = *watched(pruner, eighths), Kept()
+    swept(model, [SweepRow(answerer, {}, kept.add) for answerer, _, kept in together.values()])
+    once = len(orders)
+    for (name, eighths), (_, seen, kept) in together.items():
+        answerer, expected = watched(pruners[name], eighths)
+        answers = {answer.sample: answer for part in answerer.answer(ASKED) for answer in part}
+        assert (seen, kept.answers) == (expected, answers), (name, eighths)
+    assert len(orders) - once == 3 * once, "alone, each budget is asked anew"
+
+
+def test_questions_are_embedded_once_for_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, texts = TINY["llava"](), list[list[str]]()
+    plain = ClipTextTower._embed
+    monkeypatch.setattr(ClipTextTower, "_embed", lambda self, asked: texts.append(asked) or plain(self, asked))
+    pruners = [build("cdpruner", {}), build("cdpruner", {"relevance_sign": 1}), build("trim", {})]
+    rows = [Row(model, pruner) for pruner in pruners]
+    swept(model, rows)
+    shared = [*texts]
+    for row, pruner in zip(rows, pruners, strict=True):
+        texts.clear()
+        assert row.kept.answers == alone(model, pruner)
+        assert texts == shared, "window by window, what one row alone embeds"
 
 
 @pytest.mark.parametrize("known", [{"0"}, {str(n) for n in range(9)}, {"3", "11", "12"}, {str(n) for n in range(18)}])
