@@ -110,6 +110,10 @@ NO_FILTER = "none"
 """lmms-eval's name for answers as they are."""
 
 
+FIXED_DIVISORS = {"ocrbench_accuracy": 1000}
+"""Metrics that their task divides by so much, whatever was asked; a score divides by the questions that were."""
+
+
 def split_terms(metric: str) -> tuple[tuple[str, str | None], ...]:
     """Metrics whose sum is a score, each with the filter that is named for it: `a` and `b` of `a + b`, `a` and `f` of `a,f`."""
     parts = (term.partition(",") for term in metric.split("+"))

@@ -12,7 +12,7 @@ from typing import Any
 from vtpbench.harness.records.answer_shares import AnswerShares, count_shares
 from vtpbench.harness.records.cell import Answer, Cell, Sample, tokens_for
 from vtpbench.harness.records.outcome import Outcome
-from vtpbench.harness.records.record import NO_FILTER, BatchInfo, Observed, agree
+from vtpbench.harness.records.record import FIXED_DIVISORS, NO_FILTER, BatchInfo, Observed, agree
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.sample_scores import is_number, sample_score
 from vtpbench.pruners.base import ModelShape, Pruner
@@ -56,7 +56,7 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
         if not is_number(evaluated.results[key]):
             given = f"task {cell.benchmark.task} gives {term} = {evaluated.results[key]!r}, no finite number"
             raise UserError(f"{given}; mend the task, or name another metric")
-    total = sum(float(evaluated.results[key]) for key in counted.values())
+    total = sum(_of_those_asked(term, float(evaluated.results[key]), len(evaluated.samples)) for term, key in counted.items())
     answers = list(evaluated.answers.values())
     rows = [_sample(sample, terms, evaluated.answers[str(sample["doc_id"])], evaluated.category) for sample in evaluated.samples]
     problem = _audit(cell, pruner, shape, answers) or (_contradiction(rows, total) if evaluated.is_mean else None)
@@ -73,6 +73,11 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
         batch=_batch(cell, evaluated.answerer),
         samples=rows,
     )
+
+
+def _of_those_asked(term: str, value: float, asked: int) -> float:
+    """Divide a metric by the questions that were asked where its task divides by a fixed number: a limit leaves fewer."""
+    return value * FIXED_DIVISORS[term] / asked if term in FIXED_DIVISORS else value
 
 
 def _batch(cell: Cell, answerer: Answerer) -> BatchInfo:

@@ -124,12 +124,6 @@ def mean_of_groups(rows: pd.DataFrame) -> Parts:
     return Parts(_positions(rows), above, below)
 
 
-def of_a_thousand(rows: pd.DataFrame) -> Parts:
-    """Right answers divided by OCRBench's 1000, however many were asked."""
-    above = rows["score"].to_numpy(np.float64)[:, None] * (len(rows) / 1000)
-    return Parts(_positions(rows), above, np.ones_like(above))
-
-
 def hundredfold(rows: pd.DataFrame) -> Parts:
     """Mean of the scores in per cent, where the task gives its aggregate so."""
     one = mean(rows)
@@ -180,7 +174,6 @@ METRICS = {
     "average": _GROUPED,
     **dict.fromkeys(("coarse perception", "fine-grained perception", "instance reasoning"), _GROUPED),
     **dict.fromkeys(("logical reasoning", "science & technology", "math"), _GROUPED),
-    "ocrbench_accuracy": (Metric(of_a_thousand, ("score", "question_type")),),
     "coco_cap_chair_i": (Metric(named_wrongly, _CAPTION),),
     "coco_cap_chair_s": (Metric(hundredfold, _CAPTION),),
     "coco_cap_recall": (Metric(named_rightly, _CAPTION),),

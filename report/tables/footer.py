@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vtpbench.harness.records.record import CODE, Record
+from vtpbench.harness.records.record import CODE, FIXED_DIVISORS, Record
 from vtpbench.pruners.errors import UserError, did_you_mean
 from vtpbench.report.tables.conventions import BEST
 
@@ -82,7 +82,9 @@ def _benchmark(records: Sequence[Record]) -> str:
     n = _listed(sorted({r.n for r in records if r.score is not None})) or "no"
     profile = "" if info.profile is None else f", profile {info.profile}"
     less = "" if info.higher_is_better else ", lower is better: relative accuracy is 200 - 100 x score / vanilla score, in %"
-    samples = f"{n} samples{limit}{_left_out(records)}"
+    divisors = {FIXED_DIVISORS[term] for term in info.terms if term in FIXED_DIVISORS} - {r.n for r in records}
+    fewer = "".join(f", divided by the samples where the task divides by {divisor}" for divisor in divisors)
+    samples = f"{n} samples{limit}{_left_out(records)}{fewer}"
     return f"{scale}{info.metric} of {info.task}, split {info.split}, {samples}, data {info.dataset[:12]}{profile}{less}"
 
 

@@ -7,18 +7,19 @@ import json
 import pytest
 
 
-def test_ocrbench_looks_for_an_answer_in_what_was_said_and_counts_of_a_thousand(play) -> None:
+def test_ocrbench_looks_for_an_answer_in_what_was_said_and_counts_of_those_asked(play) -> None:
     played = play("ocrbench", ["The sign says EXIT.", "Acme", "x^2 + y", "12/03/1998"])
     assert played.scores == [1, 1, 0, 0], "a formula keeps its case"
     assert played.outcome.metrics == {"ocrbench_accuracy": 0.002}
-    assert played.outcome.score == pytest.approx(2), "points of 1000, of which four were to be had"
+    assert played.outcome.score == pytest.approx(500), "two of four, of a thousand"
+    assert played.outcome.stderr == pytest.approx(1000 * (1 / 12) ** 0.5)
     assert [sample.category for sample in played.outcome.samples][:2] == ["Regular Text Recognition", "Scene Text-centric VQA"]
     assert played.longest == {128}
 
 
 def test_ocrbench_counts_every_cell_from_zero(play) -> None:
     right = ["exit", "acme", "x^2+Y", "12/03/98"]
-    assert [play("ocrbench", right).outcome.score for _ in range(2)] == pytest.approx([4, 4])
+    assert [play("ocrbench", right).outcome.score for _ in range(2)] == pytest.approx([1000, 1000])
 
 
 @pytest.mark.parametrize(

@@ -214,3 +214,12 @@ def test_rows_that_leave_out_other_questions_than_vanilla_have_no_relative_accur
         "no relative accuracy: other questions were left out here than of vanilla's"
     ]
     assert any("1, 2 questions left out that cannot be asked (such as 1: broken)" in text for _, text in table.footer)
+
+
+@pytest.mark.parametrize(("asked", "said"), [(1000, False), (50, True)])
+def test_a_score_of_those_asked_is_said_to_be_one_where_its_task_divides_by_more(asked: int, said: bool, record) -> None:
+    one = record("vanilla", "OCRBench", 40.0, limit=asked)
+    metric = one.benchmark.model_copy(update={"metric": "ocrbench_accuracy", "scale": 1000})
+    (table,) = build([one.model_copy(update={"benchmark": metric})])
+    (text,) = (text for name, text in table.footer if name == "OCRBench")
+    assert (", divided by the samples where the task divides by 1000" in text) == said
