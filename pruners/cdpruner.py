@@ -30,12 +30,12 @@ class CDPruner(Pruner):
     relevance_sign : -1, as the authors' code for CLIP, takes tokens that are *less* like the question for more relevant, by
         their observation of this tower and against the paper's words; 1 as the paper says
 
-    Source: Zhang, Liu, Li, Lu, Zhang, Pan, She, Zhang, "Beyond Attention or Similarity: Maximizing Conditional Diversity for
-    Token Pruning in MLLMs" (CDPruner), NeurIPS 2025, method section; github.com/Theia-4869/CDPruner. Departures: CLIP reads
-    the prompt as it is asked, hint at the form of the answer included, and its first 77 tokens (the code strips the hint, and
-    averages over pieces of 77); relevance is scaled within an image, never over a batch, and is 1 where it is equal for all;
-    the search stops where float32 knows nothing of what is left, which breaks the authors'; ties to the lower index.
-    Qwen2.5-VL, whose tower has no text side, is not supported.
+    Source: Zhang, Liu, Li, Lu, Zhang, Pan, She, Zhang, "Beyond Attention or Similarity: Maximizing Conditional Diversity
+    for Token Pruning in MLLMs" (CDPruner), NeurIPS 2025 (arXiv:2506.10967), method section; github.com/Theia-4869/CDPruner.
+    Departures: CLIP reads the prompt as it is asked, hint at the form of the answer included, and its first 77 tokens (the
+    code strips the hint, and averages over pieces of 77); relevance is scaled within an image, never over a batch, and is 1
+    where it is equal for all; the search stops where float32 knows nothing of what is left, which breaks the authors'; ties
+    to the lower index. Qwen2.5-VL, whose tower has no text side, is not supported.
     """
 
     source: ClassVar[str] = "Zhang et al., github.com/Theia-4869/CDPruner"

@@ -26,12 +26,12 @@ class DART(Pruner):
     `schedule='paper'` keeps what the authors' code keeps for a nominal budget of M: `image_pivots` and, for each pivot, M /
     number of pivots, rounded down. It counts tokens behind the cut, so that "128" of 576 means 159.75 entering a layer.
 
-    Source: Wen, Gao, Wang, Zhang, Zhang, Li, He, Zhang, "Stop Looking for Important Tokens in Multimodal Language Models:
-    Duplication Matters More", EMNLP 2025, method section; github.com/ZichenWen1/DART. The paper describes a threshold of
-    duplication, the authors' code takes a count from each pivot; this follows the code. Departures: the order of pivots (in
-    the code that of a Python set of positions, which depends on the length of the prompt); an exact count; fewer text
-    pivots where the text is shorter; each image of a prompt has its own budget and image pivots, and no image is taken for
-    text; scores are float32, ties to the lower index.
+    Source: Wen, Gao, Wang, Zhang, Zhang, Li, He, Zhang, "Stop Looking for 'Important Tokens' in Multimodal Language Models:
+    Duplication Matters More", EMNLP 2025 (arXiv:2502.11494), method section; github.com/ZichenWen1/DART. The paper
+    describes a threshold of duplication, the authors' code takes a count from each pivot; this follows the code.
+    Departures: the order of pivots (in the code that of a Python set of positions, which depends on the length of the
+    prompt); an exact count; fewer text pivots where the text is shorter; each image of a prompt has its own budget and
+    image pivots, and no image is taken for text; scores are float32, ties to the lower index.
     """
 
     source: ClassVar[str] = "Wen et al., github.com/ZichenWen1/DART"

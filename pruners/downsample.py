@@ -18,8 +18,9 @@ class Downsample(Pruner):
     128, 64 and 32; other budgets may give fewer tokens, and the observed mean is reported. Of several tiles each shrinks
     to its share.
 
-    Source: Liao et al., "Are We Using the Right Benchmark: An Evaluation Framework for Visual Token Compression Methods",
-    ACL 2026 (arXiv:2510.07143). Departures: any size, not integer factors; no JPEG compression in between.
+    Source: Liao, Wang, Wen, Zheng, Wang, He, Lyu, Jiang, Zou, Fu, Ren, Zhang, Hu, "Are We Using the Right Benchmark: An
+    Evaluation Framework for Visual Token Compression Methods", ACL 2026 (arXiv:2510.07143). Departures: any size, not
+    integer factors; no JPEG compression in between.
     """
 
     source: ClassVar[str] = "Liao et al."

@@ -24,7 +24,8 @@ class FastV(Pruner):
     queries, which under a causal mask favours the top of the image; with `schedule='paper'` it stands for the FastV rows
     that papers cite from SparseVLM, whose true average is above their nominal budget (204.8 for 192).
 
-    Source: Chen et al., "An Image is Worth 1/2 Tokens After Layer 2", ECCV 2024, section 4; github.com/pkunlp-icler/FastV.
+    Source: Chen, Zhao, Liu, Bai, Lin, Zhou, Chang, "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference
+    Acceleration for Large Vision-Language Models", ECCV 2024 (arXiv:2403.06764), section 4; github.com/pkunlp-icler/FastV.
     The paper's text averages over all other tokens, the authors' code uses the last one; this follows the code. Departures:
     the count is solved for the average over layers; tokens are chosen once, in the prefill; scores are float32.
     """

@@ -32,9 +32,10 @@ class HiPrune(Pruner):
         than excluding them. Attention sinks are then picked twice and fewer tokens than the budget stay
 
     Source: Liu, Du, Zhu, Lian, Li, Chen, "HiPrune: Training-Free Visual Token Pruning via Hierarchical Attention in
-    Vision-Language Models", arXiv:2508.00553 (2025), method section and code. Departures: float32 scores, ties to the lower
-    index; a budget that the tiles cannot share equally is refused (the code rounds down); tiles are counted per image, not
-    per call; an alpha whose anchors and buffers could exceed the budget is refused beforehand.
+    Vision-Language Models", arXiv:2508.00553, version 1 (2025; a student abstract of it is in AAAI 2026), method section
+    and code. Departures: float32 scores, ties to the lower index; a budget that the tiles cannot share equally is refused
+    (the code rounds down); tiles are counted per image, not per call; an alpha whose anchors and buffers could exceed the
+    budget is refused beforehand.
     """
 
     source: ClassVar[str] = "Liu et al., arXiv:2508.00553"

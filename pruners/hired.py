@@ -31,15 +31,16 @@ class HiRED(Pruner):
         code, which takes as many consecutive tokens, so that the parts are stripes of rows whatever the layout
 
     Source: Arif, Yoon, Nikolopoulos, Vandierendonck, John, Ji, "HiRED: Attention-Guided Token Dropping for Efficient
-    Inference of High-Resolution Vision-Language Models", arXiv:2408.10945 (2024), method section and github.com/hasanar1f/HiRED
-    (MIT). Departures: rectangles; what rounding down leaves goes to the largest remainders, and what a tile cannot take to
-    the others, where the authors lose both; one tile is pruned, too; padding stays only where nothing else is left; ties to
-    the lower index; float32. Without CLS, or tiles, there is nothing of it to run: Qwen2.5-VL is not supported.
+    Inference of High-Resolution Vision-Language Models", AAAI 2025 (arXiv:2408.10945), method section;
+    github.com/hasanar1f/HiRED (MIT). Departures: rectangles; what rounding down leaves goes to the largest remainders, and
+    what a tile cannot take to the others, where the authors lose both; one tile is pruned, too; padding stays only where
+    nothing else is left; ties to the lower index; float32. Without CLS, or tiles, there is nothing of it to run: Qwen2.5-VL
+    is not supported.
     """
 
     source: ClassVar[str] = "Arif et al., arXiv:2408.10945"
-    venue: ClassVar[str] = "arXiv"
-    year: ClassVar[int | None] = 2024
+    venue: ClassVar[str] = "AAAI"
+    year: ClassVar[int | None] = 2025
     alpha: float = 0.5
     regions: Literal["rectangles", "bands"] = "rectangles"
 

@@ -29,11 +29,11 @@ class PruMerge(Pruner):
 
     Towers without CLS (not in the paper): attention that tokens receive, and keys, of the layer that makes the features.
 
-    Source: Shang, Cai, Xu, Lee, Yan, "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models",
-    ICCV 2025, method section; github.com/42Shawn/LLaVA-PruMerge. The paper averages with weights and takes the penultimate
-    layer; this follows the code. Departures: an exact count; order of the image instead of attention (`order: reference`);
-    the last token stands at the most attended of what it sums; quartiles of each tile; a budget of all tokens merges none;
-    float32, ties to the lower index.
+    Source: Shang, Cai, Xu, Lee, Yan, "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models", ICCV
+    2025 (arXiv:2403.15388), method section; github.com/42Shawn/LLaVA-PruMerge. The paper averages with weights and takes
+    the penultimate layer; this follows the code. Departures: an exact count; order of the image instead of attention
+    (`order: reference`); the last token stands at the most attended of what it sums; quartiles of each tile; a budget of
+    all tokens merges none; float32, ties to the lower index.
     """
 
     source: ClassVar[str] = "Shang et al., github.com/42Shawn/LLaVA-PruMerge"

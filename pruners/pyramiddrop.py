@@ -22,10 +22,11 @@ class PyramidDrop(Pruner):
     `schedule='fair'` cuts before layers 2, 8 and 16 of 32 and solves the ratio for the budget; `'paper'` halves before
     layers 8, 16 and 24, an average of 270 of 576, and is infeasible for any other budget.
 
-    Source: Xing et al., "PyramidDrop", CVPR 2025, section 3; github.com/Cooperx521/PyramidDrop (MIT). The lists behind the
-    paper's rows at 192, 128 and 64 are not published; layers 2, 8, 16 with a solved ratio follow the authors' advice in its
-    issue 29. Departures: boundaries at the same fraction of other depths; at least one token stays; grouped key heads are
-    repeated, where the original fails; scores are float32.
+    Source: Xing, Huang, Dong, Lu, Zhang, Zang, Cao, He, Wang, Wu, Lin, "PyramidDrop: Accelerating Your Large
+    Vision-Language Models via Pyramid Visual Redundancy Reduction", CVPR 2025 (arXiv:2410.17247), section 3;
+    github.com/Cooperx521/PyramidDrop (MIT). The lists behind the paper's rows at 192, 128 and 64 are not published; layers
+    2, 8, 16 with a solved ratio follow the authors' advice in its issue 29. Departures: boundaries at the same fraction of
+    other depths; at least one token stays; grouped key heads are repeated, where the original fails; scores are float32.
     """
 
     source: ClassVar[str] = "Xing et al., github.com/Cooperx521/PyramidDrop"

@@ -31,10 +31,10 @@ class TRIM(Pruner):
         which the method was published, or the budget where that is fewer
 
     Source: Song, Wang, Chen, Wang, Guan, Wang, "Less is More: A Simple yet Effective Token Reduction Method for Efficient
-    Multi-modal LLMs" (TRIM), COLING 2025, method section; github.com/FreedomIntelligence/TRIM. Departures: an exact count,
-    the mean included; quartiles of a tile, not of the batch; each tile of LLaVA-NeXT keeps its own (the code leaves the base
-    tile's alone); a budget of all tokens has no mean; float32, ties to the lower index. Qwen2.5-VL, whose tower has no text
-    side, is not supported.
+    Multi-modal LLMs" (TRIM), COLING 2025 (arXiv:2409.10994), method section; github.com/FreedomIntelligence/TRIM.
+    Departures: an exact count, the mean included; quartiles of a tile, not of the batch; each tile of LLaVA-NeXT keeps its
+    own (the code leaves the base tile's alone); a budget of all tokens has no mean; float32, ties to the lower index.
+    Qwen2.5-VL, whose tower has no text side, is not supported.
     """
 
     source: ClassVar[str] = "Song et al., github.com/FreedomIntelligence/TRIM"

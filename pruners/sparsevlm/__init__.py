@@ -26,9 +26,11 @@ class SparseVLM(Pruner):
     and keeps positions. `schedule='paper'` takes the authors' lists; they count tokens behind each layer, so that "192"
     means 206.5 tokens entering a layer (206.75 in version 2).
 
-    Source: Zhang et al., "SparseVLM", ICML 2025, section 3; github.com/Gumpest/SparseVLMs (Apache-2.0), branches v1.5 and
-    v2.0. Departures: fair lists (`counts.fair_cuts`); ties by index instead of noise; the decay has a floor; half of any
-    model's heads instead of 14; a budget of all tokens prunes none; scores and merging are float32.
+    Source: Zhang, Fan, Ma, Zheng, Huang, Cheng, Gudovskiy, Okuno, Nakata, Keutzer, Zhang, "SparseVLM: Visual Token
+    Sparsification for Efficient Vision-Language Model Inference", ICML 2025 (arXiv:2410.04417), section 3;
+    github.com/Gumpest/SparseVLMs (Apache-2.0), branches v1.5 and v2.0. Departures: fair lists (`counts.fair_cuts`); ties by
+    index instead of noise; the decay has a floor; half of any model's heads instead of 14; a budget of all tokens prunes
+    none; scores and merging are float32.
     """
 
     source: ClassVar[str] = "Zhang et al., github.com/Gumpest/SparseVLMs"
