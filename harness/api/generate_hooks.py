@@ -177,7 +177,8 @@ class GenerateHooks:
                 raise Unsupported(f"{schedule.name} {what}, where the stock model has run already; {INSTEAD}")
         counts = {member: group.tokens for group in groups for member in group.members}
         rows = prompts.named([counts[member] for member in sorted(counts)])
-        questions = prompts.questions(rows, family) if family.tokenizer is not None else ()
+        reads = pipeline.pruner.reads_question and family.tokenizer is not None
+        questions = prompts.questions(rows, family) if reads else ()
         self._own_pass = True
         try:
             encoded = pipeline.encode_groups(groups)
