@@ -219,11 +219,8 @@ class Llava(Family):
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
         assert isinstance(group, ImageTiles), "what `group` gave"
-        grid, pixels, size = group.grid, group.pixels, schedule.target_grid
-        if size is not None:
-            shrunk = [self.model.config.vision_config.patch_size * tokens for tokens in size]
-            pixels = torch.nn.functional.interpolate(pixels, shrunk, mode="bicubic", antialias=True)
-            grid = replace(grid, height=size[0], width=size[1])
+        size, patch = schedule.target_grid, self.model.config.vision_config.patch_size
+        pixels, grid = at_size(group.pixels, group.grid, size, patch)
         plan = EncoderPlan(schedule, Grid(1, grid.height, grid.width))
         chunks = pixels.split(self.images_per_pass)
         encoded = EncodedTiles.join([self._run_tower(chunk, plan, size is not None) for chunk in chunks])
@@ -271,6 +268,14 @@ class Llava(Family):
 def tile_side(config: Any) -> int:
     """Tokens along each side of a picture that the tower sees at its own size."""
     return int(config.vision_config.image_size // config.vision_config.patch_size)
+
+
+def at_size(pixels: Tensor, grid: Grid, size: tuple[int, int] | None, unit: int) -> tuple[Tensor, Grid]:
+    """Shrink tiles to `size`, height and width in tokens of `unit` x `unit` pixels; None leaves them alone."""
+    if size is None:
+        return pixels, grid
+    shrunk = torch.nn.functional.interpolate(pixels, [unit * tokens for tokens in size], mode="bicubic", antialias=True)
+    return shrunk, replace(grid, height=size[0], width=size[1])
 
 
 def _join_tiles(x: Tensor, tiles: int) -> Tensor:

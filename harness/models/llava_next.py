@@ -88,11 +88,7 @@ class LlavaNext(Llava):
             grids = solve_grids(config, counts, pixels)
         else:
             grids = [native_grid(config, (height, width)) for height, width in sizes.tolist()]
-        tiles = pixels.split([grid.tiles for grid in grids])
-        return [
-            ImageTiles(members, grid, len(grid.lines), torch.cat([tiles[member] for member in members]))
-            for grid, members in _alike(grids)
-        ]
+        return group_tiles(pixels, grids)
 
     def _native_tiles(self, images: Sequence[Image]) -> list[ImageTiles]:
         pinpoints = self.model.config.image_grid_pinpoints
@@ -143,8 +139,7 @@ class LlavaNext(Llava):
         """Order what is left of an image; under `native` drop padding and add newlines, as rows of zeros."""
         assert isinstance(image.grid, AnyRes)
         if self.preprocessing == "fixed672":
-            order = image.grid.raster(image.index)
-            return replace(image, features=image.features[order], index=image.index[order])
+            return image.taken(image.grid.raster(image.index))
         index = image.index.cpu()  # how many newlines there are depends on what was chosen: one wait per image
         cuts = image.schedule.cuts
         room = cuts[0].keep if cuts and cuts[0].at == 0 else len(image.grid.lines)
@@ -163,6 +158,15 @@ class LlavaNext(Llava):
             return rows
         newline = torch.cat([image.index for image in images]) == NEWLINE
         return torch.where(newline[:, None], self.model.model.image_newline.to(rows), rows)
+
+
+def group_tiles(pixels: Tensor, grids: Sequence[AnyRes]) -> list[ImageTiles]:
+    """Group images that are cut into tiles, one after the other, by how these lie."""
+    tiles = pixels.split([grid.tiles for grid in grids])
+    return [
+        ImageTiles(members, grid, len(grid.lines), torch.cat([tiles[member] for member in members]))
+        for grid, members in _alike(grids)
+    ]
 
 
 def _alike(grids: Sequence[AnyRes]) -> list[tuple[AnyRes, tuple[int, ...]]]:

@@ -23,6 +23,7 @@ TRANSFORMERS = {
     "qwen2_vl": "vtpbench.harness.models.qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "vtpbench.harness.models.qwen2_5_vl:Qwen25VL",
     "qwen3_vl": "vtpbench.harness.models.qwen3_vl:Qwen3VL",
+    "internvl": "vtpbench.harness.models.internvl:InternVL",
 }
 """Built-in families by the `model_type` of a configuration of transformers."""
 ORIGINAL = {

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.internvl import InternVL
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
 from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
@@ -20,6 +21,7 @@ from vtpbench.pruners.base import TextTowerSource
 
 _LLAVA = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
 _QWEN = ["<unk>", "<s>", "<|im_end|>", "<pad>", "<|image_pad|>", "<|im_start|>", "<|vision_start|>", "<|vision_end|>"]
+_INTERNVL = ["<unk>", "<s>", "<|im_end|>", "<pad>", "<IMG_CONTEXT>", "<|im_start|>", "<img>", "</img>"]
 _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.content is string %}{{ m.content }}{% else %}"
@@ -191,12 +193,59 @@ def tiny_qwen3_vl(
     return Qwen3VL(model, tokenizer, _qwen_processor(side, patch), _CHATML, preprocessing)
 
 
+def tiny_internvl(
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    side: int = 4,
+    seed: int = 0,
+    preprocessing: str = "dynamic",
+    text: str = "qwen2",
+    normed: bool = False,
+) -> InternVL:
+    """Build a random InternVL: up to 6 tiles of `side` x `side` vision tokens, and one of the whole picture.
+
+    Its language model is of the kind `text`: `qwen2`, as in InternVL3, or `qwen3`, as in 3.5. `normed` puts norms behind the
+    queries and keys of the tower, as in that of 6 billion parameters.
+    """
+    from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
+
+    tokenizer, pixels = byte_tokenizer(_INTERNVL), 2 * PATCH * side
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "attention_bias": True,
+        "use_qk_norm": normed,
+        "image_size": [pixels, pixels],
+        "patch_size": [PATCH, PATCH],
+        "layer_scale_init_value": 0.5,
+        "initializer_range": 0.2,
+    }
+    words = {**_SIZES, **_ENDS, "model_type": text, "vocab_size": len(tokenizer), "tie_word_embeddings": False}
+    config = InternVLConfig(
+        vision_config=vision,
+        text_config=words if text == "qwen2" else {**words, "head_dim": 16},
+        image_token_id=4,
+        image_seq_length=side**2,
+        tie_word_embeddings=False,
+    )
+    model = random_model(InternVLForConditionalGeneration, config, attention, dtype, seed)
+    drawn = torch.Generator().manual_seed(seed)
+    for parameter in (model.model.vision_tower.embeddings.position_embeddings, model.model.vision_tower.embeddings.cls_token):
+        parameter.data.copy_(torch.randn(parameter.shape, generator=drawn))  # which transformers leaves at zero
+    processor = GotOcr2ImageProcessorPil(size={"height": pixels, "width": pixels}, max_patches=6)
+    template = _CHATML.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n")
+    return InternVL(model, tokenizer, processor, template, preprocessing)
+
+
 TINY: dict[str, Callable[..., Family]] = {
     "llava": tiny_llava,
     "llava_next": tiny_llava_next,
     "qwen2_vl": tiny_qwen2_vl,
     "qwen2_5_vl": tiny_qwen2_5_vl,
     "qwen3_vl": tiny_qwen3_vl,
+    "internvl": tiny_internvl,
 }
 """A random model of every built-in family."""
 

@@ -28,9 +28,19 @@ def padded_or_cropped(family: VisionLanguageModel, image: Image, grid: Grid) -> 
 
 def tiled(image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
     """LLaVA-NeXT: a base tile of the whole image, stretched, and tiles of an enlarged one, padded."""
+    return _tiles(image, grid, _letterbox(image, (grid.tiles - 1) // grid.across, grid.across))
+
+
+def stretched_tiles(image: Image, grid: Grid) -> tuple[Image, NDArray[np.float64]]:
+    """InternVL: a base tile of the whole image, and tiles of an enlarged one, both stretched."""
+    return _tiles(image, grid, WHOLE)
+
+
+def _tiles(image: Image, grid: Grid, shown: Region) -> tuple[Image, NDArray[np.float64]]:
+    """Find the boxes of a base tile, and of tiles that show a region of the image together, on the image twice."""
     down = (grid.tiles - 1) // grid.across
     rows, columns = down * grid.height, grid.across * grid.width
-    enlarged = divide(_letterbox(image, down, grid.across), rows, columns)
+    enlarged = divide(shown, rows, columns)
     order = np.arange(rows * columns).reshape(down, grid.height, grid.across, grid.width).swapaxes(1, 2).flatten()
     base = divide(WHOLE, grid.height, grid.width)
     if image.width >= image.height:

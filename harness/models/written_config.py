@@ -1,7 +1,7 @@
 """A model's configuration as its file says it, for describing the model without transformers, which imports torch.
 
-Only plain facts are taken: whole numbers, yes or no, lists of them, and the words below. What a file leaves to the defaults of
-transformers, says in an older form, or says wrongly is for transformers to read.
+Only plain facts are taken: whole numbers, yes or no, lists of them, and the words and fractions below. What a file leaves to the
+defaults of transformers, says in an older form, or says wrongly is for transformers to read.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 WORDS = ("model_type", "vision_feature_select_strategy", "rope_type", "layer_types")
 """What is said in words."""
+FRACTIONS = ("downsample_ratio",)
+"""What is said as a fraction."""
 UNKNOWN_TO = {
     "llama": ("sliding_window",),
+    "qwen2": ("head_dim",),
     "qwen2_5_vl_text": ("head_dim",),
     "qwen2_vl_text": ("head_dim",),
     "qwen3_vl_text": ("use_sliding_window", "layer_types"),
@@ -42,7 +45,7 @@ class WrittenConfig:
         value = self._values[name]
         if isinstance(value, Mapping):
             return WrittenConfig(value) if name.endswith("_config") else value
-        if not _is_plain(value, name in WORDS):
+        if not (name in FRACTIONS and isinstance(value, float)) and not _is_plain(value, name in WORDS):
             raise NotWritten(name)
         return value
 

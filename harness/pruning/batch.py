@@ -108,6 +108,10 @@ class ImageTokens:
         """What remains to be done inside the language model."""
         return tuple(c for c in self.schedule.cuts if c.at > 0)
 
+    def taken(self, rows: Tensor) -> ImageTokens:
+        """Take some rows, `(k,)`, in their order."""
+        return replace(self, features=self.features[rows], index=self.index[rows])
+
     def kept(self, later: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Find what stays at each cut, places among the original tokens; where there is no cut, all that the tower gave.
 

@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 _CHUNK = 8  # pictures at a time whose full attention is held in float32
 
 
+@dataclass(frozen=True)
+class AttentionNames:
+    """Names of a layer's attention module and, in it, of the modules whose outputs are queries and keys."""
+
+    module: str = "self_attn"
+    query: str = "q_proj"
+    key: str = "k_proj"
+
+    @property
+    def projections(self) -> tuple[str, str]:
+        """Modules whose outputs are recorded."""
+        return self.query, self.key
+
+
+CLIP_NAMES = AttentionNames()
+
+
 @dataclass
 class RecordedActivations:
     """What the hooks saw in one pass, by module index of the layer.
@@ -77,7 +94,9 @@ def record_activations(
         yield seen
 
 
-def encoder_evidence(layers: Sequence[nn.Module], seen: RecordedActivations, needs: Iterable[Evidence]) -> dict[Evidence, Tensor]:
+def encoder_evidence(
+    layers: Sequence[nn.Module], seen: RecordedActivations, needs: Iterable[Evidence], names: AttentionNames = CLIP_NAMES
+) -> dict[Evidence, Tensor]:
     """Evidence per picture over its patches, CLS (token 0) left out; see `Evidence` for the kinds."""
     found: dict[Evidence, Tensor] = {}
     for need in needs:
@@ -85,21 +104,21 @@ def encoder_evidence(layers: Sequence[nn.Module], seen: RecordedActivations, nee
         if need.kind == "hidden":
             found[need] = seen.outputs[number][:, 1:].float()
         elif need.kind in ATTENTION_KINDS:
-            found[need] = _of_attention(layers[number].self_attn, number, seen, need.kind)
+            projected = seen.projected[number, names.query], seen.projected[number, names.key]
+            found[need] = _of_attention(getattr(layers[number], names.module), projected, seen.masks[number], need.kind)
     return found
 
 
-def _of_attention(attention: Any, number: int, seen: RecordedActivations, kind: str) -> Tensor:
-    """Evidence of an attention module, of the layer `number`."""
-    whole = seen.projected[number, "q_proj"], seen.projected[number, "k_proj"]
+def _of_attention(attention: Any, whole: tuple[Tensor, Tensor], mask: Tensor | None, kind: str) -> Tensor:
+    """Evidence of an attention module, from its queries and keys."""
     if kind == "keys_all_heads":
         return whole[1][:, 1:].float()
     if kind == "cls_one_head":
-        return _attention(whole[0][:, None], whole[1][:, None], seen.masks[number], whole[0].shape[-1] ** -0.5, "cls")
+        return _attention(whole[0][:, None], whole[1][:, None], mask, whole[0].shape[-1] ** -0.5, "cls")
     query, key = (_heads(x, attention) for x in whole)
     if kind == "keys":
         return key.mean(1, dtype=torch.float32)[:, 1:]
-    return _attention(query, key, seen.masks[number], attention.scale, kind)
+    return _attention(query, key, mask, attention.scale, kind)
 
 
 def _heads(x: Tensor, attention: Any) -> Tensor:
