@@ -6,18 +6,23 @@ from typing import Any
 
 OPTIONS: dict[str, dict[str, Any]] = {"oc-vtp": {"checkpoint": "dummy"}}
 """On a model without a trained checkpoint beside it."""
+JOINING_OPTIONS: dict[str, dict[str, Any]] = {"tome": {"stage": "post"}}
+"""Without which they refuse a model of `JOINING`."""
 QWEN_OPTIONS: dict[str, dict[str, Any]] = {
+    **JOINING_OPTIONS,
     "pyramiddrop": {"positions": "keep"},
     "sparsevlm": {"positions": "keep"},
-    "tome": {"stage": "post"},
     "vscan": {"positions": "keep"},
 }
 """Without which they refuse a Qwen-VL model."""
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-UNSUPPORTED = {(name, family) for name in ("hired", "cdpruner", "trim") for family in QWEN}
+JOINING = (*QWEN, "internvl")
+"""Families that make a token of several patches behind their towers, and use no CLS."""
+UNSUPPORTED = {(name, family) for name in ("hired", "cdpruner", "trim") for family in JOINING}
 """Pruners and families that no option brings together."""
 
 
 def options_for(name: str, family: str) -> dict[str, Any]:
     """Give the options with which a pruner runs on a family."""
-    return {**OPTIONS.get(name, {}), **(QWEN_OPTIONS.get(name, {}) if family in QWEN else {})}
+    own = QWEN_OPTIONS if family in QWEN else JOINING_OPTIONS if family in JOINING else {}
+    return {**OPTIONS.get(name, {}), **own.get(name, {})}

@@ -52,7 +52,7 @@ class HiRED(Pruner):
     def needs(self, shape: ModelShape) -> frozenset[Evidence]:
         """Ask for the attention of CLS in the first layer and in the one that makes the features."""
         if not shape.has_cls:
-            raise Unsupported(f"HiRED goes by the attention of a CLS token, and {shape.family} has none; use holov or visionzip")
+            raise Unsupported(f"HiRED goes by the attention of a CLS token, and {shape.family} uses none; use holov or visionzip")
         return frozenset({Evidence("cls", 0), Evidence("cls", shape.feature_layer)})
 
     def select(self, view: TokenView) -> Tensor:

@@ -45,6 +45,9 @@ PUBLISHED = {
     "Qwen/Qwen3-VL-2B-Instruct": "qwen3-vl-2b",
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3-vl-4b",
     "Qwen/Qwen3-VL-8B-Instruct": "qwen3-vl-8b",
+    "OpenGVLab/InternVL3-2B-hf": "internvl3-2b",
+    "OpenGVLab/InternVL3-8B-hf": "internvl3-8b",
+    "OpenGVLab/InternVL3_5-8B-HF": "internvl3.5-8b",
 }
 """Checkpoints whose configurations come with vtpbench, by their hub ids."""
 

@@ -84,7 +84,7 @@ class InternVL(Family):
             raise Unsupported("only InternVL that joins 2 x 2 patches, without a norm behind its tower, is supported")
         if getattr(text, "use_sliding_window", True) and "sliding_attention" in (getattr(text, "layer_types", None) or ()):
             raise Unsupported("InternVL with sliding-window attention is not supported; set use_sliding_window to false")
-        single = preprocessing == "single448"
+        single, side = preprocessing == "single448", tile_side(config)
         shape = ModelShape(
             family="internvl",
             decoder_layers=text.num_hidden_layers,
@@ -98,7 +98,7 @@ class InternVL(Family):
             tiles=1 if single else None,
             positions=position_limit(text),
         )
-        return shape, tile_side(config) ** 2 if single else None
+        return shape, side**2 if single else None
 
     @classmethod
     def dimensions(cls, config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:

@@ -196,13 +196,14 @@ def tiny_qwen3_vl(
 def tiny_internvl(
     attention: str = "sdpa",
     dtype: torch.dtype = torch.float32,
-    side: int = 4,
+    side: int = 2,
     seed: int = 0,
     preprocessing: str = "dynamic",
+    tiles: tuple[int, int] = (4, 4),
     text: str = "qwen2",
     normed: bool = False,
 ) -> InternVL:
-    """Build a random InternVL: up to 6 tiles of `side` x `side` vision tokens, and one of the whole picture.
+    """Build a random InternVL: from 4 to 4 `tiles` of `side` x `side` vision tokens, and where they are several a thumbnail.
 
     Its language model is of the kind `text`: `qwen2`, as in InternVL3, or `qwen3`, as in 3.5. `normed` puts norms behind the
     queries and keys of the tower, as in that of 6 billion parameters.
@@ -234,7 +235,7 @@ def tiny_internvl(
     drawn = torch.Generator().manual_seed(seed)
     for parameter in (model.model.vision_tower.embeddings.position_embeddings, model.model.vision_tower.embeddings.cls_token):
         parameter.data.copy_(torch.randn(parameter.shape, generator=drawn))  # which transformers leaves at zero
-    processor = GotOcr2ImageProcessorPil(size={"height": pixels, "width": pixels}, max_patches=6)
+    processor = GotOcr2ImageProcessorPil(size={"height": pixels, "width": pixels}, min_patches=tiles[0], max_patches=tiles[1])
     template = _CHATML.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n")
     return InternVL(model, tokenizer, processor, template, preprocessing)
 

@@ -95,7 +95,7 @@ class OCVTP(Pruner):
         if self.pad != "att_score":
             return frozenset({Evidence("hidden", layer)})
         if self.attention == "cls" and not shape.has_cls:
-            raise Unsupported(f"the vision tower of {shape.family} has no CLS token; use `attention: meanq`")
+            raise Unsupported(f"{shape.family} uses no CLS token; use `attention: meanq`")
         return frozenset({Evidence("hidden", layer), Evidence(self._summary, shape.feature_layer)})
 
     def cuts(self, budget: int, n: int, shape: ModelShape) -> tuple[Cut, ...]:

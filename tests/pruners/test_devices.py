@@ -51,6 +51,10 @@ SHAPES = {
         ModelShape("qwen3_vl", 28, 28, WIDTH, multi_axis_positions=True, **{**QWEN, "full_attention": tuple(range(32))}),
         Grid(1, 20, 30),
     ),
+    "internvl": (
+        ModelShape("internvl", 28, 28, WIDTH, **{**CLIP, "text_tower": None, "feature_layer": 23, "has_cls": False}, tiles=7),
+        Grid(7, 16, 16, across=3),
+    ),
     "qwen2_5_vl": (ModelShape("qwen2_5_vl", 28, 28, WIDTH, multi_axis_positions=True, **QWEN), Grid(1, 20, 30)),
 }
 IMAGES, TEXT, HEAD = 2, 20, 8

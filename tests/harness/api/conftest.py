@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from pruner_options import QWEN
+from pruner_options import JOINING, QWEN
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    InternVLProcessor,
+    InternVLVideoProcessor,
     LlavaNextProcessor,
     LlavaProcessor,
     Qwen2_5_VLProcessor,
@@ -27,7 +29,7 @@ import vtpbench
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.suite.options import model_path
 
-ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", **dict.fromkeys(QWEN, "dynamic")}
+ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", **dict.fromkeys(JOINING, "dynamic")}
 """Preprocessing that makes of an image what the stock processor makes."""
 
 
@@ -72,6 +74,21 @@ class Stock:
         return [hook for pair in kinds for own in pair for hook in own.values() if "output_captur" not in str(hook)]
 
 
+def internvl_processor(family: Any, images: Any = None) -> InternVLProcessor:
+    """Make the processor that a checkpoint of InternVL would come with; `images` is another image processor."""
+    named = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    for name, token in {**named, "video_token": "<video>"}.items():
+        setattr(family.tokenizer, name, token)
+        setattr(family.tokenizer, f"{name}_id", family.tokenizer.convert_tokens_to_ids(token))
+    return InternVLProcessor(
+        images or family.image_processor,
+        family.tokenizer,
+        InternVLVideoProcessor(),
+        image_seq_length=family.side**2,
+        chat_template=family.chat_template,
+    )
+
+
 def _processor(name: str, family: Any) -> Any:
     if name in QWEN:
         parts = {
@@ -81,6 +98,8 @@ def _processor(name: str, family: Any) -> Any:
         }
         kind = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}[name]
         return kind(image_processor=family.image_processor, **parts)
+    if name == "internvl":
+        return internvl_processor(family)
     return {"llava": LlavaProcessor, "llava_next": LlavaNextProcessor}[name](
         image_processor=family.image_processor,
         tokenizer=family.tokenizer,

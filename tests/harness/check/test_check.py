@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pruner_options import QWEN
+from pruner_options import JOINING, QWEN
 
 from vtpbench.harness.check import CheckReport, PropertyResult, check, matrix, render
 from vtpbench.harness.check.properties import PROPERTIES
@@ -59,12 +59,13 @@ CANNOT_HERE = {
     ("visionzip", "llava_next"): {**MERGES, "keep-all": "n/a"},
     **{
         (pruner, family): {p.name: "unsupported" for p in PROPERTIES}
-        for family in QWEN
+        for family in JOINING
         for pruner in (
-            *("sparsevlm", "pyramiddrop", "vscan"),  # positions on several axes are not renumbered
+            # positions on several axes are not renumbered
+            *(("sparsevlm", "pyramiddrop", "vscan") if family in QWEN else ()),
             "tome",  # no token can leave a tower that merges patches
             *("cdpruner", "trim"),  # it has no text side
-            "hired",  # nor CLS, nor tiles
+            "hired",  # nor CLS
         )
     },
 }
@@ -313,7 +314,7 @@ def test_the_example_of_the_documentation_conforms(tutorial: str):
     assert f"## A new one in {len(lines)} lines\n" in DOCS.read_text()
     report = check("./faster.py:Faster", {}, None, BUILDERS)
     statuses = {(result.family, result.status) for result in report.results}
-    assert statuses == {("llava", "pass"), ("llava_next", "pass"), *((name, "unsupported") for name in QWEN)}, render(report)
+    assert statuses == {("llava", "pass"), ("llava_next", "pass"), *((name, "unsupported") for name in JOINING)}, render(report)
     assert "the vision tower of qwen2_5_vl has no CLS token" in render(report)
 
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from pruner_options import QWEN, QWEN_OPTIONS
+from pruner_options import options_for
 from torch import Tensor, nn
 
 from vtpbench.harness.models.family import Family
@@ -40,7 +40,7 @@ IN_DECODER = ("vanilla", "random", "fastv", "pyramiddrop", "sparsevlm", "vscan")
 
 def make(name: str, family: str):
     """Build a pruner, with positions kept where they have several axes, and behind a tower that merges patches."""
-    return build(name, QWEN_OPTIONS.get(name, {}) if family in QWEN else {})
+    return build(name, options_for(name, family))
 
 
 def stock_llava_next(family, question, image) -> dict:

@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 import torch
-from pruner_options import QWEN
+from pruner_options import JOINING
 from safetensors.torch import load_file, save_file
 
 from vtpbench.harness.models.dummy import describe_dummy
@@ -22,7 +22,7 @@ from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
 VANILLA = build("vanilla", {})
-USUAL = dict.fromkeys(QWEN, "dynamic")
+USUAL = dict.fromkeys(JOINING, "dynamic")
 """Preprocessing of tiny models where it is not the first of their family."""
 
 
@@ -33,7 +33,7 @@ def checkpoints(tmp_path_factory, tiny, tiny_checkpoint, save_llava) -> dict[str
 
     llava_next = save_llava(tiny("llava_next"), LlavaNextProcessor, tmp_path_factory.mktemp("llava_next"))
     saved = {"llava": tiny_checkpoint, "llava_next": llava_next}
-    for name in QWEN:
+    for name in JOINING:
         model, folder = tiny(name), tmp_path_factory.mktemp(name)
         for part in (model.model, model.image_processor, model.tokenizer):
             part.save_pretrained(folder)
@@ -54,7 +54,7 @@ def test_a_saved_model_is_the_same_model(name, checkpoints, tiny, tools) -> None
 
 def test_preprocessing_is_the_familys_first_unless_another_is_asked_for(checkpoints) -> None:
     expected = {"llava": ("pad", 16), "llava_next": ("fixed672", 80), "qwen2_5_vl": ("dynamic", None)}
-    expected |= dict.fromkeys(("qwen2_vl", "qwen3_vl"), ("lmms_eval", None))
+    expected |= dict.fromkeys(("qwen2_vl", "qwen3_vl", "internvl"), ("lmms_eval", None))
     for name, folder in checkpoints.items():
         info = describe_model("tiny", str(folder)).info
         assert (info.preprocessing, info.vision_tokens) == expected[name]
