@@ -18,6 +18,8 @@ QWEN_OPTIONS: dict[str, dict[str, Any]] = {
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 JOINING = (*QWEN, "internvl")
 """Families that make a token of several patches behind their towers, and use no CLS."""
+DECODERS = ("llava", "qwen2_5_vl", "qwen3_vl")
+"""One family of each kind of decoder: positions on one axis, on three, and features that are added inside."""
 UNSUPPORTED = {(name, family) for name in ("hired", "cdpruner", "trim") for family in JOINING}
 """Pruners and families that no option brings together."""
 

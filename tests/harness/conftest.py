@@ -71,5 +71,22 @@ def tiny() -> Callable[..., Family]:
 
 
 @pytest.fixture(scope="session")
+def internvl_processor() -> Callable[..., Any]:
+    """Make the processor that a checkpoint of InternVL would come with; `images` is another image processor."""
+    from transformers import InternVLProcessor, InternVLVideoProcessor
+
+    def make(family: Any, images: Any = None) -> Any:
+        tokenizer = family.tokenizer
+        named = {"start_image": "<img>", "end_image": "</img>", "context_image": "<IMG_CONTEXT>", "video": "<video>"}
+        for name, token in named.items():
+            setattr(tokenizer, f"{name}_token", token)
+            setattr(tokenizer, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
+        parts = images or family.image_processor, tokenizer, InternVLVideoProcessor()
+        return InternVLProcessor(*parts, image_seq_length=family.side**2, chat_template=family.chat_template)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tools() -> SimpleNamespace:
     return SimpleNamespace(picture=picture, prepare=prepare, forward=forward, MIXED=MIXED)

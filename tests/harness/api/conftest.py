@@ -14,8 +14,6 @@ from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
-    InternVLProcessor,
-    InternVLVideoProcessor,
     LlavaNextProcessor,
     LlavaProcessor,
     Qwen2_5_VLProcessor,
@@ -74,21 +72,6 @@ class Stock:
         return [hook for pair in kinds for own in pair for hook in own.values() if "output_captur" not in str(hook)]
 
 
-def internvl_processor(family: Any, images: Any = None) -> InternVLProcessor:
-    """Make the processor that a checkpoint of InternVL would come with; `images` is another image processor."""
-    named = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
-    for name, token in {**named, "video_token": "<video>"}.items():
-        setattr(family.tokenizer, name, token)
-        setattr(family.tokenizer, f"{name}_id", family.tokenizer.convert_tokens_to_ids(token))
-    return InternVLProcessor(
-        images or family.image_processor,
-        family.tokenizer,
-        InternVLVideoProcessor(),
-        image_seq_length=family.side**2,
-        chat_template=family.chat_template,
-    )
-
-
 def _processor(name: str, family: Any) -> Any:
     if name in QWEN:
         parts = {
@@ -98,8 +81,6 @@ def _processor(name: str, family: Any) -> Any:
         }
         kind = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}[name]
         return kind(image_processor=family.image_processor, **parts)
-    if name == "internvl":
-        return internvl_processor(family)
     return {"llava": LlavaProcessor, "llava_next": LlavaNextProcessor}[name](
         image_processor=family.image_processor,
         tokenizer=family.tokenizer,
@@ -111,7 +92,7 @@ def _processor(name: str, family: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def stock() -> Callable[[str], Stock]:
+def stock(internvl_processor: Callable[..., Any]) -> Callable[[str], Stock]:
     """Stock models, each made once."""
     built: dict[str, Stock] = {}
 
@@ -125,7 +106,8 @@ def stock() -> Callable[[str], Stock]:
                 )
             else:
                 family = TINY[name]()
-                model, processor = family.model, _processor(name, family)
+                made = internvl_processor(family) if name == "internvl" else _processor(name, family)
+                model, processor = family.model, made
             built[name] = Stock(name, model, processor, vtpbench.wrap(model, processor, preprocessing=ALIKE[name]))
         return built[name]
 

@@ -94,7 +94,7 @@ def test_twelve_tiles_are_told_apart(down: int, across: int) -> None:
 @pytest.mark.parametrize("counts", [[96], [112, 16], [100], []])
 def test_tiles_that_are_not_those_of_the_prompt_are_refused(counts: list[int], several, tools) -> None:
     (group,) = several.group([tools.picture(40, 30)])
-    with pytest.raises(UserError, match="7 tiles of 16 tokens do not fit images of .* ask for one answer"):
+    with pytest.raises(UserError, match=r"7 tiles of 16 tokens do not fit images of .* ask for one answer"):
         several.group_pixels(group.pixels, None, counts)
 
 

@@ -36,7 +36,7 @@ from vtpbench.report.efficiency.table import table_of
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 GPU = torch.device("cuda:0")
-BUDGETS = {"llava": 10, "llava_next": 40, "internvl": 40, **dict.fromkeys(QWEN, 18)}
+BUDGETS = {"llava": 10, "llava_next": 40, "internvl": 10, **dict.fromkeys(QWEN, 18)}
 NAMES = sorted(name for name, entry in entries().items() if entry.distribution == "vtpbench")
 CASES = [(model, name) for model in BUDGETS for name in NAMES if (name, model) not in UNSUPPORTED]
 

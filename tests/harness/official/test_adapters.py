@@ -70,15 +70,13 @@ def processor_of(family: Any, name: str) -> Any:
     return kind(image_processor=family.image_processor, tokenizer=family.tokenizer, chat_template=family.chat_template, **own)
 
 
-def adapter_of(module: str, family: Any, name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def adapter_of(module: str, family: Any, processor: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make an adapter of lmms-eval, all of it but for the loading of a checkpoint and the forward passes."""
     stub = ModuleType("decord")  # reads videos, which nothing here shows
     monkeypatch.setitem(sys.modules, "decord", stub)
     stub.VideoReader = stub.cpu = None  # type: ignore[attr-defined]
-    kind = {"llava_hf": "LlavaHf", "llava": "Llava", "qwen2_vl": "Qwen2_VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3_VL"}[
-        module
-    ]
-    adapter = getattr(importlib.import_module(f"lmms_eval.models.simple.{module}"), kind)
+    form, kind = ADAPTERS[module]
+    adapter = getattr(importlib.import_module(f"lmms_eval.models.{form}.{module}"), kind)
     own = object.__new__(adapter)
     super(adapter, own).__init__()
     family.tokenizer.chat_template = None if module == "llava" else STRINGS
@@ -86,7 +84,10 @@ def adapter_of(module: str, family: Any, name: str, says: str, monkeypatch: pyte
     own.accelerator = SimpleNamespace(is_main_process=False, unwrap_model=lambda model: model)
     own._model = Reciter(family.tokenizer, says, echoes=module != "llava")
     own._config, own.conv_template, own.chat_template = SimpleNamespace(image_aspect_ratio="pad"), "vicuna_v1", None
-    own._image_processor = family.image_processor if module == "llava" else processor_of(family, name)
+    own._image_processor = family.image_processor if module == "llava" else processor
+    if module == "internvl_hf":
+        own.processor, own.min_patches, own.max_patches, own.num_frames, own.fps = own._image_processor, 1, 12, 32, None
+        own._rank, own._world_size = 0, 1
     if module in QWEN:
         own.processor, own.device_map = own._image_processor, "cpu"
         own.min_pixels, own.max_pixels, own.max_num_frames = 8 * 8, 64 * 64, 1
@@ -97,17 +98,28 @@ def adapter_of(module: str, family: Any, name: str, says: str, monkeypatch: pyte
     return own
 
 
+ADAPTERS = {
+    "llava_hf": ("simple", "LlavaHf"),
+    "llava": ("simple", "Llava"),
+    "qwen2_vl": ("simple", "Qwen2_VL"),
+    "qwen2_5_vl": ("simple", "Qwen2_5_VL"),
+    "qwen3_vl": ("simple", "Qwen3_VL"),
+    "internvl_hf": ("chat", "InternVLHf"),
+}
 STRINGS = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
-def requests(task: dict[str, Any]) -> list[Any]:
-    """Ask one question as lmms-eval does, its own configuration of the task at work."""
+def requests(task: dict[str, Any], form: str = "simple") -> list[Any]:
+    """Ask one question as lmms-eval does, its own configuration of the task at work; in its chat form with messages."""
     from lmms_eval.api.task import TaskConfig
 
     config = TaskConfig(task="mine", output_type="generate_until", **task)
     if config.model_specific_generation_kwargs:  # what a task object does, for a model that is not named
         config.generation_kwargs.update(config.model_specific_generation_kwargs["default"])
-    return [SimpleNamespace(args=("Which?", dict(config.generation_kwargs), lambda doc: [PICTURE], 0, "mine", "test"))]
+    arguments = dict(config.generation_kwargs)
+    said = [{"role": "user", "content": [{"type": "image", "url": PICTURE}, {"type": "text", "text": "Which?"}]}]
+    asked = (lambda doc: said, arguments) if form == "chat" else (arguments, lambda doc: [PICTURE])
+    return [SimpleNamespace(args=("Which?", *asked, 0, "mine", "test"))]
 
 
 def said_here(family: Any, says: str, task: dict[str, Any], planned: bool) -> tuple[str, int]:
@@ -134,14 +146,19 @@ def said_here(family: Any, says: str, task: dict[str, Any], planned: bool) -> tu
     [
         *("llava_hf of llava", "llava of llava", "llava_hf of llava_next", "llava of llava_next"),
         *(f"{name} of {name}" for name in QWEN),
+        "internvl_hf of internvl",
     ],
 )
-def test_an_answer_reaches_the_scorer_as_lmms_evals_adapter_of_the_family_has_it(pair, task, says, monkeypatch) -> None:
+def test_an_answer_reaches_the_scorer_as_lmms_evals_adapter_of_the_family_has_it(
+    pair, task, says, monkeypatch, internvl_processor
+) -> None:
     module, _, name = pair.partition(" of ")
     family = MODELS.setdefault(name, TINY[name]())
-    adapter = adapter_of(module, family, name, says, monkeypatch)
+    processor = internvl_processor(family) if name == "internvl" else processor_of(family, name)
+    adapter = adapter_of(module, family, processor, says, monkeypatch)
     adapter.task_dict = {"mine": {"test": {0: None}}}
-    (theirs,) = adapter.generate_until(requests(task))
+    (theirs,) = adapter.generate_until(requests(task, ADAPTERS[module][0]))
+    theirs = getattr(theirs, "text", theirs)
     for planned in (True, False):
         assert said_here(family, says, task, planned) == (theirs, adapter._model.allowed)
 

@@ -169,7 +169,7 @@ def test_nothing_is_pretended_afterwards() -> None:
     assert torch.zeros(1).device.type == "cpu"
 
 
-FAMILIES = {"llava": 10, "llava_next": 40, "internvl": 40, **dict.fromkeys(QWEN, 18)}
+FAMILIES = {"llava": 10, "llava_next": 40, "internvl": 10, **dict.fromkeys(QWEN, 18)}
 """Each with a budget."""
 
 
