@@ -42,7 +42,8 @@ class Evidence:
       `(images, n, joint)`; `layer` unused. With it comes `TokenView.asked`, what is asked in the same space.
 
     Qwen2.5-VL: `hidden`, `received`, `keys` and `keys_all_heads` are means over the four patches of a token, in raster order;
-    keys are taken after the rotary embedding; `projected` are the features themselves.
+    keys are taken after the rotary embedding; `projected` are the features themselves. InternVL: all evidence of a layer are
+    such means; queries and keys are taken behind their norms.
 
     Of the language model (cuts at depth >= 1; `layer` is relative to the cut: -1 = the layer that has just run,
     0 = the layer about to run, with the tokens that are still there):

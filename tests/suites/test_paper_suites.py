@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from vtpbench.harness.gather.sources import gather
-from vtpbench.harness.models.tiny import tiny_qwen3_vl
+from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.run.job import RunOptions, execute, make_job
 from vtpbench.harness.run.progress import make_progress
 from vtpbench.harness.suite.suite import load
@@ -24,6 +24,7 @@ TABLES = {
     "llavanext": (6, 9),
     "qwen25vl": (4, 8),
     "qwen3vl": (5, 11),
+    "internvl3": (5, 12),
     "quick": (5, 8),
     "fragile": (6, 8),
 }
@@ -72,23 +73,26 @@ def test_the_suite_runs_with_the_embedded_model(
     assert all(f" {label} " in markdown((table,)) for label in job.suite.benchmarks)
 
 
-def test_qwen3vl_runs_with_a_checkpoint_of_its_family(data: dict[str, dict[str, object]], tmp_path: Path) -> None:
-    tiny, folder = tiny_qwen3_vl(), tmp_path / "tiny"
+@pytest.mark.parametrize(("name", "family", "budget"), [("qwen3vl", "qwen3_vl", "33.3%"), ("internvl3", "internvl", "50%")])
+def test_the_suite_runs_with_a_checkpoint_of_its_family(
+    name: str, family: str, budget: str, data: dict[str, dict[str, object]], tmp_path: Path
+) -> None:
+    tiny, folder = TINY[family](), tmp_path / "tiny"
     for part in (tiny.model, tiny.image_processor, tiny.tokenizer):
         part.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(tiny.chat_template)
     places = {
         "models": [{"label": "tiny", "path": str(folder), "dtype": "float32", "preprocessing": "dynamic"}],
-        "matrix.budgets": ["33.3%"],
+        "matrix.budgets": [budget],
         "matrix.seeds": [0],
         "matrix.benchmarks": [{"pope": {"overrides": data["pope"]}}],
     }
     settings = [f"{key}={json.dumps(value)}" for key, value in places.items()]
     chosen = tuple(f"pruner={name}" for name in ("random", "fastv", "sparsevlm", "visionzip"))
-    job = make_job("qwen3vl", RunOptions(tmp_path / "out", chosen, settings), lambda line: None)
+    job = make_job(name, RunOptions(tmp_path / "out", chosen, settings), lambda line: None)
     with (tmp_path / "log").open("w") as log:
         summary = execute(job, "cpu", make_progress(Console(file=log)))
     assert summary.exit_code == 0, (tmp_path / "log").read_text()
     found = gather([str(tmp_path / "out")], tmp_path, lambda line: None)
-    assert {record.model.family for record in found.records} == {"qwen3_vl"}
+    assert {record.model.family for record in found.records} == {family}
     assert {record.benchmark.generation["max_new_tokens"] for record in found.records} == {128}

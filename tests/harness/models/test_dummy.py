@@ -32,9 +32,12 @@ PARAMETERS = {
     "qwen3-vl-2b": 2_127_532_032,
     "qwen3-vl-4b": 4_437_815_808,
     "qwen3-vl-8b": 8_767_123_696,
+    "internvl3-2b": 2_088_957_440,
+    "internvl3-8b": 7_944_373_760,
+    "internvl3.5-8b": 8_528_318_464,
 }
 """Of the published checkpoints."""
-ONE_OF_EACH = ["llava-1.5-7b", "llava-next-7b", "qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-2b"]
+ONE_OF_EACH = ["llava-1.5-7b", "llava-next-7b", "qwen2-vl-2b", "qwen2.5-vl-3b", "qwen3-vl-2b", "internvl3-2b"]
 SIDES = {"qwen3-vl-2b": 512}
 """Of a picture that has a multiple of 16 tokens, where that is not 112 pixels: smaller ones are enlarged."""
 CPU = torch.device("cpu")
@@ -64,8 +67,9 @@ TOWERS: dict[str, dict[str, Any]] = {
         "out_hidden_size": 64,
         "deepstack_visual_indexes": [0, 2],
     },
+    "internvl": {**CLIP, "image_size": [112, 112]},
 }
-"""Small towers of the families that merge patches, by `model_type`; others have `CLIP`."""
+"""Small towers of the families that make a token of several patches, by `model_type`; others have `CLIP`."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,7 @@ def shrunk(tmp_path_factory: pytest.TempPathFactory):
         config["text_config"].update(TEXT)
         if "head_dim" in config["text_config"]:
             config["text_config"]["head_dim"] = 16
-        if config["model_type"] in TOWERS:
+        if "mrope_section" in config["text_config"].get("rope_parameters", {}):
             config["text_config"]["rope_parameters"]["mrope_section"] = [2, 3, 3]
         config["vision_config"].update(TOWERS.get(config["model_type"], CLIP))
         file = folder / f"{name}.json"
@@ -114,6 +118,9 @@ def test_all_shipped_configurations_are_described_without_building_them() -> Non
         "qwen3-vl-2b": None,
         "qwen3-vl-4b": None,
         "qwen3-vl-8b": None,
+        "internvl3-2b": None,
+        "internvl3-8b": None,
+        "internvl3.5-8b": None,
     }
     assert {d.info.weights for d in described.values()} == {DUMMY}
     assert described["qwen2.5-vl-7b"].shape.full_attention == (7, 15, 23, 31)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl, tiny_qwen2_vl
+from vtpbench.harness.models.tiny import tiny_internvl, tiny_llava, tiny_llava_next, tiny_qwen2_5_vl, tiny_qwen2_vl
 from vtpbench.harness.pruning.merging import merged_into
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.show.show import PanelMaker, ShownPruner, ShowOptions, show
@@ -71,8 +71,9 @@ def brightness(family: Any, image: Image.Image) -> tuple[Grid, Tensor]:
         pixels = family.image_processor([image], return_tensors="pt")["pixel_values"]
         return family._grid(image), pixels.reshape(len(pixels) // 4, -1).mean(1)
     (prepared,) = family.group([image])
-    means = torch.nn.functional.avg_pool2d(prepared.pixels.mean(1, keepdim=True), 4)
-    return prepared.grid, means.flatten()
+    side = prepared.pixels.shape[-1] // prepared.grid.width
+    means = torch.nn.functional.avg_pool2d(prepared.pixels.mean(1, keepdim=True), side)
+    return prepared.grid, (means.roll(1, 0) if family.shape.family == "internvl" else means).flatten()  # whose base tile is last
 
 
 FAMILIES = {
@@ -82,6 +83,7 @@ FAMILIES = {
     "native": lambda: tiny_llava_next(preprocessing="native"),
     "qwen": tiny_qwen2_5_vl,
     "qwen2": tiny_qwen2_vl,
+    "internvl": lambda: tiny_internvl(side=4, tiles=(2, 6)),
 }
 
 
