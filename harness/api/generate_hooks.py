@@ -52,7 +52,7 @@ def pruned(
 
     Parameters
     ----------
-    model : of a class of transformers that a family knows: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, a plugin's
+    model : of a class of transformers that a family knows: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, plugin's
     pruner, budget, seed, options : as in `Model.pruned`
     processor : needed by pruners alone that read the prompts (`TokenView.questions`)
     text_tower : as in `load`

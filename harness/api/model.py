@@ -197,7 +197,7 @@ def wrap(
 
     Parameters
     ----------
-    model : of a class of transformers that a family knows: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, a plugin's
+    model : of a class of transformers that a family knows: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, plugin's
     processor : its `AutoProcessor`
     preprocessing : how images reach the tower; by default `pad` for LLaVA and `fixed672` for LLaVA-NeXT, where the processor
         itself does `crop` and `native`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from PIL.Image import Image
 
 from vtpbench.harness.models.dimensions import TowerDimensions
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.internvl_tiles import TilesInTurn, arrangement, joined, tile_side
+from vtpbench.harness.models.internvl_tiles import TilesInTurn, arrangement, joined, sides, tile_side
 from vtpbench.harness.models.llava import ImageTiles, at_size
 from vtpbench.harness.models.llava_next import group_tiles
 from vtpbench.harness.models.positions import position_limit
@@ -109,7 +110,7 @@ class InternVL(Family):
             width=vision.hidden_size,
             intermediate=vision.intermediate_size,
             matrices=2,
-            patch=vision.num_channels * vision.patch_size[0] * vision.patch_size[1],
+            patch=vision.num_channels * math.prod(sides(vision.patch_size)),
             patches=4,
             cls=1,
             window=None,
@@ -210,7 +211,8 @@ class InternVL(Family):
         parts = [self._run_tower(chunk, grid, schedule.needs) for chunk in pixels.split(self.images_per_pass)]
 
         def whole(tiles: Sequence[Tensor]) -> Tensor:
-            return torch.cat(list(tiles)).unflatten(0, (-1, grid.tiles)).roll(1, dims=1).flatten(1, 2)
+            rows = torch.cat(list(tiles))
+            return rows.reshape(-1, grid.tiles, *rows.shape[1:]).roll(1, dims=1).flatten(1, 2)
 
         return VisionTokens(
             members=group.members,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,15 +28,21 @@ class TilesInTurn(AnyRes):
 
 def tile_side(config: Any) -> int:
     """Tokens along each side of a tile; raises `Unsupported` where it is no square of an even number of square patches."""
-    (height, width), (down, across) = config.vision_config.image_size, config.vision_config.patch_size
+    (height, width), (down, across) = map(sides, (config.vision_config.image_size, config.vision_config.patch_size))
     if height != width or down != across or height % (2 * down):
         raise Unsupported(f"only InternVL with square tiles of 2 x 2 square patches is supported, not {height} x {width} pixels")
-    return int(height // (2 * down))
+    return height // (2 * down)
+
+
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width, of which a configuration file may say one alone where they are equal."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def joined(patches: Tensor, grid: Grid) -> Tensor:
     """Bring the four patches of each token together: `(tiles, 4 * n, ...)` to `(tiles, n, 4, ...)`, tokens in raster order."""
-    squares = patches.unflatten(1, (grid.height, 2, grid.width, 2)).transpose(2, 3)
+    squares = patches.reshape(len(patches), grid.height, 2, grid.width, 2, *patches.shape[2:]).transpose(2, 3)
     return squares.flatten(3, 4).flatten(1, 2)
 
 
