@@ -133,7 +133,7 @@ def test_batch_does_not_matter() -> None:
 
 def test_evidence_and_refusals() -> None:
     assert HiRED().needs(CLIP) == {FIRST, LAST}
-    with pytest.raises(Unsupported, match="CLS token, and qwen2_5_vl has none"):
+    with pytest.raises(Unsupported, match="CLS token, and qwen2_5_vl uses none"):
         HiRED().needs(QWEN)
     for alpha in (0.0, 1.0):
         with pytest.raises(UserError, match="alpha"):
