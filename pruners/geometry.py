@@ -100,6 +100,8 @@ class ModelShape:
     """Why no token can leave inside the vision tower; empty where tokens can."""
     text_tower: TextTowerSource | None = None
     """What was trained together with the vision tower to read text; None where there is no such thing or none is known."""
+    example: Grid = Grid(1, 25, 40)
+    """How the tokens of a picture lie that plans suppose, where pictures differ."""
 
     def vision_layer(self, fraction: float) -> int:
         """Find the module index of the layer at a fraction of the depth: 9/24 is module 8 of 24, "layer 9" in the papers."""

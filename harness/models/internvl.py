@@ -98,6 +98,7 @@ class InternVL(Family):
             full_attention=tuple(range(vision.num_hidden_layers)),
             tiles=1 if single else None,
             positions=position_limit(text),
+            example=Grid(13, side, side, across=4),  # of any picture of 4 x 3, 640 x 480 for one
         )
         return shape, side**2 if single else None
 

@@ -13,7 +13,7 @@ from vtpbench.harness.efficiency.gpu_time import GpuClock, TypicalPrompt
 from vtpbench.harness.efficiency.gpus import Gpu, gpu_table
 from vtpbench.harness.models.described_sizes import dimensions_of
 from vtpbench.harness.run.batch_size import peak_bytes
-from vtpbench.harness.run.forecast import EXAMPLE_TOKENS, example_grid, schedule_of
+from vtpbench.harness.run.forecast import schedule_of, supposed_grid
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.pruners.base import Grid
 
@@ -104,9 +104,9 @@ def _name(cell: Cell) -> tuple[object, ...]:
 
 
 def _row(cell: Cell, shape: ModelShape) -> _Row:
-    n = cell.model.vision_tokens or EXAMPLE_TOKENS
+    grid = supposed_grid(cell.model, shape)
+    n = grid.n
     schedule = schedule_of(cell, build_pruner(cell), n, shape)
-    grid = example_grid(shape.tiles or 1, n)
     if schedule.target_grid is not None:
         grid = Grid(grid.tiles, *schedule.target_grid)
     inside = {cut.at % shape.vision_layers: cut.keep for cut in schedule.tower_cuts}

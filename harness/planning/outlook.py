@@ -18,7 +18,6 @@ from vtpbench.harness.planning.questions import QuestionCount, count_questions
 from vtpbench.harness.planning.speed import render_speed
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.batch_size import SIZES
-from vtpbench.harness.run.forecast import EXAMPLE_TOKENS
 from vtpbench.harness.run.job import Job, RunOptions, load_suite, make_job
 from vtpbench.harness.suite.task_data import MissingData, local_data
 
@@ -144,7 +143,7 @@ def _cost(job: Job, todo: Sequence[Cell], counts: Mapping[str, QuestionCount], g
         return lines
     unknown = sorted({cell.benchmark.label for cell in narrow if not counts[cell.benchmark.label].questions})
     lines += [f"not counted, as nobody knows how many questions they ask: {', '.join(map(one_line, unknown))}"] if unknown else []
-    return [*lines, *_assumptions(narrow, gpu)]
+    return [*lines, *_assumptions(job, narrow, gpu)]
 
 
 def _of_model(label: str, cost: CostEstimate, gpu: Gpu) -> str:
@@ -161,11 +160,12 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.2g} h" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
 
 
-def _assumptions(cells: Sequence[Cell], gpu: Gpu) -> list[str]:
+def _assumptions(job: Job, cells: Sequence[Cell], gpu: Gpu) -> list[str]:
     """Say what an estimate rests on."""
     measured = gpu_table().measured
     sizes = ", ".join(map(str, sorted({cell.batch_size for cell in cells})))
-    images = "" if all(cell.model.vision_tokens for cell in cells) else f", pictures of {EXAMPLE_TOKENS} tokens"
+    supposed = {job.models[cell.model.label].shape.example.n for cell in cells if not cell.model.vision_tokens}
+    images = f", pictures of {' or '.join(map(str, sorted(supposed)))} tokens" if supposed else ""
     source = find_gpu(measured.gpu).title
     scaled = f", scaled by the data sheets' peak and bandwidth: no {gpu.title} was measured" if gpu.name != measured.gpu else ""
     return [

@@ -13,7 +13,7 @@ from vtpbench.harness.efficiency.flops import Workload
 from vtpbench.harness.efficiency.gpu_memory import NUMBER_BYTES, GpuMemory
 from vtpbench.harness.efficiency.gpus import gpu_table
 from vtpbench.harness.models.described_sizes import dimensions_of
-from vtpbench.harness.run.forecast import EXAMPLE_TOKENS, example_grid
+from vtpbench.harness.run.forecast import supposed_grid
 from vtpbench.pruners.errors import Unsupported, UserError
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def fitting_batch_size(models: Collection[Described], memory: float, *, graphs: 
 
 def peak_bytes(model: Described, size: int, *, graphs: bool) -> float:
     """Bytes that a batch of unpruned prompts needs of a GPU, each with a picture of its own."""
-    n, shape = model.info.vision_tokens or EXAMPLE_TOKENS, model.shape
-    work = Workload(example_grid(shape.tiles or 1, n), (float(n),) * shape.decoder_layers, TEXT, ANSWER)
+    grid = supposed_grid(model.info, model.shape)
+    work = Workload(grid, (float(grid.n),) * model.shape.decoder_layers, TEXT, ANSWER)
     try:
         dimensions = dimensions_of(model)
     except (UserError, Unsupported) as e:

@@ -14,10 +14,9 @@ from vtpbench.pruners.errors import Impossible
 
 if TYPE_CHECKING:
     from vtpbench.harness.pruning.schedule import Schedule
+    from vtpbench.harness.records.record import ModelInfo
     from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner
 
-EXAMPLE_TOKENS = 1000
-"""Size of the image for which a schedule is shown where a model's count varies."""
 LARGE_TOKENS = (100_000, 200_000)
 """Sizes of images of which any budget is a part."""
 
@@ -39,14 +38,14 @@ class Forecast:
 def foresee(cell: Cell, shape: ModelShape) -> Forecast:
     """Ask a cell's pruner what it will do to the counts of a model of that shape.
 
-    Where the model's count varies, it is asked about an image of `EXAMPLE_TOKENS`: a budget out of reach there is no obstacle.
+    Where the model's count varies, it is asked about the `example` of the shape: a budget out of reach there is no obstacle.
 
     Raises
     ------
     UserError : an option that does not fit the model, or a pruner that breaks
 
     """
-    n = cell.model.vision_tokens or EXAMPLE_TOKENS
+    n = supposed_grid(cell.model, shape).n
     with plugin_errors(cell.pruner.name):
         pruner = build_pruner(cell)
         average = _average(cell, pruner, shape)
@@ -85,6 +84,11 @@ def schedule_of(cell: Cell, pruner: Pruner, n: int, shape: ModelShape) -> Schedu
 
     budget = None if cell.is_vanilla else tokens_for(cell.budget, n)
     return resolve(pruner, budget, n, example_grid(shape.tiles or 1, n), shape)
+
+
+def supposed_grid(model: ModelInfo, shape: ModelShape) -> Grid:
+    """Lay out a picture as plans suppose it: of so many tokens as all have or, where that varies, as the shape's example."""
+    return example_grid(shape.tiles or 1, model.vision_tokens) if model.vision_tokens else shape.example
 
 
 def example_grid(tiles: int, n: int) -> Grid:

@@ -107,6 +107,13 @@ def test_the_cost_on_a_gpu(tmp_path: Path) -> None:
     assert "scaled" not in shown
 
 
+def test_a_picture_is_supposed_to_be_as_large_as_the_family_says(tmp_path: Path) -> None:
+    few = ("matrix.pruners=[random]", "matrix.budgets=[25%]", "matrix.benchmarks=[scienceqa]")
+    shown = plan("internvl3", tmp_path, *few, gpu="h200")
+    assert "pictures of 3328 tokens" in shown
+    assert hours(shown) > 3 * hours(plan("internvl3", tmp_path, *few, "models.0.preprocessing=single448", gpu="h200"))
+
+
 def test_the_cost_follows_the_gpu_the_questions_and_the_batch(tmp_path: Path) -> None:
     found = {gpu: plan("llava15", tmp_path, SMALL, gpu=gpu) for gpu in ("h200", "l4")}
     assert "scaled by the data sheets' peak and bandwidth: no NVIDIA L4 was measured" in found["l4"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pruner_options import DECODERS
 from torch import Tensor
 
 from vtpbench.harness.models.family import Family
@@ -57,7 +58,7 @@ def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
     handle.remove()
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", ["vanilla", "random", "visionzip", "pool", "prumerge-plus"])
 def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, family: str, attention: str, name: str) -> None:
@@ -76,7 +77,7 @@ def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, f
         }
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", DECODERS)
 def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, family: str) -> None:
     model = TINY[family]()
     batch = batch_of(pipeline(model, build("visionzip", {})), tools)
