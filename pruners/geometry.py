@@ -86,7 +86,7 @@ class ModelShape:
     feature_layer: int
     """Module index of the vision layer whose output are the features."""
     has_cls: bool
-    """Whether pruners go by the tower's CLS token: the model was trained with what it says of a picture."""
+    """Whether pruners may go by the tower's CLS token, and keep it."""
     full_attention: tuple[int, ...]
     """Vision layers in which every token sees every other."""
     multi_axis_positions: bool = False

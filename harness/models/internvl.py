@@ -45,8 +45,9 @@ class InternVL(Family):
     every picture.
 
     A token is the rows of 2 x 2 patches side by side, four times as wide as the tower; the projector takes it from there. Cuts
-    at depth 0 act before the projector. The tower's CLS enters neither the projector nor a loss that the model was trained
-    with, and so none is said to be there (`has_cls`): pruners rank by what tokens receive. Who asks for evidence `cls` gets it.
+    at depth 0 act before the projector. The tower's CLS is dropped before the projector, so that it cannot be kept and nothing
+    says that it attends to what matters: `has_cls` is false, and pruners rank by what tokens receive. Who asks for evidence
+    `cls` gets it.
     """
 
     preprocessings = ("lmms_eval", "single448", "dynamic")
