@@ -83,11 +83,11 @@ def test_internvl_is_asked_as_lmms_eval_asks_it(images: list[Image.Image], famil
 
 
 def test_the_processor_that_the_adapter_loads_rounds_some_colours_otherwise(family, internvl_processor) -> None:
-    """Torchvision's bicubic resizing against Pillow's: the same tiles, some values a few grey levels apart."""
+    """Torchvision's bicubic resizing against Pillow's: the same tiles, single values one or two grey levels apart."""
     images, limits = [picture(320, 240)], {"min_patches": 4, "max_patches": 4}
     torchvision = GotOcr2ImageProcessor(size={"height": 32, "width": 32}, **limits, **COLOURS)
     ours, theirs = family.stock_inputs("What?", images), asked(family, internvl_processor(family, torchvision), "What?", images)
     assert torch.equal(ours["input_ids"], theirs["input_ids"])
     levels = (ours["pixel_values"] - theirs["pixel_values"]).abs() * 255 * torch.tensor(COLOURS["image_std"])[:, None, None]
-    assert levels.max() < 3.5
-    assert levels.mean() < 0.5
+    assert levels.max() < 2.5
+    assert levels.mean() < 0.05
