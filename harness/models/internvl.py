@@ -99,6 +99,7 @@ class InternVL(Family):
             full_attention=tuple(range(vision.num_hidden_layers)),
             tiles=1 if single else None,
             positions=position_limit(text),
+            whole_tower="no token can leave inside the vision tower of InternVL, whose patches are joined behind it",
             example=Grid(13, side, side, across=4),  # of any picture of 4 x 3, 640 x 480 for one
         )
         return shape, side**2 if single else None
@@ -205,9 +206,6 @@ class InternVL(Family):
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry, and put the base tile first."""
         assert isinstance(group, ImageTiles), "what `group` gave"
-        if schedule.tower_cuts:
-            why = "no token can leave inside the tower of InternVL, whose patches are joined behind it"
-            raise Unsupported(f"{why}; act there (tome: stage: post)")
         unit = 2 * self.model.config.vision_config.patch_size[0]
         pixels, grid = at_size(group.pixels, group.grid, schedule.target_grid, unit)
         parts = [self._run_tower(chunk, grid, schedule.needs) for chunk in pixels.split(self.images_per_pass)]

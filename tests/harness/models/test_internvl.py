@@ -227,7 +227,7 @@ def test_a_template_of_older_conversions_is_refused(several) -> None:
 
 
 def test_no_token_leaves_inside_the_tower(several, tools) -> None:
-    with pytest.raises(Unsupported, match=r"inside the tower of InternVL.*tome: stage: post"):
+    with pytest.raises(Unsupported, match=r"inside the vision tower of InternVL, .*; set stage: post"):
         Pipeline(several, build("tome", {}), lambda n: n // 2).encode([tools.picture(40, 30)])
 
 
