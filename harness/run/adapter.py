@@ -16,15 +16,34 @@ from vtpbench.harness.suite.generation import greedy
 from vtpbench.pruners.errors import UserError
 
 
-class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
+class TextAnswers(lmms):  # type: ignore[misc] # lmms-eval is untyped
+    """What lmms-eval may ask for answers in words, and nothing else."""
+
+    is_simple = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accelerator = None  # keeps lmms-eval from building one
+
+    def clean(self) -> None:
+        """Keep the model; the base class would delete it."""
+
+    def loglikelihood(self, requests: list[Any]) -> list[Any]:
+        """Refuse: a prompt whose tokens leave on the way has no logits to score."""
+        raise NotImplementedError("vtpbench answers generate_until tasks only")
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[Any]:
+        """Refuse tasks of several rounds, as `loglikelihood` is refused."""
+        raise NotImplementedError("vtpbench answers generate_until tasks only")
+
+
+class Adapter(TextAnswers):
     """A model with a pruner as lmms-eval takes it.
 
     `generation` says how to decode, None = as each task asks; `journal` and `progress` are told of every finished batch;
     `benchmark` is what errors call the task, `numbered` which of its questions are there. `asked` and `answers` are known by
     sample as they come; `leave_out` is told of questions that were not asked, before the others are scored.
     """
-
-    is_simple = True
 
     def __init__(
         self,
@@ -37,7 +56,6 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
         numbered: NumberedQuestions | None = None,
     ) -> None:
         super().__init__()
-        self.accelerator = None  # keeps lmms-eval from building one
         self.answerer, self.answers = answerer, dict[str, Answer]()
         self._generation, self._name, self._journal, self._progress = generation, name, journal, progress
         self.benchmark, self.numbered = benchmark, numbered or NumberedQuestions()
@@ -46,9 +64,6 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
 
     def __str__(self) -> str:
         return self._name  # enters the keys of lmms-eval's response cache, should somebody turn it on
-
-    def clean(self) -> None:
-        """Keep the model; the base class would delete it."""
 
     @restored_draws()  # scorers may draw, too: what they do must not depend on how the answers came
     def generate_until(self, requests: list[Any]) -> list[str]:
@@ -103,14 +118,6 @@ class Adapter(lmms):  # type: ignore[misc] # lmms-eval is untyped
             pictured=pictured,
             benchmark=self.benchmark or str(task),
         )
-
-    def loglikelihood(self, requests: list[Any]) -> list[Any]:
-        """Refuse: a prompt whose tokens leave on the way has no logits to score."""
-        raise NotImplementedError("vtpbench answers generate_until tasks only")
-
-    def generate_until_multi_round(self, requests: list[Any]) -> list[Any]:
-        """Refuse tasks of several rounds, as `loglikelihood` is refused."""
-        raise NotImplementedError("vtpbench answers generate_until tasks only")
 
 
 class QuestionsRead(Exception):

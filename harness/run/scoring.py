@@ -7,17 +7,19 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.records.answer_shares import AnswerShares, count_shares
 from vtpbench.harness.records.cell import Answer, Cell, Sample, tokens_for
 from vtpbench.harness.records.outcome import Outcome
-from vtpbench.harness.records.record import FIXED_DIVISORS, NO_FILTER, BatchInfo, Observed, agree
-from vtpbench.harness.run.answering import Answerer
+from vtpbench.harness.records.record import FIXED_DIVISORS, NO_FILTER, BatchInfo, BenchmarkInfo, Observed, agree
 from vtpbench.harness.run.sample_scores import is_number, sample_score
 from vtpbench.pruners.base import ModelShape, Pruner
 from vtpbench.pruners.budget import met
 from vtpbench.pruners.errors import UserError
+
+if TYPE_CHECKING:
+    from vtpbench.harness.run.answering import Answerer
 
 ROUNDED = 1e-5
 """What a task may round off its metric; MMMU keeps five decimals."""
@@ -30,7 +32,6 @@ class Evaluated:
     results: Mapping[str, Any]
     samples: list[dict[str, Any]]
     """Of the filter whose numbers count."""
-    answerer: Answerer
     answers: Mapping[str, Answer]
     category: str = "category"
     """Column of a question that names its ability; dots lead to a field within it."""
@@ -38,8 +39,17 @@ class Evaluated:
     """Whether the task declares its score to be the mean of the samples' scores."""
 
 
-def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated) -> Outcome:
-    """Turn an evaluation into a cell's result; where the counts are not what was asked for, it fails and has no score.
+@dataclass(frozen=True)
+class Scored:
+    """What a task makes of answers: the sum of the metrics that are its score, every number that it gives, and its samples."""
+
+    total: float
+    metrics: dict[str, float]
+    rows: list[Sample]
+
+
+def scored(info: BenchmarkInfo, evaluated: Evaluated) -> Scored:
+    """Take the score of a benchmark from an evaluation, and the rows of its samples.
 
     Raises
     ------
@@ -47,35 +57,47 @@ def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated)
 
     """
     metrics = {k.removesuffix(f",{NO_FILTER}"): float(v) for k, v in evaluated.results.items() if "," in k and is_number(v)}
-    terms = cell.benchmark.terms
-    keys = {term: f"{term},{cell.benchmark.filter}" for term in terms}
-    counted = {term: keys[term] for term in terms if keys[term] in evaluated.results}  # of MME, a limit may leave one of its two
+    keys = {term: f"{term},{info.filter}" for term in info.terms}
+    counted = {term: key for term, key in keys.items() if key in evaluated.results}  # of MME, a limit may leave one of its two
     if not counted:
-        raise UserError(_not_counted(cell, evaluated.results))
+        raise UserError(_not_counted(info, evaluated.results))
     for term, key in counted.items():
         if not is_number(evaluated.results[key]):
-            given = f"task {cell.benchmark.task} gives {term} = {evaluated.results[key]!r}, no finite number"
+            given = f"task {info.task} gives {term} = {evaluated.results[key]!r}, no finite number"
             raise UserError(f"{given}; mend the task, or name another metric")
-    total = sum(_of_those_asked(term, float(evaluated.results[key]), len(evaluated.samples)) for term, key in counted.items())
-    answers = list(evaluated.answers.values())
-    rows = [_sample(sample, terms, evaluated.answers[str(sample["doc_id"])], evaluated.category) for sample in evaluated.samples]
-    problem = _audit(cell, pruner, shape, answers) or (_contradiction(rows, total) if evaluated.is_mean else None)
-    return Outcome(
-        status="failed" if problem else "ok",
-        reason=problem,
-        score=None if problem else cell.benchmark.scale * total,
-        stderr=None if problem else _stderr(cell, [row.score for row in rows], total),
+    rows = [_sample(each, info.terms, evaluated.answers[str(each["doc_id"])], evaluated.category) for each in evaluated.samples]
+    return Scored(
+        total=sum(of_those_asked(term, float(evaluated.results[key]), len(rows)) for term, key in counted.items()),
         metrics={k: v for k, v in metrics.items() if "stderr" not in k},
-        n=len(rows),
-        answers=_shares(rows, evaluated.answers),
-        observed=_observed(answers, shape.decoder_layers),
-        generate_s=evaluated.answerer.seconds,
-        batch=_batch(cell, evaluated.answerer),
-        samples=rows,
+        rows=rows,
     )
 
 
-def _of_those_asked(term: str, value: float, asked: int) -> float:
+def outcome(cell: Cell, answerer: Answerer, shape: ModelShape, evaluated: Evaluated) -> Outcome:
+    """Turn an evaluation into a cell's result; where the counts are not what was asked for, it fails and has no score.
+
+    Raises `UserError` as `scored` does.
+    """
+    found, answers = scored(cell.benchmark, evaluated), list(evaluated.answers.values())
+    contradiction = _contradiction(found.rows, found.total) if evaluated.is_mean else None
+    problem = _audit(cell, answerer.pipeline.pruner, shape, answers) or contradiction
+    scores = [row.score for row in found.rows]
+    return Outcome(
+        status="failed" if problem else "ok",
+        reason=problem,
+        score=None if problem else cell.benchmark.scale * found.total,
+        stderr=None if problem else standard_error(cell.benchmark, scores, found.total),
+        metrics=found.metrics,
+        n=len(found.rows),
+        answers=_shares(found.rows, evaluated.answers),
+        observed=_observed(answers, shape.decoder_layers),
+        generate_s=answerer.seconds,
+        batch=_batch(cell, answerer),
+        samples=found.rows,
+    )
+
+
+def of_those_asked(term: str, value: float, asked: int) -> float:
     """Divide a metric by the questions that were asked where its task divides by a fixed number: a limit leaves fewer."""
     return value * FIXED_DIVISORS[term] / asked if term in FIXED_DIVISORS else value
 
@@ -92,12 +114,12 @@ def _batch(cell: Cell, answerer: Answerer) -> BatchInfo:
     )
 
 
-def _not_counted(cell: Cell, results: Mapping[str, Any]) -> str:
+def _not_counted(info: BenchmarkInfo, results: Mapping[str, Any]) -> str:
     """Say what a task gives instead of the metric that was asked for."""
-    if cell.benchmark.limit is not None:
-        return f"no question that was asked counts for {cell.benchmark.metric}; ask more, or give a limit_seed"
+    if info.limit is not None:
+        return f"no question that was asked counts for {info.metric}; ask more, or give a limit_seed"
     given = [key.removesuffix(f",{NO_FILTER}") for key, value in results.items() if is_number(value) and "_stderr" not in key]
-    return f"task {cell.benchmark.task} gives no {cell.benchmark.metric}; it gives {', '.join(given) or 'nothing'}"
+    return f"task {info.task} gives no {info.metric}; it gives {', '.join(given) or 'nothing'}"
 
 
 def _shares(rows: list[Sample], answers: Mapping[str, Answer]) -> AnswerShares | None:
@@ -164,13 +186,13 @@ def _contradiction(rows: list[Sample], total: float) -> str | None:
     return f"the task gives {total:.6g} as the mean of its samples, whose scores have the mean {_mean(scores):.6g}; mend the task"
 
 
-def _stderr(cell: Cell, scores: list[float | None], mean: float) -> float | None:
+def standard_error(info: BenchmarkInfo, scores: list[float | None], mean: float) -> float | None:
     """Estimate the standard error of the score where it is the mean of the per-sample scores, else None."""
     numbers = [s for s in scores if s is not None]
     if len(numbers) < max(2, len(scores)) or abs(_mean(numbers) - mean) > ROUNDED:
         return None
     variance = sum((s - mean) ** 2 for s in numbers) / (len(numbers) - 1)
-    return cell.benchmark.scale * math.sqrt(variance / len(numbers))
+    return info.scale * math.sqrt(variance / len(numbers))
 
 
 def _mean(values: Iterable[float]) -> float:

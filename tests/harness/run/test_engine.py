@@ -11,13 +11,11 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.journal import FileJournal
 from vtpbench.harness.records.record import BudgetInfo
-from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.engine import Engine, open_engine
 from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.progress import Progress
-from vtpbench.harness.run.scoring import Evaluated
-from vtpbench.harness.run.scoring import outcome as scored
+from vtpbench.harness.run.scoring import Evaluated, scored
 from vtpbench.pruners.errors import Infeasible, UserError
 from vtpbench.pruners.registry import build as build_pruner
 from vtpbench.report.formats.render import render
@@ -254,9 +252,9 @@ def test_a_cell_of_a_model_that_overflows_fails_and_its_answers_are_asked_again(
 @pytest.mark.parametrize("value", [float("nan"), None])
 def test_a_metric_without_a_number_is_named(job, engine, value) -> None:
     cell = cell_of(job, "vanilla", "demo-open")
-    evaluated = Evaluated({f"{cell.benchmark.metric},none": value}, [], Answerer(Pipeline(engine.family), 1), {})
+    evaluated = Evaluated({f"{cell.benchmark.metric},none": value}, [], {})
     with pytest.raises(UserError, match=f"task {cell.benchmark.task} gives {cell.benchmark.metric} = {value}, no finite number"):
-        scored(cell, VANILLA, engine.family.shape, evaluated)
+        scored(cell.benchmark, evaluated)
 
 
 def test_one_of_several_processes_is_refused_before_a_model_is_opened(job, monkeypatch) -> None:

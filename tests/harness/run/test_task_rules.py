@@ -294,8 +294,8 @@ def test_a_mean_that_the_samples_do_not_have_fails_its_cell(make) -> None:
     answerer = Answerer(Pipeline(MODEL, build("vanilla", {})), 1)
 
     def scored(value: float) -> Outcome:
-        evaluated = Evaluated({"right,none": value}, samples, answerer, answers, is_mean=True)
-        return outcome(cell, build("vanilla", {}), MODEL.shape, evaluated)
+        evaluated = Evaluated({"right,none": value}, samples, answers, is_mean=True)
+        return outcome(cell, answerer, MODEL.shape, evaluated)
 
     assert scored(0.5).status == "ok"
     assert (scored(0.75).status, scored(0.75).score) == ("failed", None)
