@@ -17,6 +17,7 @@ from vtpbench.harness.cli.run import run_command
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.cli.status import status_command
 from vtpbench.harness.cli.train import train_app
+from vtpbench.harness.cli.verify import verify_command
 from vtpbench.harness.host.console import echo, print_grid, print_table, say, terminal_width, warn
 from vtpbench.harness.host.stopping import TimeIsUp
 from vtpbench.pruners.errors import UserError, failing_line
@@ -136,6 +137,7 @@ def plan_command(
 app.command("status")(status_command)
 app.command("report")(report_command)
 app.command("merge")(merge_command)
+app.command("verify")(verify_command)
 app.command("show")(show_command)
 app.command("profile")(profile_command)
 

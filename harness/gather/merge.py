@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vtpbench.harness.gather.merge_shards import find_shards
+from vtpbench.harness.records.differences import differences
 from vtpbench.harness.records.folders import stores
-from vtpbench.harness.records.record import Record, agree
+from vtpbench.harness.records.record import Record
 from vtpbench.harness.records.samples import read_kept, table_hash
 from vtpbench.harness.records.shard_note import shard_folders
 from vtpbench.harness.records.store import Store
@@ -174,10 +175,10 @@ def _conflicts(copies: Sequence[Copy]) -> Iterator[str]:
 
 
 def _differences(one: Copy, other: Copy) -> Iterator[str]:
-    yield from _compare(_facts(one.record), _facts(other.record), "")
+    yield from differences(_facts(one.record), _facts(other.record))
     rows = one.rows(), other.rows()
     if rows[0] is not None and rows[1] is not None:
-        yield from _compare(_by_question(rows[0]), _by_question(rows[1]), "")
+        yield from differences(_by_question(rows[0]), _by_question(rows[1]))
 
 
 def _facts(record: Record) -> dict[str, Any]:
@@ -189,22 +190,3 @@ def _by_question(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # How many samples are pictured is no part of a cell's identity, so that copies may differ in it.
     facts = [{name: value for name, value in row.items() if name != "kept"} for row in rows]
     return {"questions": len(rows)} | {f"question {row['sample']}": row for row in facts}
-
-
-def _compare(one: Any, other: Any, name: str) -> Iterator[str]:
-    """Walk down two JSON-like values and name the places where they differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in dict.fromkeys([*one, *other]):
-            yield from _compare(one.get(key), other.get(key), f"{name} {key}".strip())
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        yield from _compare(dict(enumerate(one)), dict(enumerate(other)), name)
-    elif isinstance(one, float) and isinstance(other, float):
-        if not agree(one, other):
-            yield f"{name} {one:.10g} and {other:.10g}"
-    elif one != other:
-        yield f"{name} {_short(one)} and {_short(other)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

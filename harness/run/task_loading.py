@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,11 +157,22 @@ def _recording(aggregate: Aggregate, metric: str, calls: list[AggregateCall]) ->
 
 def _prove(call: AggregateCall, benchmark: Benchmark) -> None:
     """Aggregate the same samples in new modules; raises `UserError` where that gives another number."""
-    with fresh_modules(benchmark.file.parent), restored_draws(call.draws):
-        again = _aggregations(benchmark)[call.metric](call.items, **call.arguments)
+    again = aggregate_anew(benchmark, call.metric, call.items, call.arguments, call.draws)
     if not _same(call.value, again):
         given = f"gives {call.metric} = {call.value!r}, and {again!r} for the same samples when its code is loaded anew"
         raise UserError(f"task {benchmark.task} {given}: its score depends on what was scored before; mend the task")
+
+
+def aggregate_anew(benchmark: Benchmark, metric: str, items: list[Any], arguments: Mapping[str, Any], draws: Any = None) -> Any:
+    """Aggregate what a task gave for its samples, by the task's own code in modules that nobody has used.
+
+    The metric is one of `own_aggregations`. Of the further `arguments` it is given those that it takes; `draws` are the states
+    of the process's generators to begin with.
+    """
+    with fresh_modules(benchmark.file.parent), restored_draws(draws):
+        aggregate = _aggregations(benchmark)[metric]
+        taken = signature(aggregate).parameters
+        return aggregate(items, **{name: value for name, value in arguments.items() if name in taken})
 
 
 def _aggregations(benchmark: Benchmark) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from vtpbench.harness.records.record import BudgetInfo, ModelInfo, PrunerInfo
 from vtpbench.harness.run.engine import Engine
 from vtpbench.harness.run.sample_scores import sample_score
 from vtpbench.harness.suite.benchmarks import Benchmark, describe
+from vtpbench.harness.verify.aggregates import total_of
 from vtpbench.pruners.base import Grid, ModelShape
 
 LAYERS = 2
@@ -174,7 +175,8 @@ def played(official: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         label: str, answers: Sequence[str], *, prompts: Sequence[str] = (), profile: str = "lmms-eval", **changes: Any
     ) -> Played:
         name = f"{label} {profile} {changes}"
-        if name not in known:
+        is_new = name not in known
+        if is_new:
             local = {} if "overrides" in changes else {"overrides": official.write(label, folder)}
             known[name] = Benchmark.model_validate({label: {**local, **changes}}).under(profile)
             engines[name] = ScriptedEngine(ScriptedFamily(), batch_size=3)
@@ -187,6 +189,10 @@ def played(official: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         assert [sample.prompt for sample in samples] == list(prompts)
         assert [sample.answer for sample in samples] == list(answers)
         pictures = [len(journal.answers[sample.sample].images) for sample in samples]
+        if is_new and outcome.score is not None:
+            total = total_of(benchmark, cell.benchmark, [json.loads(sample.detail) for sample in outcome.samples])
+            assert total is not None, "vtpbench verify could not score it without its data"
+            assert cell.benchmark.scale * total == pytest.approx(outcome.score, rel=1e-9)
         return Played(dataclasses.replace(outcome, samples=samples), cell, engine.family.longest, pictures)
 
     return run
