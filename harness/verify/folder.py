@@ -38,7 +38,7 @@ class Fault:
 
 
 @dataclass
-class Verdict:
+class FolderVerdict:
     """What was found in the results of one suite."""
 
     folder: Path
@@ -91,7 +91,7 @@ def require_results(folders: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def verify(folder: Path, scorers: Scorers) -> Verdict:
+def verify(folder: Path, scorers: Scorers) -> FolderVerdict:
     """Look at the results of one suite; `folder` holds its `records` and `samples`."""
     return _Inspector(folder, scorers).verdict()
 
@@ -100,9 +100,9 @@ class _Inspector:
     """Looks at one folder; the tables of a benchmark are read one after the other, vanilla's first."""
 
     def __init__(self, folder: Path, scorers: Scorers) -> None:
-        self._store, self._scorers, self._found = Store(folder, lambda line: None), scorers, Verdict(folder)
+        self._store, self._scorers, self._found = Store(folder, lambda line: None), scorers, FolderVerdict(folder)
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> FolderVerdict:
         records = list(self._records())
         self._found.statuses.update(record.status for record in records)
         sizes = dict.fromkeys(record.batch.requested for record in records if record.batch)
@@ -182,7 +182,7 @@ class _Inspector:
     def _judge_seeds(self, records: Sequence[Record]) -> None:
         there, asked = {record.seed for record in records}, {seed for record in records for seed in record.seeds}
         if missing := sorted(asked - there):
-            self._blame(records[0], f"of its seeds, {', '.join(map(str, missing))} have no record")
+            self._blame(records[0], f"there is no record of its row with seed {', '.join(map(str, missing))}")
 
     def _judge_strays(self) -> None:
         for path in sorted((self._store.folder / "samples").glob("*.parquet")):

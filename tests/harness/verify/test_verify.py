@@ -201,7 +201,7 @@ def under_another_name(folder: Folder) -> None:
         (other_facts("observed", images=3), "the record counts 3 images, its table names 6"),
         (other_tokens, "those of its table have the mean 20"),
         (other_facts("answers", empty=0.5), "`empty` is 0.5 in the record and 0.0 in its table"),
-        (other_facts(seeds=[0, 1]), "of its seeds, 1 have no record"),
+        (other_facts(seeds=[0, 1]), "there is no record of its row with seed 1"),
         (other_facts(samples_sha256="0" * 64), "is not the table that the record names"),
         (other_facts(samples_sha256=None), "lacks a score, its token counts or a table"),
         (other_table, "is not the table that the record names"),
