@@ -27,7 +27,7 @@ def pruners() -> Rows:
 
     Raises `UserError` for one that cannot be imported.
     """
-    return [{**dataclasses.asdict(row), "options": _options(row.name)} for row in list_pruners()]
+    return [{**dataclasses.asdict(row), "options": options_of(row.name)} for row in list_pruners()]
 
 
 def models() -> Rows:
@@ -89,7 +89,8 @@ def _suite(name: str, file: Path) -> dict[str, Any]:
     }
 
 
-def _options(name: str) -> str:
+def options_of(name: str) -> str:
+    """List the options of a registered pruner with their defaults."""
     fields = [field for field in dataclasses.fields(find(name).load()) if field.init and field.name != "seed"]
     defaults = {field.name: repr(field.default) if field.default is not dataclasses.MISSING else "..." for field in fields}
     return ", ".join(f"{option}={default}" for option, default in defaults.items())

@@ -15,6 +15,7 @@ from vtpbench.harness.cli.profile import profile_command
 from vtpbench.harness.cli.report import RESULTS, merge_command, report_command
 from vtpbench.harness.cli.run import run_command
 from vtpbench.harness.cli.show import show_command
+from vtpbench.harness.cli.site import site_command
 from vtpbench.harness.cli.status import status_command
 from vtpbench.harness.cli.train import train_app
 from vtpbench.harness.cli.verify import verify_command
@@ -138,6 +139,7 @@ app.command("status")(status_command)
 app.command("report")(report_command)
 app.command("merge")(merge_command)
 app.command("verify")(verify_command)
+app.command("site")(site_command)
 app.command("show")(show_command)
 app.command("profile")(profile_command)
 

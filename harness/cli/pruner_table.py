@@ -36,6 +36,11 @@ def list_pruners() -> list[PrunerSummary]:
     return [_row(entry) for _, entry in sorted(entries().items())]
 
 
+def summary_of(name: str) -> PrunerSummary:
+    """Describe one registered pruner; raises `UserError` where it cannot be imported."""
+    return _row(entries()[name])
+
+
 def _row(entry: PrunerEntry) -> PrunerSummary:
     cls = entry.load()
     question = ""

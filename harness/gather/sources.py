@@ -31,6 +31,8 @@ class Sources:
     """Per-sample table of a record, read anew at each call; None where it has none."""
     pictures: Callable[[str], bytes | None]
     """Picture that a per-sample table names, as JPEG; None where there is none."""
+    folder: Callable[[Record], Path]
+    """Results of a suite that a record lies in; of several the first."""
 
 
 def split(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> tuple[list[str], list[EfficiencyRecord]]:
@@ -84,6 +86,9 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
         places = ", ".join(map(str, folders or names))
         raise UserError(f"no records in {places}; name a folder of results, or measure something first: vtpbench run {asked}")
 
+    def folder(record: Record) -> Path:
+        return stores_by_cell[record.suite, record.cell_id][0].folder
+
     def samples(record: Record) -> pd.DataFrame | None:
         holders = stores_by_cell.get((record.suite, record.cell_id), [])
         tables = (store.samples(record.cell_id) for store in holders)
@@ -92,7 +97,7 @@ def gather(names: Sequence[str], results: Path, warn: Callable[[str], None]) -> 
     def pictures(name: str) -> bytes | None:
         return next((jpeg for store in found if (jpeg := store.picture(name)) is not None), None)
 
-    return Sources(records, *_label_order(suites), samples, pictures)
+    return Sources(records, *_label_order(suites), samples, pictures, folder)
 
 
 def of_cells(suite: Suite, store: Store, cells: Iterable[Cell]) -> Sources:
@@ -102,7 +107,8 @@ def of_cells(suite: Suite, store: Store, cells: Iterable[Cell]) -> Sources:
         if (record := store.read(cell.id)) is not None:
             labels = {"model": cell.model.label, "pruner": cell.pruner.label, "benchmark": cell.benchmark.label}
             found.append(relabelled(record, labels))
-    return Sources(found, *_label_order([suite]), lambda record: store.samples(record.cell_id), store.picture)
+    order = _label_order([suite])
+    return Sources(found, *order, lambda record: store.samples(record.cell_id), store.picture, lambda record: store.folder)
 
 
 def _label_order(suites: Iterable[Suite]) -> tuple[list[str], list[str]]:

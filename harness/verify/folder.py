@@ -45,8 +45,8 @@ class FolderVerdict:
     statuses: Counter[str] = field(default_factory=Counter)
     """Records that can be read, by status."""
     faults: list[Fault] = field(default_factory=list)
-    levels: Counter[Level] = field(default_factory=Counter)
-    """What scores were compared with."""
+    levels: dict[str, Level] = field(default_factory=dict)
+    """What the score of each cell was compared with, by its id."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Why they were not compared with more."""
 
@@ -60,7 +60,7 @@ class FolderVerdict:
         cells = (
             f"{sum(self.statuses.values())} cells ({', '.join(f'{n} {status}' for status, n in sorted(self.statuses.items()))})"
         )
-        scores = [f"{self.levels[level]} {text}" for level, text in LEVELS.items() if self.levels[level]]
+        scores = [f"{n} {LEVELS[level]}" for level, n in self._counted().items() if n]
         found = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)} in " if self.faults else ""
         yield f"{self.folder}: {'sound' if self.sound else 'NOT SOUND'}: {found}{'; '.join([cells, *scores])}"
         for fault in self.faults:
@@ -68,13 +68,22 @@ class FolderVerdict:
         for reason, n in sorted(self.reasons.items()):
             yield f"  not scored from answers, {n} cell{'s' * (n != 1)}: {reason}"
 
+    @property
+    def faulty(self) -> set[str]:
+        """Ids of cells of which a file has a fault."""
+        return {fault.file.stem for fault in self.faults}
+
+    def _counted(self) -> dict[Level, int]:
+        found = list(self.levels.values())
+        return {level: found.count(level) for level in LEVELS}
+
     def as_dict(self) -> dict[str, Any]:
         """Say the same for scripts."""
         return {
             "folder": str(self.folder),
             "sound": self.sound,
             "cells": dict(sorted(self.statuses.items())),
-            "scored": {level: self.levels[level] for level in LEVELS},
+            "scored": self._counted(),
             "not_scored_from_answers": dict(sorted(self.reasons.items())),
             "faults": [{"file": str(f.file), "cell": f.cell, "fault": f.what} for f in self.faults],
         }
@@ -155,7 +164,7 @@ class _Inspector:
 
     def _judge_score(self, record: Record, rows: Sequence[Sample]) -> None:
         again = self._scorers.rescore(record, rows)
-        self._found.levels[again.level] += 1
+        self._found.levels[record.cell_id] = again.level
         if again.why_not_more:
             self._found.reasons[again.why_not_more] += 1
         for line in again.faults:

@@ -8,6 +8,10 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from markupsafe import Markup
+
+from vtpbench.report.html.document import embed
+
 ReadPicture: TypeAlias = Callable[[str], "bytes | None"]
 """Gives the JPEG of a picture that a per-sample table names, or None where there is none."""
 MOST = 400
@@ -43,6 +47,11 @@ class EmbeddedPictures:
         """Hand out what samples refer to: pictures by name as base64, and places `[picture, width, height, tiles]`."""
         pictures = {name: jpeg for name, jpeg in self._pictures.items() if jpeg is not None}
         return {"pictures": pictures, "places": [place for _, *place in self._token_places.values()]}
+
+    def embedded(self) -> Markup | None:
+        """Write the same for a page; None where no sample refers to it."""
+        data = self.data()
+        return embed(data) if data["places"] else None
 
     def _place(self, name: str, tiles: list[Any]) -> int | None:
         """Find or give the number of a place; None where its picture cannot be shown."""

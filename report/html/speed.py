@@ -26,6 +26,8 @@ class SpeedLine:
     pruner: int
     label: str
     amounts: tuple[Amount, ...]
+    link: str = ""
+    """Where its name leads; empty for nowhere."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,16 @@ for (const part of findAll(document, 'section.accuracy')) {
   const chart = new AccuracyChart(find(part, 'figure.chart'), axes, points)
   new Scores(part, (rows) => chart.show(rows)).show()
   placeAverages(part)
+  if (!samples) continue // pages of a single method
   new Samples(part, samples.benchmarks, gallery)
   new Comparison(part, compared, samples.benchmarks, gallery)
+}
+for (const part of findAll(document, 'section.board')) {
+  new Scores(part, () => {}).show()
+  placeAverages(part)
+}
+for (const table of findAll(document, 'table.plain')) {
+  const sorting = new Sorting(table, () => sorting.ordered().forEach(({ element, home }) => home.append(element)))
 }
 for (const part of findAll(document, 'section.speed')) {
   const { choices, points } = JSON.parse(find(part, 'script.data').textContent)

@@ -33,6 +33,8 @@ class Line:
     pruner: int
     """Number of the row's label: its colour and shape; -1 = vanilla, 0 = random."""
     shown: tuple[ShownRow, ...]
+    link: str = ""
+    """Where its name leads; empty for nowhere."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Section:
     table: Table
     title: str
     header: tuple[str, ...]
+    average: int
+    """Place of Avg in the header; behind it stands how many benchmarks it is over."""
     groups: tuple[RowGroup, ...]
     pruners: tuple[tuple[int, str], ...]
     """Number and label of each pruner, vanilla first."""
@@ -60,12 +64,17 @@ class Section:
     axes: list[dict[str, Any]]
     points: list[dict[str, Any]]
 
+    @property
+    def noted(self) -> set[int]:
+        """Numbers of the table's notes that its rows refer to here."""
+        return {note for group in self.groups for line in group.lines for shown in line.shown for note in shown.place.notes}
+
 
 def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Section:
     """Prepare a table; `name` starts all of its ids, `profiles` may know what its rows cost."""
     rows = [row for block in table.blocks for row in block.rows]
     vanilla = {row.label: -1 for row in rows if is_denominator(row)}
-    numbers = styles(((row.label, _name(row)) for row in rows), vanilla)
+    numbers = styles(((row.label, pruner_name(row)) for row in rows), vanilla)
     groups = tuple(_group(block, f"{name}-{i}", numbers) for i, block in enumerate(table.blocks))
     known = axes([row for row in rows if row.average is not None], profiles)
     return Section(
@@ -73,6 +82,7 @@ def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Sectio
         table=table,
         title=clean(table.title),
         header=header(table),
+        average=len(table.columns) + 2,
         groups=groups,
         pruners=tuple((number, clean(label)) for label, number in numbers.items()),
         has_intervals=any(shown.interval for group in groups for line in group.lines for shown in line.shown),
@@ -82,7 +92,7 @@ def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Sectio
     )
 
 
-def _name(row: TableRow) -> str:
+def pruner_name(row: TableRow) -> str:
     """Name of the pruner; a published row has a label alone."""
     return next((record.pruner.name for entry in row.entries for record in entry.records), row.label.casefold())
 
