@@ -31,7 +31,7 @@ def site_command(
     """Write a leaderboard: pages that work offline, one for each table and each method."""
     from vtpbench.harness.gather.sources import gather, split
     from vtpbench.harness.host.generated_folder import require_own, write_pages
-    from vtpbench.report.site.site import Evidence, site
+    from vtpbench.report.site.site import SiteSources, site
     from vtpbench.report.stats.build import build
 
     require_own(out, MARK)
@@ -41,7 +41,7 @@ def site_command(
     found = gather(names, RESULTS, warn)
     tables = build(found.records, found.benchmarks, found.pruners, found.samples)
     methods = {name: _method(name) for name in sorted({record.pruner.placeless for record in found.records})}
-    evidence = Evidence(found.samples, found.pictures, _origins(found, verify), methods)
+    evidence = SiteSources(found.samples, found.pictures, _origins(found, verify), methods)
     pages = write_pages(out, MARK, site(tables, speed, evidence))
     echo(f"{len(pages)} pages; open {pages[0]}")
 
@@ -63,8 +63,9 @@ def _origins(found: Sources, verify: bool) -> Callable[[Record], Origin]:
     def origin(record: Record) -> Origin:
         folder = found.folder(record)
         verdict = verdicts[folder]
-        check = "faulty" if record.cell_id in verdict.faulty else verdict.levels.get(record.cell_id, "whole")
-        return Origin(str(folder), check)
+        if record.cell_id in verdict.faulty:
+            return Origin(str(folder), "faulty")
+        return Origin(str(folder), verdict.levels.get(record.cell_id, "whole"))
 
     return origin
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from vtpbench.harness.host.files import StorageError
+from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BenchmarkInfo
 from vtpbench.harness.run.attempt import attempt
 from vtpbench.harness.run.sample_scores import is_number
@@ -48,4 +49,4 @@ def _own(benchmark: Benchmark, metric: str, items: list[Any]) -> float | None:
     with TemporaryDirectory() as scratch:  # MMBench's writes files that nobody asked for
         arguments = {"args": SimpleNamespace(process_with_media=False, output_path=scratch)}
         value = attempt(lambda: aggregate_anew(benchmark, metric, items, arguments), StorageError, metric)
-    return float(value) if is_number(value) else None
+    return None if isinstance(value, Outcome) or not is_number(value) else float(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +70,24 @@ class Section:
         return {note for group in self.groups for line in group.lines for shown in line.shown for note in shown.place.notes}
 
 
-def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Section:
-    """Prepare a table; `name` starts all of its ids, `profiles` may know what its rows cost."""
+def section(table: Table, name: str, profiles: Sequence[Profile] = (), known: Mapping[str, int] | None = None) -> Section:
+    """Prepare a table.
+
+    Parameters
+    ----------
+    table : of accuracy
+    name : starts all of its ids
+    profiles : may know what its rows cost
+    known : numbers that labels have in other tables, and keep
+
+    """
     rows = [row for block in table.blocks for row in block.rows]
     vanilla = {row.label: -1 for row in rows if is_denominator(row)}
-    numbers = styles(((row.label, pruner_name(row)) for row in rows), vanilla)
+    named = [(row.label, pruner_name(row)) for row in rows]
+    taken = {**vanilla, **{label: number for label, number in (known or {}).items() if label not in vanilla}}
+    numbers = {label: number for label, number in styles(named, taken).items() if label in dict(named)}
     groups = tuple(_group(block, f"{name}-{i}", numbers) for i, block in enumerate(table.blocks))
-    known = axes([row for row in rows if row.average is not None], profiles)
+    costs = axes([row for row in rows if row.average is not None], profiles)
     return Section(
         id=name,
         table=table,
@@ -87,8 +98,8 @@ def section(table: Table, name: str, profiles: Sequence[Profile] = ()) -> Sectio
         pruners=tuple((number, clean(label)) for label, number in numbers.items()),
         has_intervals=any(shown.interval for group in groups for line in group.lines for shown in line.shown),
         has_lengths=any(shown.length for group in groups for line in group.lines for shown in line.shown),
-        axes=[{"key": a.key, "label": a.label, "title": a.title, "log": a.logarithmic, "source": a.source} for a in known],
-        points=[_point(group, line, known) for group in groups for line in group.lines if line.row.average is not None],
+        axes=[{"key": a.key, "label": a.label, "title": a.title, "log": a.logarithmic, "source": a.source} for a in costs],
+        points=[_point(group, line, costs) for group in groups for line in group.lines if line.row.average is not None],
     )
 
 

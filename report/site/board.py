@@ -8,7 +8,7 @@ from dataclasses import replace
 from vtpbench.report.html.costs import Axis, axes
 from vtpbench.report.html.view import Line, Section, ShownRow
 from vtpbench.report.site.facts import CHECKS
-from vtpbench.report.site.results import FindOrigin, Results, check_of, with_lines
+from vtpbench.report.site.site_table import FindOrigin, SiteTable, check_of, with_lines
 from vtpbench.report.tables.layout import NONE, CellText
 
 SHOWN_COSTS = ("exact", "ttft")
@@ -16,7 +16,7 @@ SHOWN_COSTS = ("exact", "ttft")
 VERIFIED = "Verified"
 
 
-def board(results: Results, methods: str, origin: FindOrigin) -> Section:
+def board(results: SiteTable, methods: str, origin: FindOrigin) -> Section:
     """Shorten a table to Tokens, Avg, n, costs, and, where anything was, what was verified; `methods` is their folder."""
     part = results.linked(methods)
     rows = [line.row for _, line in results.lines]

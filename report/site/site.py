@@ -17,7 +17,7 @@ from vtpbench.report.html.samples import per_cell
 from vtpbench.report.html.speed import SpeedLine
 from vtpbench.report.site.board import board
 from vtpbench.report.site.facts import Method
-from vtpbench.report.site.results import WHERE_FROM, FindOrigin, Results, method_of, slug
+from vtpbench.report.site.site_table import WHERE_FROM, FindOrigin, SiteTable, method_of, slug
 from vtpbench.report.tables.footer import READING
 from vtpbench.report.tables.layout import clean
 from vtpbench.report.tables.table import Table
@@ -39,7 +39,7 @@ LISTED = (
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SiteSources:
     """What pages are made of beside tables.
 
     Attributes
@@ -57,7 +57,7 @@ class Evidence:
     methods: Mapping[str, Method]
 
 
-def site(tables: Sequence[Table], efficiency: Sequence[EfficiencyRecord], evidence: Evidence) -> Iterator[tuple[str, str]]:
+def site(tables: Sequence[Table], efficiency: Sequence[EfficiencyRecord], evidence: SiteSources) -> Iterator[tuple[str, str]]:
     """Give path and text of each page, one after the other.
 
     Parameters
@@ -68,7 +68,9 @@ def site(tables: Sequence[Table], efficiency: Sequence[EfficiencyRecord], eviden
 
     """
     measured = profiles(efficiency, tables)
-    results = [Results.of(table, page, n, measured) for n, (page, table) in enumerate(_paged(tables).items(), 1)]
+    results: list[SiteTable] = []
+    for page, table in _paged(tables).items():
+        results.append(SiteTable.of(table, page, measured, results))
     alone = [profile for profile in measured if not any(profile in each.profiles for each in results)]
     methods = _methods(results, evidence.methods)
     yield INDEX, _index(results, methods, alone, evidence)
@@ -95,7 +97,7 @@ def _page(method: Method) -> str:
     return f"{slug(method.name)}.html"
 
 
-def _methods(results: Sequence[Results], known: Mapping[str, Method]) -> list[Method]:
+def _methods(results: Sequence[SiteTable], known: Mapping[str, Method]) -> list[Method]:
     """List the methods that have a row, by title."""
     labels: dict[str, list[str]] = {}
     for line in (line for each in results for _, line in each.lines):
@@ -114,7 +116,7 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
-def _index(results: Sequence[Results], methods: Sequence[Method], alone: Sequence[Profile], evidence: Evidence) -> str:
+def _index(results: Sequence[SiteTable], methods: Sequence[Method], alone: Sequence[Profile], evidence: SiteSources) -> str:
     boards = [(board(each, METHODS, evidence.origin), TABLES + each.page) for each in results]
     reading = {name: text for each in reversed(results) for name, text in each.table.footer if name in READING}
     lines = [_listed(method, number, results) for number, method in enumerate(methods, 1)]
@@ -129,7 +131,7 @@ def _index(results: Sequence[Results], methods: Sequence[Method], alone: Sequenc
     )
 
 
-def _listed(method: Method, number: int, results: Sequence[Results]) -> SpeedLine:
+def _listed(method: Method, number: int, results: Sequence[SiteTable]) -> SpeedLine:
     tables = sum(each.of_method(method.name) is not None for each in results)
     style = next(line.pruner for each in results for _, line in each.lines if method_of(line.row) == method.name)
     words = (method.venue, method.acts_at, method.question)
@@ -138,7 +140,7 @@ def _listed(method: Method, number: int, results: Sequence[Results]) -> SpeedLin
     return SpeedLine(f"m{number}", style, clean(method.title), amounts, METHODS + _page(method))
 
 
-def _table(results: Results, limit: int, evidence: Evidence) -> str:
+def _table(results: SiteTable, limit: int, evidence: SiteSources) -> str:
     gallery, part = EmbeddedPictures(evidence.pictures), results.linked(f"../{METHODS}")
     data = accuracy_data(part, evidence.samples, limit, gallery)
     return render(
@@ -154,7 +156,7 @@ def _table(results: Results, limit: int, evidence: Evidence) -> str:
     )
 
 
-def _method(method: Method, results: Sequence[Results]) -> str:
+def _method(method: Method, results: Sequence[SiteTable]) -> str:
     parts = [(part, each) for each in results if (part := each.of_method(method.name)) is not None]
     return render(
         "method.html.jinja",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -266,6 +267,24 @@ def test_the_command_has_exit_codes_and_imports_no_torch_where_nothing_is_scored
     told = [fault["fault"] for fault in found["faults"]]
     assert [line.partition(" ")[0] for line in told] == ["not", "not", "there"]  # readable, readable, no vanilla beside FastV
     assert CliRunner().invoke(app, ["verify", str(tmp_path / "nothing")]).exit_code == 2
+
+
+def test_a_site_says_what_was_verified(folder: Folder, tmp_path: Path) -> None:
+    one = folder.one()
+    folder.save(one, score=99.0)
+    asked = ["site", str(folder.path), "--out", str(tmp_path / "site"), "--verify"]
+    done = CliRunner().invoke(app, asked)
+    assert (done.exit_code, done.stdout) == (0, f"5 pages; open {tmp_path / 'site' / 'index.html'}\n")
+    index = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r">(from answers|NOT SOUND|no score)<", index.replace("\n", "")) == [
+        "from answers",
+        "NOT SOUND",
+        "no score",
+    ]
+    first = {file: file.read_bytes() for file in (tmp_path / "site").rglob("*.html")}
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert {file: file.read_bytes() for file in (tmp_path / "site").rglob("*.html")} == first
+    assert CliRunner().invoke(app, ["site", str(folder.path), "--out", str(folder.path)]).exit_code == 2
 
 
 def test_files_that_options_name_are_no_part_of_an_id(measured: Path) -> None:

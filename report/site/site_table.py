@@ -26,6 +26,8 @@ WHERE_FROM = (
     ("Measured", ""),
 )
 """Columns of the rows' provenance, and how a first click sorts them."""
+SHOWN_VERSIONS = ("vtpbench", "lmms-eval", "torch", "transformers")
+"""The others stand below the table."""
 FindOrigin = Callable[[Record], Origin]
 
 
@@ -46,7 +48,7 @@ def records_of_row(row: TableRow) -> list[Record]:
 
 
 @dataclass(frozen=True)
-class Results:
+class SiteTable:
     """A table and what was profiled of its rows."""
 
     table: Table
@@ -56,11 +58,12 @@ class Results:
     profiles: tuple[Profile, ...]
 
     @classmethod
-    def of(cls, table: Table, page: str, number: int, measured: Sequence[Profile]) -> Results:
-        """Prepare a table; `measured` may know what its rows cost."""
+    def of(cls, table: Table, page: str, measured: Sequence[Profile], others: Sequence[SiteTable]) -> SiteTable:
+        """Prepare a table; `measured` may know what its rows cost, and pruners look as they do in `others`."""
         rows = [row for block in table.blocks for row in block.rows]
         fitting = tuple(profile for profile in measured if any(profile.row(row) for row in rows))
-        return cls(table, page, section(table, f"t{number}", fitting), fitting)
+        known = {line.row.label: line.pruner for other in reversed(others) for _, line in other.lines if line.pruner >= 0}
+        return cls(table, page, section(table, f"t{len(others) + 1}", fitting, known), fitting)
 
     @property
     def lines(self) -> list[tuple[str, Line]]:
@@ -103,20 +106,21 @@ def with_lines(part: Section, change: Callable[[Sequence[Line]], Iterable[Line]]
 def check_of(row: TableRow, origin: FindOrigin) -> Check | None:
     """Say what was found of a row: the worst of its cells; None where nobody looked at all of them."""
     found = [origin(record).check for record in records_of_row(row)]
-    known = [check for check in found if check is not None]
-    return min(known, key=list(CHECKS).index) if known and len(known) == len(found) else None
+    worst_first = [check for check in CHECKS if check in found]
+    return worst_first[0] if worst_first and None not in found else None
 
 
 def _origin(title: str, line: Line, origin: FindOrigin) -> SpeedLine:
     records = records_of_row(line.row)
     check = check_of(line.row, origin)
+    used = [record.environment.versions for record in records]
     days = sorted({record.created[:10] for record in records})
     texts = (
         title,
         "not checked" if check is None else CHECKS[check],
         _listed(origin(record).folder for record in records),
         _listed(record.environment.device for record in records),
-        _listed(f"{name} {version}" for record in records for name, version in sorted(record.environment.versions.items())),
+        _listed(f"{name} {versions[name]}" for versions in used for name in SHOWN_VERSIONS if name in versions),
         " to ".join(dict.fromkeys([*days[:1], *days[-1:]])),
     )
     label = line.shown[0].place.text
