@@ -186,7 +186,11 @@ class _Inspector:
             self._blame(record, str(e), path)
             return None
         whole = frame.astype(object).where(frame.notna(), None)
-        return [Sample(**row) for row in whole.to_dict("records")]
+        rows = [Sample(**row) for row in whole.to_dict("records")]
+        if unknown := next((row.sample for row in rows if row.tokens is None), None):
+            self._blame(record, f"question {unknown} has no count of tokens", path)
+            return None
+        return rows
 
     def _judge_seeds(self, records: Sequence[Record]) -> None:
         there, asked = {record.seed for record in records}, {seed for record in records for seed in record.seeds}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import isclose
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
+from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.records.cell import Sample
 from vtpbench.harness.records.environment import version_of
-from vtpbench.harness.records.record import TOLERANCE, Record, agree
+from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.record import TOLERANCE, BenchmarkInfo, Record, agree
+from vtpbench.harness.run.attempt import attempt
 from vtpbench.harness.run.sample_scores import sample_score
 from vtpbench.harness.run.scoring import ROUNDED
 from vtpbench.harness.verify.aggregates import total_of
@@ -79,11 +82,11 @@ class Scorers:
         total = next((total for total in totals if total is not None), None)
         if total is None:
             return self._by_mean(record, rows, f"{why}, nor can its own results be aggregated")
-        return Rescored("results", (*_unlike_their_results(record, rows), *score_faults(record, total)), why)
+        return Rescored("results", (*sample_faults(record.benchmark, rows), *score_faults(record, total)), why)
 
     def _by_mean(self, record: Record, rows: Sequence[Sample], why: str) -> Rescored:
         """Compare with the mean of the samples' scores, which is the score where the record has a standard error of it."""
-        scores, unlike = [row.score for row in rows if row.score is not None], tuple(_unlike_their_results(record, rows))
+        scores, unlike = [row.score for row in rows if row.score is not None], tuple(sample_faults(record.benchmark, rows))
         if record.stderr is None or len(scores) < len(rows) or not scores:
             return Rescored("none", unlike, why)
         return Rescored("means", (*unlike, *score_faults(record, fmean(scores), ROUNDED)), why)
@@ -91,19 +94,18 @@ class Scorers:
 
 def score_faults(record: Record, total: float, rounded: float = 0.0) -> Iterator[str]:
     """Compare a record's score with a task's number before it is scaled; `rounded` is what the task may have rounded off."""
-    scale = record.benchmark.scale
-    if record.score is None or not isclose(
-        record.score, scale * total, rel_tol=TOLERANCE, abs_tol=max(TOLERANCE, scale * rounded)
-    ):
-        yield f"its score is {record.score}, its samples give {scale * total:.10g}"
+    given, least = record.benchmark.scale * total, max(TOLERANCE, record.benchmark.scale * rounded)
+    if record.score is None or not isclose(record.score, given, rel_tol=TOLERANCE, abs_tol=least):
+        yield f"its score is {record.score}, its samples give {given:.10g}"
 
 
-def _unlike_their_results(record: Record, rows: Sequence[Sample]) -> Iterator[str]:
+def sample_faults(info: BenchmarkInfo, rows: Sequence[Sample]) -> Iterator[str]:
     """Say which sample has another score than the task's own result for it."""
     for row in rows:
-        own = {metric: item for metric, item in json.loads(row.detail).items() if metric in record.benchmark.terms}
+        own = {metric: item for metric, item in json.loads(row.detail).items() if metric in info.terms}
         metric, item = next(iter(own.items()), ("", None))
-        if not _same(row.score, sample_score(metric, item)):
+        score = attempt(partial(sample_score, metric, item), StorageError, row.sample)  # the item may be anything
+        if isinstance(score, Outcome) or not _same(row.score, score):
             yield f"question {row.sample} has the score {row.score}, and the task's result {row.detail:.60} for it"
             return
 

@@ -27,6 +27,7 @@ from vtpbench.harness.run.engine import Engine
 from vtpbench.harness.run.sample_scores import sample_score
 from vtpbench.harness.suite.benchmarks import Benchmark, describe
 from vtpbench.harness.verify.aggregates import total_of
+from vtpbench.harness.verify.scores import sample_faults
 from vtpbench.pruners.base import Grid, ModelShape
 
 LAYERS = 2
@@ -192,6 +193,7 @@ def played(official: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) 
         if is_new and outcome.score is not None:
             total = total_of(benchmark, cell.benchmark, [json.loads(sample.detail) for sample in outcome.samples])
             assert total is not None, "vtpbench verify could not score it without its data"
+            assert not list(sample_faults(cell.benchmark, outcome.samples))
             assert cell.benchmark.scale * total == pytest.approx(outcome.score, rel=1e-9)
         return Played(dataclasses.replace(outcome, samples=samples), cell, engine.family.longest, pictures)
 

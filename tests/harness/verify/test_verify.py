@@ -168,6 +168,17 @@ def other_question(folder: Folder) -> None:
     folder.save_rows(one, [replace(first, prompt=f"{first.prompt} Say yes."), *rest])
 
 
+def tokens_unknown(folder: Folder) -> None:
+    one = folder.one()
+    folder.save_rows(one, [replace(row, tokens=None) for row in folder.rows(one)])  # type: ignore[arg-type]  # as a forged file has it
+
+
+def strange_result(folder: Folder) -> None:
+    one = folder.one()
+    first, *rest = folder.rows(one)
+    folder.save_rows(one, [replace(first, detail='{"exact_match": [{}]}'), *rest])
+
+
 def other_tokens(folder: Folder) -> None:
     one = folder.one()
     folder.save_rows(one, [replace(row, tokens=20.0) for row in folder.rows(one)])
@@ -201,6 +212,8 @@ def under_another_name(folder: Folder) -> None:
         (other_facts("observed", original=576.0), "576 tokens of an unpruned image, its model makes 144"),
         (other_facts("observed", images=3), "the record counts 3 images, its table names 6"),
         (other_tokens, "those of its table have the mean 20"),
+        (tokens_unknown, "question 0 has no count of tokens"),
+        (strange_result, "question 0 differs in its table and scored again: detail exact_match"),
         (other_facts("answers", empty=0.5), "`empty` is 0.5 in the record and 0.0 in its table"),
         (other_facts(seeds=[0, 1]), "there is no record of its row with seed 1"),
         (other_facts(samples_sha256="0" * 64), "is not the table that the record names"),
