@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,21 +41,26 @@ def site_command(
     found = gather(names, RESULTS, warn)
     tables = build(found.records, found.benchmarks, found.pruners, found.samples)
     methods = {name: _method(name) for name in sorted({record.pruner.placeless for record in found.records})}
-    evidence = SiteSources(found.samples, found.pictures, _origins(found, verify), methods)
+    suites = [name for name in names if not Path(name).is_dir() and Path(name) != RESULTS]
+    evidence = SiteSources(found.samples, found.pictures, _origins(found, suites) if verify else _folders(found), methods)
     pages = write_pages(out, MARK, site(tables, speed, evidence))
     echo(f"{len(pages)} pages; open {pages[0]}")
 
 
-def _origins(found: Sources, verify: bool) -> Callable[[Record], Origin]:
-    """Say where records lie, and, if asked to, what is found of them."""
+def _folders(found: Sources) -> Callable[[Record], Origin]:
+    """Say where records lie."""
     from vtpbench.report.site.facts import Origin
 
-    if not verify:
-        return lambda record: Origin(str(found.folder(record)))
+    return lambda record: Origin(str(found.folder(record)))
+
+
+def _origins(found: Sources, suites: Sequence[str]) -> Callable[[Record], Origin]:
+    """Verify the folders of records, and say what was found of each record; benchmarks of `suites` are known, too."""
     from vtpbench.harness.verify.folder import verify as verify_folder
     from vtpbench.harness.verify.scores import Scorers
+    from vtpbench.report.site.facts import Origin
 
-    scorers = Scorers()
+    scorers = Scorers(suites)
     verdicts = {folder: verify_folder(folder, scorers) for folder in dict.fromkeys(map(found.folder, found.records))}
     for line in (line for verdict in verdicts.values() if not verdict.sound for line in verdict.lines()):
         warn(line)
