@@ -87,8 +87,7 @@ def _method(name: str) -> Method:
     summary, cls = summary_of(name), entries()[name].load()
     facts = {
         "Name in a suite": name,
-        "Acts at": summary.acts_at,
-        "Needs": summary.needs or "nothing of the model",
+        "Acts, in LLaVA-1.5-7B, at": summary.acts_at,
         "Sees the question": summary.question,
         "Options": options_of(name) or "none",
         "Source": ", ".join(text for text in (summary.source, summary.venue, str(summary.year or "")) if text),

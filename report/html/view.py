@@ -64,6 +64,9 @@ class Section:
     axes: list[dict[str, Any]]
     points: list[dict[str, Any]]
 
+    rising: frozenset[str] = frozenset()
+    """Columns of costs: a first click sorts the least first."""
+
     @property
     def noted(self) -> set[int]:
         """Numbers of the table's notes that its rows refer to here."""

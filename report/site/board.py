@@ -24,7 +24,8 @@ def board(results: SiteTable, methods: str, origin: FindOrigin) -> Section:
     checked = any(check_of(row, origin) is not None for row in rows)
     header = ("Pruner", "Tokens", "Avg", "n", *(axis.label for axis in known), *([VERIFIED] if checked else []))
     short = with_lines(part, lambda lines: sorted((_short(line, known, checked, origin) for line in lines), key=_rank))
-    return replace(short, header=header, average=header.index("Avg"), has_lengths=False)
+    costs = frozenset(axis.label for axis in known)
+    return replace(short, header=header, average=header.index("Avg"), has_lengths=False, rising=costs)
 
 
 def _rank(line: Line) -> float:

@@ -84,6 +84,8 @@ def test_costs_stand_beside_accuracy_and_other_models_have_a_page_of_speed(
         ["random", "Retain 16 tokens (11.1 %)", "16.0", "75.0 %", "1", "3.002 TFLOPs", "26 ms"],
     ]
     assert page.count('class="part speed"') == 1
+    head = re.findall(r'data-first="(\w+)".*?>([A-Z][^<]*)<span', found["index.html"].partition("</thead>")[0])
+    assert {name: first for first, name in head}["Time to first token, ms"] == "ascending"
     assert "Efficiency: another" in found["speed.html"]
     assert "Efficiency: tiny-llava" not in found["speed.html"]
 
