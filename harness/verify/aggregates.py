@@ -13,6 +13,7 @@ from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BenchmarkInfo
 from vtpbench.harness.run.attempt import attempt
 from vtpbench.harness.run.sample_scores import is_number
+from vtpbench.harness.run.scoring import of_those_asked
 from vtpbench.harness.suite.benchmarks import Benchmark
 from vtpbench.harness.suite.task_metrics import is_mean, own_aggregations
 
@@ -27,17 +28,18 @@ def total_of(benchmark: Benchmark, info: BenchmarkInfo, details: Sequence[Mappin
     details : the task's results for each sample, by metric
 
     """
-    numbers = [_number(benchmark, term, [own[term] for own in details if term in own]) for term in info.terms]
-    counted = [number for term, number in zip(info.terms, numbers, strict=True) if any(term in own for own in details)]
-    known = [number for number in counted if number is not None]
-    return sum(known) if counted and len(known) == len(counted) else None
+    there = {term: items for term in info.terms if (items := [own[term] for own in details if term in own])}
+    numbers = {term: _number(benchmark, term, items) for term, items in there.items()}
+    known = {term: number for term, number in numbers.items() if number is not None}
+    whole = bool(known) and len(known) == len(numbers)
+    return sum(of_those_asked(term, number, len(details)) for term, number in known.items()) if whole else None
 
 
 def _number(benchmark: Benchmark, metric: str, items: list[Any]) -> float | None:
     definition = benchmark.definition()
     if metric in own_aggregations(definition):
         return _own(benchmark, metric, items)
-    if is_mean(definition, metric) and items and all(map(is_number, items)):
+    if is_mean(definition, metric) and all(map(is_number, items)):
         return fmean(map(float, items))
     return None
 
