@@ -10,16 +10,19 @@ GPU has the last word.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from pretended_graph import PretendedGraph
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -105,11 +108,29 @@ class Pretended(Tensor):
 class PretendedEvent:
     """Where the device is; everything is done when it is recorded."""
 
-    def record(self) -> None:
-        """Note where the device is."""
+    def __init__(self, **_: object) -> None:
+        self.at = 0.0
+
+    def record(self, stream: object = None) -> None:
+        """Note where the device is, and when."""
+        self.at = time.perf_counter()
 
     def synchronize(self) -> None:
         """Wait until it is there."""
+
+    def elapsed_time(self, other: PretendedEvent) -> float:
+        """Milliseconds until the device came to another event."""
+        return 1000 * (other.at - self.at)
+
+
+class PretendedStream:
+    """A queue of the device, in which all is done at once."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device
+
+    def wait_stream(self, other: PretendedStream) -> None:
+        """Let all that another was given be done first."""
 
 
 @contextmanager
@@ -117,12 +138,11 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
     """Let tensors be made on `GPU` and brought there inside the context."""
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter cannot change its kind of tensor
-    event, torch.cuda.Event = torch.cuda.Event, PretendedEvent  # type: ignore[misc, assignment] # a real one asks for a driver
+    gpu = PretendedGpu()
     try:  # while a mode of fake tensors is entered, naming a GPU looks for no driver
-        with FakeTensorMode(allow_non_fake_inputs=True), PretendedGpu() as gpu:
+        with patch.multiple(torch.cuda, **gpu.runtime()), FakeTensorMode(allow_non_fake_inputs=True), gpu:
             yield gpu
     finally:
-        torch.cuda.Event = event  # type: ignore[misc]
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
 
 
@@ -141,16 +161,35 @@ class PretendedGpu(TorchDispatchMode):
         self.waits: list[Wait] = []
         self.launched = 0
         self._pinned: Any = WeakTensorKeyDictionary()
-        self._captures = False
+        self._graph: PretendedGraph | None = None
+
+    def runtime(self) -> dict[str, Any]:
+        """Stand for what torch asks of the driver."""
+        return {
+            "Event": PretendedEvent,
+            "Stream": PretendedStream,
+            "CUDAGraph": lambda: CapturedByGpu(self),
+            "current_stream": PretendedStream,
+            "stream": lambda stream: nullcontext(),
+            "graph": lambda graph, **_: self.capturing(graph),
+            "graph_pool_handle": lambda: (0, 0),
+            "is_current_stream_capturing": lambda: self._graph is not None,
+            "synchronize": lambda device=None: None,
+            "empty_cache": lambda: None,
+            "reset_peak_memory_stats": lambda device=None: None,
+            "max_memory_allocated": lambda device=None: 0,
+        }
 
     @contextmanager
-    def capturing(self) -> Iterator[None]:
+    def capturing(self, graph: PretendedGraph) -> Iterator[None]:
         """Refuse what a CUDA graph cannot hold: whatever waits, and copies from memory of the host that is not pinned."""
-        self._captures = True
+        self._graph = graph
         try:
             yield
         finally:
-            self._captures = False
+            self._graph = None
+            with unset_fake_temporarily(), _disable_current_modes():
+                graph.end()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         options, name = dict(kwargs or {}), func.overloadpacket.__name__
@@ -162,7 +201,7 @@ class PretendedGpu(TorchDispatchMode):
         place = options.get("device") or (GPU if there else HOST)
         if there or place.type == GPU.type:
             if (what := self._reason(name, args, options, tensors)) is not None:
-                if self._captures:
+                if self._graph is not None:
                     raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
                 self.waits.append(_wait(what, sys._getframe(1)))
             self.launched += launches(func)
@@ -170,8 +209,13 @@ class PretendedGpu(TorchDispatchMode):
             return self._pin(args[0])
         if "device" in options:
             options["device"] = HOST
+        held = tree_map(_held, args), tree_map(_held, options)
         with unset_fake_temporarily():
-            result = func(*tree_map(_held, args), **tree_map(_held, options))
+            if self._graph is not None and place.type == GPU.type:
+                numbers = [x for x in tensors if not isinstance(x, Pretended) and x not in self._pinned]
+                result = self._graph.run(func, *held, numbers)
+            else:
+                result = func(*held[0], **held[1])
         return _wrapped(result, tensors) if place.type == GPU.type else result
 
     def _reason(self, name: str, args: Sequence[Any], options: dict[str, Any], tensors: list[Tensor]) -> str | None:
@@ -206,7 +250,7 @@ class PretendedGpu(TorchDispatchMode):
         if to_host:
             return "a copy to the host"
         size = x.numel() * x.element_size()
-        if self._captures and size and x not in self._pinned:
+        if self._graph is not None and size and x not in self._pinned:
             raise RuntimeError("cannot copy between CPU and CUDA tensors during graph capture unless the CPU tensor is pinned")
         goes_on = non_blocking and (x in self._pinned or size <= STAGED_BYTES)
         return None if goes_on or not size else "a copy to the device"
@@ -216,6 +260,19 @@ class PretendedGpu(TorchDispatchMode):
             pinned = x.clone()
         self._pinned[pinned] = True
         return pinned
+
+
+class CapturedByGpu(PretendedGraph):
+    """A graph that is one launch."""
+
+    def __init__(self, gpu: PretendedGpu) -> None:
+        super().__init__()
+        self._gpu = gpu
+
+    def replay(self) -> None:
+        """Launch it."""
+        self._gpu.launched += 1
+        super().replay()
 
 
 @contextmanager

@@ -99,8 +99,8 @@ def rows_of(family: Family, batch_size: int, share_prefix: bool) -> list[Measure
     found = []
     for pruner, budget in pruners:
         answers: list[Answer] = []
-        static = share_prefix and family.has_graphs
-        answerer = Answerer(Pipeline(family, pruner, budget, share_prefix=share_prefix, static_steps=static), batch_size)
+        graphs = share_prefix and family.has_graphs
+        answerer = Answerer(Pipeline(family, pruner, budget, share_prefix=share_prefix, graphs=graphs), batch_size)
         found.append(MeasuredRow(answerer, {}, answers.extend, answers=answers))
     return found
 

@@ -20,9 +20,10 @@ from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.models.token_boxes import padded_or_cropped
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
+from vtpbench.harness.pruning.captured_passes import WATCHED, Pass
 from vtpbench.harness.pruning.encoder_evidence import encoder_evidence, record_activations
 from vtpbench.harness.pruning.encoder_hooks import EncoderPlan, encoder_hooks
-from vtpbench.harness.pruning.schedule import Schedule
+from vtpbench.harness.pruning.schedule import Schedule, ignore_selection
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence, Grid, ModelShape, offset_index
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.lazy import torch
@@ -39,6 +40,8 @@ VICUNA_V1 = (
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 """The prompt that LLaVA-1.5 was trained with; used where a checkpoint brings no template."""
+LARGEST_PASS = 8
+"""Tiles up to which a pass of the tower is captured: a GPU works as long on more as a host needs to launch them."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,17 @@ class EncodedTiles:
     evidence: dict[Evidence, Tensor]
     tower: tuple[int, ...]
     invalid: Tensor | None
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """All that the device computed."""
+        return [self.features, *(each for each in (self.index, self.invalid) if each is not None), *self.evidence.values()]
+
+    def copied(self) -> EncodedTiles:
+        """Give the same in memory of its own."""
+        index, invalid = (None if each is None else each.clone() for each in (self.index, self.invalid))
+        evidence = {need: value.clone() for need, value in self.evidence.items()}
+        return EncodedTiles(self.features.clone(), index, evidence, self.tower, invalid)
 
     @classmethod
     def join(cls, parts: Sequence[EncodedTiles]) -> EncodedTiles:
@@ -223,7 +237,7 @@ class Llava(Family):
         pixels, grid = at_size(group.pixels, group.grid, size, patch)
         plan = EncoderPlan(schedule, Grid(1, grid.height, grid.width))
         chunks = pixels.split(self.images_per_pass)
-        encoded = EncodedTiles.join([self._run_tower(chunk, plan, size is not None) for chunk in chunks])
+        encoded = EncodedTiles.join([self._tiles(chunk, plan, size is not None) for chunk in chunks])
         whole = partial(_join_tiles, tiles=grid.tiles)
         images = len(group.members)
         if encoded.index is None:
@@ -244,13 +258,31 @@ class Llava(Family):
             invalid=encoded.invalid,
         )
 
+    def _tiles(self, pixels: Tensor, plan: EncoderPlan, off_size: bool) -> EncodedTiles:
+        """Run the tower over tiles, or replay it; those that are `off_size` get interpolated position embeddings."""
+        passes, there = self.captured_passes, pixels.to(self.device, self.model.dtype)
+        if not passes.worth(len(pixels), LARGEST_PASS):
+            return self._run_tower(there, plan, off_size)
+        watched = plan.cuts and plan.schedule.observer is not ignore_selection
+        encoded, replayed = passes.run(
+            Pass(
+                name=f"tower with {plan.schedule.name}" if plan.cuts else "tower",
+                key=(plan if plan.cuts else (plan.needs, plan.grid), off_size),
+                tensors=[there],
+                launch=lambda: self._run_tower(there, plan, off_size),
+                again=lambda inputs, place: self._run_tower(inputs[0], plan, off_size),
+                obstacle=WATCHED if watched else "",
+            )
+        )
+        return encoded.copied() if replayed else encoded
+
     def _run_tower(self, pixels: Tensor, plan: EncoderPlan, off_size: bool) -> EncodedTiles:
-        """Run it over tiles; those that are `off_size` get interpolated position embeddings."""
+        """Run it over tiles, on the device."""
         tower, layers, needs = self.vision_tower, self.tower_layers, plan.left()
         outputs = {self.shape.feature_layer, *(plan.layer(n.layer) for n in needs if n.kind == "hidden")}
         attended = {plan.layer(n.layer) for n in plan.needs if n.kind in ATTENTION_KINDS}
         with record_activations(layers, outputs, attended) as seen, encoder_hooks(layers, plan, seen) as pruning_state:
-            tower(pixel_values=pixels.to(self.device, self.model.dtype), interpolate_pos_encoding=off_size)
+            tower(pixel_values=pixels, interpolate_pos_encoding=off_size)
             evidence = encoder_evidence(layers, seen, needs)
         features = seen.outputs[self.shape.feature_layer]
         for need in needs:

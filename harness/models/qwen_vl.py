@@ -216,6 +216,7 @@ class QwenVL(Family):
 
     def _run_tower(self, patches: Tensor, grid: Grid, needs: frozenset[Evidence]) -> tuple[Tensor, dict[Evidence, Tensor]]:
         """Vision tokens `(images, n, width)` and evidence of images whose tokens lie like `grid`."""
+        self.captured_passes.refuse("tower", "transformers' tower reads the sizes of pictures from the device")
         tower: Any = self.vision_tower
         blocks, depth = tower.blocks, self.shape.vision_layers
         outputs = {n.layer % depth for n in needs if n.kind == "hidden"}

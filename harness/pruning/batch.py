@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.schedule import Schedule
@@ -121,6 +121,17 @@ class ImageTokens:
         return {at: left[at] for at in sorted({cut.at for cut in self.schedule.cuts} or {0}) if at in left}
 
 
+class UnknownNames(tuple[str, ...]):
+    """Stands for the names of pictures in what is captured: draws by them are another batch's the next time."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise RuntimeError("the pruner asks for the names of the pictures inside the language model")
+
+    __iter__ = __getitem__ = _refuse
+
+
 @dataclass(frozen=True)
 class PromptBatch:
     """Prompts ready for the language model, left-padded.
@@ -133,6 +144,7 @@ class PromptBatch:
     images : in the numbering of the layout
     heads : token ids of each prompt before its first image
     added : of each image, `(levels, k, dim)` what is added to its tokens behind decoder layers 0, 1, ...; empty = nothing is
+    named : whether pruners may ask for the images' names
 
     """
 
@@ -142,3 +154,8 @@ class PromptBatch:
     images: tuple[ImageTokens, ...]
     heads: tuple[tuple[int, ...], ...] = ()
     added: tuple[Tensor, ...] = ()
+    named: bool = True
+
+    def names(self, images: Sequence[int]) -> tuple[str, ...]:
+        """Name some images; refuses to be asked where the batch does not know."""
+        return tuple(self.images[i].key for i in images) if self.named else UnknownNames()

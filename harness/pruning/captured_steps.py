@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any
 
+from vtpbench.harness.pruning.captured_passes import Capture, SharedMemory
 from vtpbench.harness.pruning.static_step import CachedStage, StaticStep, StepShape
 from vtpbench.pruners.lazy import torch
 
@@ -20,9 +20,6 @@ COLUMNS, ROOM = 64, 32
 """Buffers are a multiple of so many columns long, and have room for at least so many tokens."""
 KEPT = 64
 """Shapes that are remembered at once: each graph holds its masks and its logits."""
-
-Capture = Callable[[Callable[[], None]], Callable[[], None]]
-"""Makes something that does again what a function does to the same addresses."""
 
 
 @dataclass
@@ -50,7 +47,7 @@ class CapturedSteps:
         self.model, self.capture = model, capture
         self.refused: str | None = None if capture is not None else "the device has no graphs"
         self._known: dict[StepShape, _Known] = {}
-        self._memory = torch.empty(0, device=model.device, dtype=model.model.dtype)
+        self._memory = SharedMemory(model.device, model.model.dtype, self._known.clear)
 
     @property
     def captured(self) -> int:
@@ -75,15 +72,10 @@ class CapturedSteps:
             (shape.rows, layer.keys.shape[1], shape.stages[shape.stage_of(number)][1], layer.keys.shape[3])
             for number, layer in enumerate(cache.layers)
         ]
-        needed = 2 * sum(map(prod, sizes))
-        if needed > len(self._memory):
+        parts = iter(self._memory.take([size for size in sizes for _ in range(2)]))
+        if len(self._known) == KEPT:
             self._known.clear()
-            self._memory = self._memory.new_empty(0)  # given back before more is taken
-            self._memory = self._memory.new_empty(needed)
-        elif len(self._known) == KEPT:
-            self._known.clear()
-        parts = iter(self._memory[:needed].split([prod(size) for size in sizes for _ in range(2)]))
-        buffers = [(next(parts).view(size), next(parts).view(size)) for size in sizes]
+        buffers = [(next(parts), next(parts)) for _ in sizes]
         known = self._known[shape] = _Known(StaticStep(self.model, shape, positions, buffers))
         return known
 
@@ -136,25 +128,6 @@ class StaticDecoding:
         """Let the hooks of the batch give its layers what the step has made for them."""
         if self.start.pruning is not None:
             self.start.pruning.static_tables = step.tables
-
-
-def cuda_graphs(device: torch.device) -> Capture:
-    """Give the way to capture on a GPU, all graphs in one pool of memory."""
-    pool = torch.cuda.graph_pool_handle()
-
-    def capture(run: Callable[[], None]) -> Callable[[], None]:
-        beside, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        beside.wait_stream(current)
-        with torch.cuda.stream(beside):  # kernels that choose themselves at their first call do so outside the graph
-            run()
-        current.wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # pictures are read in another thread
-            run()
-        replay: Callable[[], None] = graph.replay
-        return replay
-
-    return capture
 
 
 def _columns(cached: int) -> int:

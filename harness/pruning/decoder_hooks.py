@@ -90,6 +90,17 @@ class DecoderPruning:
         """What a step with fixed addresses gives its layers, by the first layer of their stage."""
         self.invalid_flags = [image.invalid for image in batch.images if image.invalid is not None]
 
+    def of(self, batch: PromptBatch) -> DecoderPruning:
+        """Give the state of another batch behind the same pass, computed anew in the tensors of this one."""
+        state = DecoderPruning(self.decoder, batch)
+        state.stages = self.stages
+        state.invalid_flags += self.invalid_flags
+        for number, image in enumerate(batch.images):
+            state.trace.per_layer[number] = list(self.trace.per_layer[number])
+            later = {at: places.clone() for at, places in self.trace.kept[number].items() if at}
+            state.trace.kept[number] = {0: image.index, **later}
+        return state
+
     def raise_if_invalid(self) -> None:
         """Raise `UserError` for a wrong selection, also for one that was made at depth 0; waits for the device."""
         if self.invalid_flags:
@@ -197,7 +208,7 @@ class DecoderPruning:
             index=torch.stack([before.index[i] for i in images]),
             grid=first.grid,
             shape=first.schedule.shape,
-            keys=tuple(entry.images[i].key for i in images),
+            keys=entry.names(images),
             evidence=decoder_evidence(self.needs, arrival, images, entry),
             text=text_after(self.needs, arrival, images, entry),
         )

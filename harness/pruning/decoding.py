@@ -33,13 +33,13 @@ LATEST = 4
 
 @dataclass(frozen=True)
 class DecoderInput:
-    """What enters the decoder first, behind what its cache holds already.
+    """What the decoder has seen when the first token is due.
 
     Attributes
     ----------
-    embeds : (rows, columns, dim)
+    embeds : (rows, columns, dim), what entered last
     positions : (rows, columns) int64, or (axes, rows, columns)
-    valid : (rows, cached + columns) bool, which of all columns hold a token; None where all do
+    valid : (rows, all columns) bool, which hold a token; None where all do
     cache : transformers' `Cache`
     pruning : makes the cuts inside the decoder; None where there are none
 
@@ -82,17 +82,17 @@ class Decoded:
     finite: list[bool]
 
 
-def decode(model: VisionLanguageModel, start: DecoderInput, max_new_tokens: int, *, static: bool = False) -> Decoded:
-    """Choose at most `max_new_tokens` tokens for each prompt, by one pass over the prompts and one for each further token.
+def decode(
+    model: VisionLanguageModel, start: DecoderInput, logits: Tensor, max_new_tokens: int, *, static: bool = False
+) -> Decoded:
+    """Choose at most `max_new_tokens` tokens for each prompt: the first by `logits`, each further one behind a pass of its own.
 
-    Hooks on the decoder and its layers see the calls that `generate` would make; with `static` steps, which a GPU replays as
-    graphs, they see the pass over the prompts alone. Waits for the device in the end.
+    Hooks on the decoder and its layers see the calls that `generate` would make; of `static` steps, which a GPU replays as
+    graphs, they see nothing. Waits for the device in the end.
     """
     ends = end_tokens(model)
     tokens, finite, end = list["Tensor"](), list["Tensor"](), _Ends(ends, start.embeds)
     steps = StaticDecoding(model.captured_steps, start) if static else EagerDecoding(model, start)
-    mask = None if start.valid is None else start.valid.long()
-    logits = model.next_logits(start.embeds, start.positions, mask, start.cache)
     while True:
         tokens.append(logits.argmax(dim=-1))
         finite.append(logits.isfinite().all(dim=-1))

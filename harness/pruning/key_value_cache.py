@@ -22,16 +22,16 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyp
     keys: Tensor | None
     values: Tensor | None
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
-        self._buffers: tuple[Tensor, Tensor] | None = None
+        self._buffers = buffers
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write columns behind those that are there; gives all."""
         before, columns = (self.keys, self.values), self.get_seq_length() + key_states.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
         if self._buffers is None or columns > self._buffers[0].shape[-2]:
-            if self._buffers is None:
-                self.lazy_initialization(key_states, value_states)
             room = columns + max(ROOM, columns // 4)
             self._buffers = _longer(before[0], key_states, room), _longer(before[1], value_states, room)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
@@ -57,6 +57,19 @@ class StaticLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyped
 def buffered(layers: int) -> Cache:
     """Make an empty cache for so many decoder layers."""
     return Cache(layers=[BufferedLayer() for _ in range(layers)])
+
+
+def within(buffers: Sequence[tuple[Tensor, Tensor]]) -> Cache:
+    """Make an empty cache that begins in buffers for keys and values, one pair for each decoder layer."""
+    return Cache(layers=[BufferedLayer(pair) for pair in buffers])
+
+
+def holding(layers: Sequence[tuple[Tensor, Tensor]]) -> Cache:
+    """Make a cache that begins behind keys and values, in which it writes nothing."""
+    made = buffered(len(layers))
+    for layer, (keys, values) in zip(made.layers, layers, strict=True):
+        layer.keys, layer.values, layer.is_initialized = keys, values, True
+    return made
 
 
 def static(layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Cache:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
-from vtpbench.harness.pruning.captured_steps import CapturedSteps, cuda_graphs
+from vtpbench.harness.pruning.captured_passes import Capture, CapturedPasses, cuda_graphs
+from vtpbench.harness.pruning.captured_steps import CapturedSteps
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
 from vtpbench.harness.pruning.schedule import Schedule
@@ -73,9 +74,18 @@ class VisionLanguageModel(ABC):
         return self.device.type == "cuda" and not self.is_flash
 
     @cached_property
+    def _capture(self) -> Capture | None:
+        return cuda_graphs(self.device) if self.device.type == "cuda" else None
+
+    @cached_property
     def captured_steps(self) -> CapturedSteps:
         """Decoding steps that are replayed as graphs, where the device has such."""
-        return CapturedSteps(self, cuda_graphs(self.device) if self.device.type == "cuda" else None)
+        return CapturedSteps(self, self._capture)
+
+    @cached_property
+    def captured_passes(self) -> CapturedPasses:
+        """Passes of the tower and over prompts that are replayed as graphs, where the device has such."""
+        return CapturedPasses(self._capture, self.device, self.model.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -179,10 +189,18 @@ class VisionLanguageModel(ABC):
 
     def next_logits(self, embeds: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         """Run the decoder over `(rows, columns, dim)` behind `cache`; logits of the last column, `(rows, vocabulary)` float32."""
-        states = self.decoder(
+        return self.logits(self.last_states(embeds, positions, mask, cache))
+
+    def last_states(self, embeds: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+        """Run the decoder over `(rows, columns, dim)` behind `cache`; states of the last column, `(rows, 1, dim)`."""
+        found: Tensor = self.decoder(
             inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        logits: Tensor = self.model.get_output_embeddings()(states[:, -1:])[:, -1]
+        return found[:, -1:]
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Take states of one column, `(rows, 1, dim)`, to logits, `(rows, vocabulary)` float32."""
+        logits: Tensor = self.model.get_output_embeddings()(states)[:, -1]
         return logits.float()
 
     def positions(self, layout: PromptLayout, images: Sequence[ImageTokens]) -> Tensor:

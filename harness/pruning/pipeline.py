@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
-from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, decoder_hooks
-from vtpbench.harness.pruning.decoding import DecoderInput, decode
+from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, layer_hooks
+from vtpbench.harness.pruning.decoding import decode
 from vtpbench.harness.pruning.layout import PromptLayout, Span
 from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.harness.pruning.schedule import (
@@ -28,7 +28,7 @@ from vtpbench.harness.pruning.schedule import (
     resolve,
 )
 from vtpbench.harness.pruning.shared_choices import SharedChoices
-from vtpbench.harness.pruning.shared_prefix import distinct_prefixes, prefill_prefixes
+from vtpbench.harness.pruning.shared_prefix import distinct_prefixes, prefill_prefixes, prefill_whole
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
 from vtpbench.pruners.base import Pruner, TokenView, rank, take
 from vtpbench.pruners.errors import UserError
@@ -83,7 +83,8 @@ class Pipeline:
     budget : tokens for an image of so many
     observer : told of every selection
     share_prefix : whether questions about a picture are asked behind one prefill of it, where `distinct_prefixes` allows
-    static_steps : whether decoding steps keep their shapes and addresses, so that a GPU can replay them as graphs
+    graphs : whether decoding steps keep their shapes and addresses, and passes of tower and decoder that come again are
+        captured, where the device replays such
 
     """
 
@@ -92,7 +93,7 @@ class Pipeline:
     budget: BudgetRule = no_budget
     observer: SelectionObserver = ignore_selection
     share_prefix: bool = False
-    static_steps: bool = False
+    graphs: bool = False
 
     def schedule(self, group: ImageGroup) -> Schedule:
         """Resolve what the pruner plans for images of a geometry; raises `Infeasible` or `Unsupported`."""
@@ -120,10 +121,11 @@ class Pipeline:
     def encode_groups(self, groups: Sequence[ImageGroup]) -> list[VisionTokens]:
         """Take step 1 with images that are preprocessed and grouped already."""
         encoded = []
-        for group in groups:
-            schedule = self.schedule(group)
-            encode = self.model.blank if schedule.skips_tower else self.model.encode
-            encoded.append(encode(group, schedule))
+        with self.model.captured_passes.applied(self.graphs):
+            for group in groups:
+                schedule = self.schedule(group)
+                encode = self.model.blank if schedule.skips_tower else self.model.encode
+                encoded.append(encode(group, schedule))
         return encoded
 
     @torch.inference_mode()
@@ -236,20 +238,13 @@ class Pipeline:
 
         Raises `UserError` for a wrong selection, also for one that was made before.
         """
-        from vtpbench.harness.pruning.key_value_cache import buffered  # imports transformers
-
         model = self.model
         pictures = distinct_prefixes(batch, model.is_flash) if self.share_prefix else None
-        if pictures is None:
-            valid = batch.layout.valid(model.device) if batch.layout.padded else None
-            with decoder_hooks(model.decoder, batch) as pruning:
-                start = DecoderInput(batch.embeds, batch.positions, valid, buffered(model.shape.decoder_layers), pruning)
-                answers = decode(model, start, max_new_tokens, static=self.static_steps)
-            trace = pruning.trace
-        else:
-            behind = prefill_prefixes(model, batch, pictures)
-            answers = decode(model, behind.start, max_new_tokens, static=self.static_steps)
-            behind.pruning.raise_if_invalid()  # asked only now: earlier the host would wait for the device
-            trace = behind.trace
+        with model.captured_passes.applied(self.graphs):
+            begun = prefill_whole(model, batch) if pictures is None else prefill_prefixes(model, batch, pictures)
+        with layer_hooks(model.decoder, lambda: begun.start.pruning):
+            answers = decode(model, begun.start, begun.logits, max_new_tokens, static=self.graphs)
+        begun.pruning.raise_if_invalid()  # asked only now: earlier the host would wait for the device
+        trace = begun.trace
         trace.written, trace.ended, trace.finite = [len(row) for row in answers.tokens], answers.ended, answers.finite
         return model.tokenizer.batch_decode(answers.tokens, skip_special_tokens=True), trace

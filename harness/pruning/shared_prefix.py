@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vtpbench.harness.pruning.batch import PromptBatch
-from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace, layer_hooks
+from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace
 from vtpbench.harness.pruning.decoding import DecoderInput
 from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.harness.pruning.prefill import prefill
 from vtpbench.pruners.base import take
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
@@ -26,17 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrefilledBatch:
-    """A batch behind its prefixes.
+    """A batch of which the first token is due.
 
     Attributes
     ----------
-    start : what enters the decoder behind each prompt's prefix
-    trace : what the forward pass of the prefixes showed, in the image numbers of the batch
-    pruning : of the prefixes; knows whether a selection must be refused, to be asked when the answers are there
+    start : what the decoder has seen
+    logits : (rows, vocabulary) float32, of the last column
+    trace : what the forward pass showed, in the image numbers of the batch
+    pruning : knows whether a selection must be refused, to be asked when the answers are there
 
     """
 
     start: DecoderInput
+    logits: Tensor
     trace: ForwardTrace
     pruning: DecoderPruning
 
@@ -59,8 +62,18 @@ def distinct_prefixes(batch: PromptBatch, flash: bool) -> list[int] | None:
 
 
 @torch.inference_mode()
+def prefill_whole(model: VisionLanguageModel, batch: PromptBatch) -> PrefilledBatch:
+    """Run the language model over whole prompts."""
+    done = prefill(model, batch)
+    assert done.logits is not None, "asked for"
+    valid = batch.layout.valid(model.device) if batch.layout.padded else None
+    start = DecoderInput(batch.embeds, batch.positions, valid, done.cache, done.pruning)
+    return PrefilledBatch(start, done.logits, done.pruning.trace, done.pruning)
+
+
+@torch.inference_mode()
 def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: list[int]) -> PrefilledBatch:
-    """Run the language model over each distinct prefix, and lay the prompts out behind them.
+    """Run the language model over each distinct prefix, and over what follows it in each prompt.
 
     Parameters
     ----------
@@ -69,7 +82,7 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
     pictures : number of each prompt's picture among the distinct ones
 
     """
-    from vtpbench.harness.pruning.key_value_cache import buffered, repeated  # imports transformers
+    from vtpbench.harness.pruning.key_value_cache import repeated  # imports transformers
 
     layout, device = batch.layout, batch.embeds.device
     prefix = sum(span.length for span in layout.rows[0][:2])
@@ -85,11 +98,8 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
         tuple(batch.images[r] for r in first),
         added=tuple(batch.added[r] for r in first if batch.added),
     )
-    cache = buffered(model.shape.decoder_layers)
-    state = DecoderPruning(model.decoder, prefixes)
-    with layer_hooks(model.decoder, lambda: state):
-        model.decoder(inputs_embeds=prefixes.embeds, position_ids=prefixes.positions, past_key_values=cache, use_cache=True)
-    trace = state.trace
+    done = prefill(model, prefixes, logits=False)
+    trace = done.pruning.trace
     whole = ForwardTrace(
         per_layer={row: list(trace.per_layer[n]) for row, n in enumerate(pictures)},
         kept={row: dict(trace.kept[n]) for row, n in enumerate(pictures)},
@@ -98,9 +108,11 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
         embeds[:, prefix:],
         positions[..., prefix:],
         layout.valid(device).gather(1, columns) if layout.padded else None,
-        repeated(cache, copy_to_device(torch.tensor(pictures), device)),
+        repeated(done.cache, copy_to_device(torch.tensor(pictures), device)),
     )
-    return PrefilledBatch(start, whole, state)
+    mask = None if start.valid is None else start.valid.long()
+    logits = model.next_logits(start.embeds, start.positions, mask, start.cache)
+    return PrefilledBatch(start, logits, whole, done.pruning)
 
 
 def _prefix_first(layout: PromptLayout, prefix: int) -> Tensor:

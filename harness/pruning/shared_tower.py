@@ -29,7 +29,8 @@ def encode_together(pipelines: Sequence[Pipeline], groups: Sequence[ImageGroup])
         if not sharing:
             continue
         model, needs = pipelines[0].model, frozenset[Evidence]().union(*(plan.needs for plan in sharing.values()))
-        tokens = model.encode(group, Schedule(EvidenceCollector(needs), model.shape, needs))
+        with model.captured_passes.applied(all(pipelines[n].graphs for n in sharing)):
+            tokens = model.encode(group, Schedule(EvidenceCollector(needs), model.shape, needs))
         shared = SharedChoices(
             [(plan.pruner, plan.cuts[0].keep) for plan in sharing.values() if plan.cuts[:1] and plan.cuts[0].at == 0]
         )

@@ -128,8 +128,8 @@ class Engine:
             pruner.needs(shape)
         else:
             schedule_of(cell, pruner, cell.model.vision_tokens, shape)
-        static = cell.graphs and self.family.has_graphs
-        pipeline = replace(self.pipeline(pruner, partial(_budget_of, cell)), share_prefix=cell.share_prefix, static_steps=static)
+        graphs = cell.graphs and self.family.has_graphs
+        pipeline = replace(self.pipeline(pruner, partial(_budget_of, cell)), share_prefix=cell.share_prefix, graphs=graphs)
         return Answerer(pipeline, self.batch_size, picture_folder, cell.benchmark.on_bad_question)
 
     def pipeline(self, pruner: Pruner, budget: BudgetRule) -> Pipeline:

@@ -109,8 +109,8 @@ def _batch(cell: Cell, answerer: Answerer) -> BatchInfo:
         requested=cell.batch_size,
         smallest=answerer.smallest,
         share_prefix=cell.share_prefix,
-        graphs=pipeline.static_steps,
-        graphs_refused=pipeline.model.captured_steps.refused if pipeline.static_steps else None,
+        graphs=pipeline.graphs,
+        graphs_refused=pipeline.model.captured_steps.refused if pipeline.graphs else None,
     )
 
 

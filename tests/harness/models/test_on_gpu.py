@@ -113,7 +113,7 @@ def test_replayed_steps_answer_as_launched_ones(model: str, name: str, moved, to
     prompts = [Prompt(text, text, [tools.picture(48, 48, n)]) for n, text in enumerate(("Why?", "Is there a thing?", "Hm?"))]
     launched = own.run(prompts, 40)
     for _ in range(3):
-        replayed = replace(own, static_steps=True).run(prompts, 40)
+        replayed = replace(own, graphs=True).run(prompts, 40)
         assert (replayed.texts, replayed.trace.written) == (launched.texts, launched.trace.written)
     assert family.captured_steps.refused is None
     assert family.captured_steps.captured >= 1

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from pretended_gpu import moved, pretended_gpu
 from pruner_options import DECODERS, options_for
 
 from vtpbench.harness.models.family import Family
@@ -41,7 +40,7 @@ def test_answers_are_those_of_steps_that_grow(family: str, name: str, attention:
     model = TINY[family](attention)
     model.model.generation_config.eos_token_id = None
     for questions, pictures in ((QUESTIONS, 3), (QUESTIONS[:1], 1), (QUESTIONS, 1)):  # the last behind a shared prefix
-        lanes = [pipeline(model, name, share_prefix=True, static_steps=static) for static in (False, True)]
+        lanes = [pipeline(model, name, share_prefix=True, graphs=static) for static in (False, True)]
         batch = batch_of(lanes[0], tools, questions, pictures)
         (texts, grown), (same, fixed) = (lane.generate(batch, new) for lane in lanes)
         assert same == texts
@@ -77,7 +76,7 @@ def capturing(capture: Any) -> Family:
 def test_a_shape_that_comes_again_is_captured_and_replayed_with_the_same_answers(tools: Any) -> None:
     captures = Captures()
     model = capturing(captures)
-    lanes = [pipeline(model, name, static_steps=True) for name in ("vanilla", "fastv")]
+    lanes = [pipeline(model, name, graphs=True) for name in ("vanilla", "fastv")]
     batches = [batch_of(lane, tools, QUESTIONS) for lane in lanes]
     first = [lane.generate(batch, 6)[0] for lane, batch in zip(lanes, batches, strict=True)]
     assert (captures.captured, captures.replayed) == (0, 0)
@@ -92,7 +91,7 @@ def test_a_replay_that_differs_from_the_run_is_not_used(tools: Any) -> None:
     model = capturing(None)
     steps = model.captured_steps = CapturedSteps(model, Captures(lambda: step().logits.add_(1)))
     step = lambda: next(iter(steps._known.values())).step  # noqa: E731 - of the only shape
-    lane = pipeline(model, "random", static_steps=True)
+    lane = pipeline(model, "random", graphs=True)
     batch = batch_of(lane, tools, QUESTIONS)
     answers = [lane.generate(batch, 6)[0] for _ in range(4)]
     assert answers == answers[:1] * 4
@@ -104,7 +103,7 @@ def test_a_device_that_cannot_capture_runs_the_same_steps(tools: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     model = capturing(fails)
-    lane = pipeline(model, "random", static_steps=True)
+    lane = pipeline(model, "random", graphs=True)
     batch = batch_of(lane, tools, QUESTIONS)
     answers = [lane.generate(batch, 6)[0] for _ in range(3)]
     assert answers == answers[:1] * 3
@@ -113,7 +112,7 @@ def test_a_device_that_cannot_capture_runs_the_same_steps(tools: Any) -> None:
 
 def test_a_larger_batch_takes_new_memory_and_smaller_ones_go_on_in_it(tools: Any) -> None:
     model = capturing(Captures())
-    lane = pipeline(model, "vanilla", static_steps=True)
+    lane = pipeline(model, "vanilla", graphs=True)
     small, large = batch_of(lane, tools, QUESTIONS[:1]), batch_of(lane, tools, QUESTIONS)
     first = lane.generate(small, 6)[0]
     whole = lane.generate(large, 6)[0]
@@ -127,31 +126,10 @@ def test_numbers_that_overflowed_in_an_earlier_batch_do_not_reach_a_later_one(to
     model = capturing(Captures())
     with torch.no_grad():
         model.model.get_input_embeddings().weight[model.tokenizer.convert_tokens_to_ids("Z")] = torch.inf
-    lane = pipeline(model, "vanilla", static_steps=True)
+    lane = pipeline(model, "vanilla", graphs=True)
     sound, broken = batch_of(lane, tools, ["What?", "Why?", "Who?"]), batch_of(lane, tools, ["ZZZZ?", "Z?", "Z Z Z?"])
     first, _ = lane.generate(sound, 6)
     for batch in (broken, sound, broken):
         texts, trace = lane.generate(batch, 6)
         assert trace.finite == [batch is sound] * 3
         assert texts == first or batch is broken
-
-
-@pytest.mark.parametrize("name", ["vanilla", "random", "fastv", "pyramiddrop", "sparsevlm"])
-@pytest.mark.parametrize("family", DECODERS)
-def test_a_gpu_can_capture_a_step(family: str, name: str, tools: Any) -> None:
-    model = TINY[family]()
-    model.model.generation_config.eos_token_id = None
-    with pretended_gpu() as gpu, moved(model.model):
-        lane = pipeline(model, name, static_steps=True)
-        batch = batch_of(lane, tools, QUESTIONS)
-
-        def capture(run: Callable[[], None]) -> Callable[[], None]:
-            with gpu.capturing():
-                run()
-            return run
-
-        model.captured_steps = steps = CapturedSteps(model, capture)
-        for _ in range(3):
-            lane.generate(batch, 6)
-        assert (steps.refused, steps.captured) == (None, 1)
-    del model.captured_steps

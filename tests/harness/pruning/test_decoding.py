@@ -16,10 +16,11 @@ from transformers import DynamicCache, GenerationConfig
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.harness.pruning.batch import PromptBatch
-from vtpbench.harness.pruning.decoder_hooks import decoder_hooks
-from vtpbench.harness.pruning.decoding import LATEST, DecoderInput, decode
+from vtpbench.harness.pruning.decoder_hooks import decoder_hooks, layer_hooks
+from vtpbench.harness.pruning.decoding import LATEST, decode
 from vtpbench.harness.pruning.key_value_cache import ROOM, buffered, repeated
 from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
+from vtpbench.harness.pruning.shared_prefix import prefill_whole
 from vtpbench.pruners.registry import build
 
 QUESTIONS = ["What?", "Is there a thing in the picture, or is there none?", "Hm?"]
@@ -48,10 +49,9 @@ def stock(model: Family, batch: PromptBatch, new: int) -> list[list[int]]:
 
 
 def own(model: Family, batch: PromptBatch, new: int, *, static: bool = False) -> list[list[int]]:
-    valid = batch.layout.valid(model.device) if batch.layout.padded else None
-    with torch.inference_mode(), decoder_hooks(model.decoder, batch) as pruning:
-        start = DecoderInput(batch.embeds, batch.positions, valid, buffered(model.shape.decoder_layers), pruning)
-        return decode(model, start, new, static=static).tokens
+    begun = prefill_whole(model, batch)
+    with torch.inference_mode(), layer_hooks(model.decoder, lambda: begun.pruning):
+        return decode(model, begun.start, begun.logits, new, static=static).tokens
 
 
 def padded(tokens: list[list[int]], padding: int) -> list[list[int]]:

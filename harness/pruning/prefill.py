@@ -1,0 +1,124 @@
+"""The pass of the language model over the prompts of a batch, with the cuts inside, run or replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
+from vtpbench.harness.pruning.captured_passes import WATCHED, Pass, SharedMemory
+from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, layer_hooks
+from vtpbench.harness.pruning.schedule import ignore_selection
+from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vtpbench.harness.pruning.model import VisionLanguageModel
+
+LARGEST = 2048
+"""Columns of all prompts up to which a prefill is captured: a GPU works as long on more as a host needs to launch them."""
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A prefill, done.
+
+    Attributes
+    ----------
+    logits : (rows, vocabulary) float32 of the last column; None where nobody asked
+    cache : transformers' `Cache`
+    pruning : what the cuts left
+
+    """
+
+    logits: Tensor | None
+    cache: Any
+    pruning: DecoderPruning
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """Logits, keys and values, the places of what stays, and whether a choice was wrong."""
+        cached = [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]
+        kept = [places for image in self.pruning.trace.kept.values() for places in image.values()]
+        return [*([] if self.logits is None else [self.logits]), *cached, *kept, *self.pruning.invalid_flags]
+
+
+def prefill(model: VisionLanguageModel, batch: PromptBatch, *, logits: bool = True) -> Prefill:
+    """Run or replay the pass over the prompts of a batch.
+
+    What it gives is valid until the next prefill; what a trace holds stays. Without `logits` the last column is not taken to
+    the vocabulary.
+    """
+    from vtpbench.harness.pruning.key_value_cache import holding, within  # imports transformers
+
+    passes = model.captured_passes
+    rows, columns, _ = batch.embeds.shape
+    if not passes.worth(rows * columns, LARGEST):
+        return _launch(model, batch, logits)
+    done, replayed = passes.run(
+        Pass(
+            name=_name(batch),
+            key=(_key(batch), tuple(len(levels) for levels in batch.added), logits),
+            tensors=_tensors(batch),
+            launch=lambda: _launch(model, batch, logits),
+            again=lambda inputs, buffers: _launch(model, _on(inputs, batch), logits, None if buffers is None else within(buffers)),
+            place=lambda done: _buffers(passes.memory, done),
+            obstacle=_obstacle(batch),
+        )
+    )
+    if not replayed:
+        return done
+    cache = holding([(layer.keys, layer.values) for layer in done.cache.layers])
+    return Prefill(done.logits, cache, done.pruning.of(batch))
+
+
+def _launch(model: VisionLanguageModel, batch: PromptBatch, logits: bool, cache: Any = None) -> Prefill:
+    from vtpbench.harness.pruning.key_value_cache import buffered  # imports transformers
+
+    pruning = DecoderPruning(model.decoder, batch)
+    cache = cache or buffered(model.shape.decoder_layers)
+    mask = batch.layout.valid(batch.embeds.device).long() if batch.layout.padded else None
+    with layer_hooks(model.decoder, lambda: pruning):
+        states = model.last_states(batch.embeds, batch.positions, mask, cache)
+        return Prefill(model.logits(states) if logits else None, cache, pruning)
+
+
+def _buffers(memory: SharedMemory, done: Prefill) -> list[tuple[Tensor, Tensor]]:
+    """Take buffers for the keys and values of each layer."""
+    sizes = [tuple(each.shape) for layer in done.cache.layers for each in (layer.keys, layer.values)]
+    parts = memory.take(sizes)
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _tensors(batch: PromptBatch) -> list[Tensor]:
+    """List what a prefill depends on; keep the order of `_on`."""
+    return [batch.embeds, batch.positions, *(image.index for image in batch.images), *batch.added]
+
+
+def _on(inputs: Sequence[Tensor], batch: PromptBatch) -> PromptBatch:
+    """Make a batch of the same layout on other tensors, which knows nothing else of the prompts."""
+    embeds, positions, *others = inputs
+    count = len(batch.images)
+    images = (replace(image, features=embeds[0, :0], index=i, invalid=None) for image, i in zip(batch.images, others, strict=False))
+    return replace(batch, embeds=embeds, positions=positions, images=tuple(images), added=tuple(others[count:]), named=False)
+
+
+def _name(batch: PromptBatch) -> str:
+    cutting = next((image.schedule.name for image in batch.images if image.later_cuts), None)
+    return "prefill" if cutting is None else f"prefill with {cutting}"
+
+
+def _key(batch: PromptBatch) -> object:
+    """Say by what the host decides; where nothing leaves inside, it is not asked who chose what is left."""
+    return batch.layout.rows, tuple(_plan(image) for image in batch.images)
+
+
+def _plan(image: ImageTokens) -> object:
+    return (image.schedule, image.grid) if image.later_cuts else None
+
+
+def _obstacle(batch: PromptBatch) -> str:
+    watched = any(image.schedule.observer is not ignore_selection for image in batch.images if image.later_cuts)
+    return WATCHED if watched else ""
