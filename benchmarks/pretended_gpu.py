@@ -174,6 +174,7 @@ class PretendedGpu(TorchDispatchMode):
             "graph": lambda graph, **_: self.capturing(graph),
             "graph_pool_handle": lambda: (0, 0),
             "is_current_stream_capturing": lambda: self._graph is not None,
+            "get_device_name": lambda device=None: "pretended GPU",
             "synchronize": lambda device=None: None,
             "empty_cache": lambda: None,
             "reset_peak_memory_stats": lambda device=None: None,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pretended_gpu import Wait, moved, pretended_gpu
+from pretended_gpu import PretendedGpu, Wait, moved, pretended_gpu
 from torch import nn
 
 from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, run
+from vtpbench.harness.models.family import Family
 
+CAPTURED = ("_capture", "captured_steps", "captured_passes")
+"""What a model holds of a GPU."""
 SPAN = ("pruner", "projector", "prefill")
 """Stages between the end of the tower and the first token."""
 
@@ -27,6 +32,20 @@ class Rehearsal:
 
     waits: list[Wait]
     launched: Counter[str]
+
+
+@contextmanager
+def on_pretended_gpu(family: Family) -> Iterator[PretendedGpu]:
+    """Bring a model of the host to a pretended GPU, with graphs; afterwards it is as before."""
+
+    def drop() -> None:
+        for name in CAPTURED:
+            vars(family).pop(name, None)
+
+    with pretended_gpu() as gpu, moved(family.model):
+        drop()
+        yield gpu
+    drop()
 
 
 def rehearse(subject: PrunerAtBudget, prompts: Prompts) -> Rehearsal:

@@ -33,6 +33,9 @@ def profile_command(
         typer.Option(metavar="N|max", help="Prompts at once, 1 by default; max: as many as fit the GPU; may be repeated."),
     ] = None,
     throughput: Annotated[bool, typer.Option("--throughput", help="Batches 1, 4, 16 and 64, and max on a GPU.")] = False,
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="Every row also as CUDA graphs, in the same turns: one more table; needs a GPU.")
+    ] = False,
     flops_only: Annotated[
         bool, typer.Option("--flops-only", help="Count operations; draw no weights, run nothing, on any machine.")
     ] = False,
@@ -54,11 +57,11 @@ def profile_command(
     from vtpbench.report.efficiency.table import build
     from vtpbench.report.efficiency.text import EfficiencyTerminal, render
 
-    if flops_only and (batch or throughput or device):
-        raise UserError("--flops-only runs nothing: leave out --batch, --throughput and --device")
+    if flops_only and (batch or throughput or device or graphs):
+        raise UserError("--flops-only runs nothing: leave out --batch, --throughput, --graphs and --device")
     if throughput and batch:
         raise UserError("--throughput chooses the batches; give either it or --batch")
-    protocol = read_protocol(batch or ["1"], picture, new_tokens, warmup, repeats)
+    protocol = read_protocol(batch or ["1"], picture, new_tokens, warmup, repeats, graphs=graphs)
     order = ProfileOptions(suite, model, pruner or (), budget or (), dtype, device, out, flops_only, throughput, protocol)
     with make_phases(Console(file=sys.stderr)) as display:
         files = profile_models(order, display.advance)

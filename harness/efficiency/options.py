@@ -85,6 +85,8 @@ def profile_models(order: ProfileOptions, progress: Progress) -> list[Path]:
         order = dataclasses.replace(order, protocol=protocol)
     if order.protocol.largest:
         require_searchable(device)
+    if order.protocol.graphs and device.type != "cuda":
+        raise UserError(f"--graphs replays CUDA graphs, and the device is {device}; leave it out, or run on a GPU")
     return [path for task in _prepared(order) for path in _measure(task, order, device, progress)]
 
 
@@ -182,6 +184,8 @@ def _folder(task: ProfileTask, order: ProfileOptions) -> Path:
 
 def _measure(task: ProfileTask, order: ProfileOptions, device: torch.device, progress: Progress) -> list[Path]:
     """Measure one model, batch after batch; each has its record as soon as it is done."""
+    if order.protocol.graphs and "flash" in task.described.info.attention:
+        raise UserError("--graphs needs a kernel that takes a mask of columns, and FlashAttention does not; use attention: sdpa")
     family, info = open_for_speed(task.described, device), task.described.info
     question = filler(family, TEXT_TOKENS) if info.weights == DUMMY else NEUTRAL
     protocol = dataclasses.replace(order.protocol, question=question)
@@ -217,7 +221,7 @@ def _written(record: EfficiencyRecord, task: ProfileTask, order: ProfileOptions)
 def file_name(record: EfficiencyRecord) -> str:
     """Name the file of a record: the model, the batch, and the hash of what was measured."""
     model = re.sub(r"[^\w.-]+", "-", record.model.label).strip("-.").lower()
-    return f"{model}-batch{record.load.batch}-{record.id}{SUFFIX}"
+    return f"{model}-batch{record.load.batch}{'-graphs' * record.load.graphs}-{record.id}{SUFFIX}"
 
 
 def _prefixed(label: str, progress: Progress) -> Progress:
@@ -227,7 +231,9 @@ def _prefixed(label: str, progress: Progress) -> Progress:
     return said
 
 
-def read_protocol(batches: Sequence[str], picture: str, new_tokens: int, warmup: int, repeats: int) -> ProfileProtocol:
+def read_protocol(
+    batches: Sequence[str], picture: str, new_tokens: int, warmup: int, repeats: int, *, graphs: bool = False
+) -> ProfileProtocol:
     """Read the command line's `--batch 8 --batch max` and `--picture 640x480`; raises `UserError`."""
     size = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", picture)
     if size is None:
@@ -236,4 +242,5 @@ def read_protocol(batches: Sequence[str], picture: str, new_tokens: int, warmup:
         if batch != "max" and not re.fullmatch(r"[1-9]\d*", batch):
             raise UserError(f"--batch {batch}: give a number from 1, or max")
     numbers = sorted({int(batch) for batch in batches if batch != "max"})
-    return ProfileProtocol("", tuple(numbers), "max" in batches, (int(size[1]), int(size[2])), new_tokens, warmup, repeats)
+    pixels = int(size[1]), int(size[2])
+    return ProfileProtocol("", tuple(numbers), "max" in batches, pixels, new_tokens, warmup, repeats, graphs)

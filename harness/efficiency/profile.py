@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from PIL.Image import Image
@@ -18,9 +18,10 @@ from vtpbench.harness.efficiency.energy import EnergyMeter, open_meter
 from vtpbench.harness.efficiency.flops import Workload
 from vtpbench.harness.efficiency.pruner_flops import measure
 from vtpbench.harness.efficiency.rows import Progress, PrunerRow, RowInProgress, TooLarge, turn
-from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, observe, run, timed
+from vtpbench.harness.efficiency.stages import Observation, Prompts, PrunerAtBudget, observe, observe_replayed, run, timed
 from vtpbench.harness.models.dummy import noise_picture
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.pruning.captured_passes import STEPS
 from vtpbench.harness.records.efficiency import NOTHING, STAGES, EfficiencyRecord, Load, Machine, Measured
 from vtpbench.harness.records.environment import environment
 from vtpbench.harness.records.record import ModelInfo
@@ -41,6 +42,7 @@ class ProfileProtocol:
     largest : whether to find the largest batch that fits for every row, too, and to leave out those above it
     picture : width and height, pixels
     new_tokens, warmup, repeats : of each row
+    graphs : whether all rows take turns twice, as they are and as CUDA graphs
 
     """
 
@@ -51,15 +53,17 @@ class ProfileProtocol:
     new_tokens: int = 16
     warmup: int = 2
     repeats: int = 10
+    graphs: bool = False
 
     def prompts(self, batch: int) -> Prompts:
         """Draw the pictures, all different."""
         pictures: list[Image] = [noise_picture(*self.picture, seed=n) for n in range(batch)]
         return Prompts(pictures, self.question, self.new_tokens)
 
-    def load(self, batch: int, repeats: int) -> Load:
+    def load(self, batch: int, repeats: int, *, graphs: bool = False) -> Load:
         """Say what every row has to do."""
-        return Load(batch=batch, picture=self.picture, new_tokens=self.new_tokens, warmup=self.warmup, repeats=repeats)
+        new, warmup = self.new_tokens, self.warmup
+        return Load(batch=batch, picture=self.picture, new_tokens=new, warmup=warmup, repeats=repeats, graphs=graphs)
 
 
 def profile(
@@ -69,6 +73,7 @@ def profile(
 
     Every repeat runs all rows once, so that a machine that slows down slows all of them, each time in another order (`turn`),
     so that no row always comes first or behind the same one. What a pruner cannot do, or that it broke, is a row that says so.
+    With graphs each batch has two records, of the same turns.
 
     Raises
     ------
@@ -78,17 +83,20 @@ def profile(
     counted = _begin(family, pruner_rows, protocol, progress)
     ceilings, meter = measure_ceilings(family.device, family.model.dtype), open_meter(family.device)
     for batch in _batches(_able(counted), protocol):
-        rows = [row.afresh() for row in counted]
-        _measure(rows, protocol, batch, meter, progress)
-        yield EfficiencyRecord(
-            suite=suite,
-            model=model,
-            load=protocol.load(batch, protocol.repeats),
-            machine=machine(family.device),
-            rows=[row.dropped or _finished(row, protocol.new_tokens) for row in rows],
-            ceilings=ceilings,
-            created=now(),
-        )
+        launched = [row.afresh() for row in counted]
+        replayed = [row.as_graphs() for row in launched] if protocol.graphs else []
+        family.captured_passes.forget()  # what is of another batch
+        _measure([*launched, *replayed], protocol, batch, meter, progress)
+        for rows in filter(None, (launched, replayed)):
+            yield EfficiencyRecord(
+                suite=suite,
+                model=model,
+                load=protocol.load(batch, protocol.repeats, graphs=rows is replayed),
+                machine=machine(family.device),
+                rows=[row.dropped or _finished(row, protocol.new_tokens) for row in rows],
+                ceilings=ceilings,
+                created=now(),
+            )
 
 
 def _begin(
@@ -109,7 +117,7 @@ def _measure(
     prompts, able = protocol.prompts(batch), _able(rows)
     for n, row in enumerate(able):
         progress(f"batch {batch}: warm up", n, len(able))
-        row.attempt(partial(_warm, protocol.warmup), prompts)
+        row.attempt(partial(_warm if row.launched is None else _warm_replayed, protocol.warmup), prompts)
     able = _able(rows)
     for n in range(protocol.repeats):
         progress(f"batch {batch}: measure", n, protocol.repeats)
@@ -154,6 +162,31 @@ def _warm(warmup: int, row: RowInProgress, prompts: Prompts) -> None:
     row.seen = seen
 
 
+def _warm_replayed(warmup: int, row: RowInProgress, prompts: Prompts) -> None:
+    """Run until all is captured that can be, then look as often as `_warm` does; says what is replayed, and what is not."""
+    assert row.launched is not None, "a row that is replayed"
+    launched, passes, steps = row.launched.seen, row.subject.family.captured_passes, row.subject.family.captured_steps
+    if launched is None:
+        raise UserError("the same row failed where it was not replayed")
+    _settle(row, prompts)
+    passes.refused.clear()
+    before = dict(passes.replays)
+    looks = [observe_replayed(row.subject, prompts, launched) for _ in range(max(1, warmup))]
+    row.seen = reduce(Observation.at_best, looks)
+    row.replayed = [name for name, times in passes.replays.items() if times > before.get(name, 0)]
+    row.not_replayed = dict(passes.refused)
+    if prompts.new_tokens > 1 and steps.refused is None:
+        row.replayed.append(STEPS)
+    elif prompts.new_tokens > 1:
+        row.not_replayed[STEPS] = str(steps.refused)
+
+
+def _settle(row: RowInProgress, prompts: Prompts) -> None:
+    """Run as often as it takes: a shape comes, comes again and is captured, and is replayed."""
+    for _ in range(3):
+        _run(row, prompts)
+
+
 def _run(row: RowInProgress, prompts: Prompts) -> dict[str, float]:
     """Run once; gives milliseconds by stage."""
     sums = dict.fromkeys(STAGES, 0.0)
@@ -196,6 +229,8 @@ def _finished(row: RowInProgress, new_tokens: int) -> Measured:
         flops=flops_of(row.subject.family, work),
         work={stage: seen.work.get(stage, NOTHING) for stage in STAGES},  # without a tower or further tokens there is none
         joules=row.joules,
+        replayed=row.replayed,
+        not_replayed=row.not_replayed,
     )
 
 
@@ -210,7 +245,8 @@ def _batches(rows: Sequence[RowInProgress], protocol: ProfileProtocol) -> list[i
     if not protocol.largest:
         return list(protocol.batches)
     require_searchable(rows[0].subject.family.device)
-    fitting = [partial(_fits, row, protocol) for row in rows]
+    asked = [row.as_graphs() for row in rows] if protocol.graphs else rows
+    fitting = [partial(_fits, row, protocol) for row in asked]
     found = largest_for_all(fitting[1:], largest(fitting[0], LARGEST))
     if not found:
         raise UserError("not even one prompt fits the GPU; use a smaller model or dtype")
@@ -226,11 +262,12 @@ def _fits(row: RowInProgress, protocol: ProfileProtocol, batch: int) -> bool:
     device = row.subject.family.device
     before = _retries(device)
     try:
-        row.attempt(_run, protocol.prompts(batch))
+        row.attempt(_settle if row.launched is not None else _run, protocol.prompts(batch))
         return _retries(device) == before
     except TooLarge:
         return False
     finally:
+        row.subject.family.captured_passes.forget()
         torch.cuda.empty_cache()
 
 

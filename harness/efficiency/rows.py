@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from vtpbench.harness.efficiency.stages import Observation, Prompts, PrunerAtBudget
@@ -34,7 +34,10 @@ class TooLarge(UserError):
 
 @dataclass
 class RowInProgress:
-    """A pruner with what it showed, and its times by stage, one for each repeat; or how it dropped out."""
+    """A pruner with what it showed, and its times by stage, one for each repeat; or how it dropped out.
+
+    A row that is replayed has beside it the same one `launched`; `replayed` and `not_replayed` say what of it is captured.
+    """
 
     pruner_row: PrunerRow
     subject: PrunerAtBudget
@@ -43,6 +46,14 @@ class RowInProgress:
     times: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
     joules: float | None = None
     dropped: Measured | None = None
+    launched: RowInProgress | None = None
+    replayed: list[str] = field(default_factory=list)
+    not_replayed: dict[str, str] = field(default_factory=dict)
+
+    def as_graphs(self) -> RowInProgress:
+        """Begin the same row, replayed."""
+        subject = replace(self.subject, graphs=True)
+        return RowInProgress(self.pruner_row, subject, pruner_flops=self.pruner_flops, dropped=self.dropped, launched=self)
 
     def afresh(self) -> RowInProgress:
         """Begin again with another batch: what was counted of one prompt stays."""

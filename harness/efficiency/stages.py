@@ -19,11 +19,11 @@ from vtpbench.harness.efficiency.activity import watch
 from vtpbench.harness.efficiency.operations import WatchedOperations
 from vtpbench.harness.efficiency.timers import Lap, start_timer
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
+from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch, VisionTokens
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import tokens_for
-from vtpbench.harness.records.efficiency import StageWork
+from vtpbench.harness.records.efficiency import NOTHING, StageWork
 from vtpbench.harness.records.record import BudgetInfo, Observed
 from vtpbench.pruners.base import Grid, Pruner
 
@@ -42,11 +42,12 @@ class Prompts:
 
 @dataclass(frozen=True)
 class PrunerAtBudget:
-    """A pruner at a budget on a model."""
+    """A pruner at a budget on a model; with `graphs` what comes again is replayed, whatever its size."""
 
     family: Family
     pruner: Pruner
     budget: BudgetInfo
+    graphs: bool = False
 
     def tokens(self, n: int) -> int | None:
         """Budget for an image of `n` tokens; None = no budget."""
@@ -55,7 +56,7 @@ class PrunerAtBudget:
     @property
     def pipeline(self) -> Pipeline:
         """The pipeline that answers with this pruner at this budget."""
-        return Pipeline(self.family, self.pruner, self.tokens)
+        return Pipeline(self.family, self.pruner, self.tokens, graphs=self.graphs)
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,38 @@ def run(subject: PrunerAtBudget, prompts: Prompts, mark: Mark) -> tuple[list[Ima
 
     `pruner` is what follows the tower up to the projector, evidence and choice, what the layers with a cut do before they
     run, and inside the tower what precedes the MLP of a layer that tokens leave; `projector` includes tokenizing and
-    embedding the text; `prefill` lasts until the first token is chosen. Where the images of a batch go through the tower in
-    several passes, what happens between these counts as `vision`.
+    embedding the text; `prefill` lasts until the logits of the first token are there. Where the images of a batch go through
+    the tower in several passes, what happens between these counts as `vision`. Of what is replayed nothing is seen inside:
+    evidence and cuts are then part of `vision` and `prefill`, and `pruner` is the choice before the language model alone.
     """
-    pipeline, count = subject.pipeline, len(prompts.images)
+    family, pipeline, count = subject.family, subject.pipeline, len(prompts.images)
     asked = [prompts.question] * count
-    with _marked_tower(subject, mark):
-        encoded = pipeline.encode(prompts.images)
-    left = pipeline.select(encoded, [str(n) for n in range(count)], asked)
-    mark("pruner")
-    batch = pipeline.assemble(asked, [[left[n]] for n in range(count)])
-    mark("projector")
-    with _marked_decoder(subject.family, {cut.at for image in batch.images for cut in image.later_cuts}, mark):
-        _, trace = pipeline.generate(batch, prompts.new_tokens)
+    with family.captured_passes.applied(subject.graphs, any_size=True):
+        encoded = _encode_replayed(pipeline, prompts, mark) if subject.graphs else _encode(subject, prompts, mark)
+        left = pipeline.select(encoded, [str(n) for n in range(count)], asked)
+        mark("pruner")
+        batch = pipeline.assemble(asked, [[left[n]] for n in range(count)])
+        mark("projector")
+        cut = set() if subject.graphs else {cut.at for image in batch.images for cut in image.later_cuts}
+        with _marked_cuts(family, cut, mark):
+            begun = pipeline.prefill(batch)
+        mark("prefill")
+        _, trace = pipeline.decode(begun, prompts.new_tokens)
+        mark("decode" if prompts.new_tokens > 1 else "prefill")
     return [left[n] for n in range(count)], batch, trace
+
+
+def _encode(subject: PrunerAtBudget, prompts: Prompts, mark: Mark) -> list[VisionTokens]:
+    with _marked_tower(subject, mark):
+        return subject.pipeline.encode(prompts.images)
+
+
+def _encode_replayed(pipeline: Pipeline, prompts: Prompts, mark: Mark) -> list[VisionTokens]:
+    groups = pipeline.model.group(prompts.images)
+    mark("preprocess")
+    encoded = pipeline.encode_groups(groups)
+    mark("vision")
+    return encoded
 
 
 def timed(subject: PrunerAtBudget, prompts: Prompts) -> tuple[Lap, ...]:
@@ -145,11 +164,21 @@ def observe(subject: PrunerAtBudget, prompts: Prompts) -> Observation:
     )
 
 
+def observe_replayed(subject: PrunerAtBudget, prompts: Prompts, launched: Observation) -> Observation:
+    """Run once and look at what the device does; all else is as it was where the same was `launched`.
+
+    How much memory a row needs is not known: graphs of all rows lie there.
+    """
+    return replace(launched, peak_bytes=None, work=_on_gpu(subject, prompts, launched.work))
+
+
 def _on_gpu(subject: PrunerAtBudget, prompts: Prompts, counted: Mapping[str, StageWork]) -> dict[str, StageWork]:
     """Replace the host's view of times and launches by the device's own, of a run of its own."""
     seen = watch(lambda mark: run(subject, prompts, mark))
     return {
-        stage: StageWork(device_ms=seen[stage].device_ms, launches=seen[stage].launches, moved_bytes=counted[stage].moved_bytes)
+        stage: StageWork(
+            device_ms=seen[stage].device_ms, launches=seen[stage].launches, moved_bytes=counted.get(stage, NOTHING).moved_bytes
+        )
         for stage in seen
     }
 
@@ -189,33 +218,16 @@ def _marked_tower(subject: PrunerAtBudget, mark: Mark) -> Iterator[None]:
 
 
 @contextmanager
-def _marked_decoder(family: Family, cut: set[int], mark: Mark) -> Iterator[None]:
-    """Mark the first token, every further one, and in the prefill what is done before layers with a `cut`."""
-    calls = 0
-
-    def step(*_: Any) -> None:
-        nonlocal calls
-        if calls:
-            mark("prefill" if calls == 1 else "decode")
-        calls += 1
-
-    def before_cut(*_: Any) -> None:
-        if calls == 1:
-            mark("prefill")
-
-    def after_cut(*_: Any) -> None:
-        if calls == 1:
-            mark("pruner")
-
+def _marked_cuts(family: Family, cut: set[int], mark: Mark) -> Iterator[None]:
+    """Mark in the prefill what is done before layers with a `cut`."""
     decoder: Any = family.decoder
     with ExitStack() as hooks:
-        hooks.callback(decoder.register_forward_pre_hook(step).remove)
         for number in cut:
             layer = decoder.layers[number]
-            hooks.callback(layer.register_forward_pre_hook(before_cut).remove)  # registered before, so called before, the cut
-            hooks.callback(layer.input_layernorm.register_forward_pre_hook(after_cut).remove)
+            before, after = layer.register_forward_pre_hook, layer.input_layernorm.register_forward_pre_hook
+            hooks.callback(before(lambda *_: mark("prefill")).remove)  # registered before, so called before, the cut
+            hooks.callback(after(lambda *_: mark("pruner")).remove)
         yield
-        mark("decode" if calls > 1 else "prefill")
 
 
 @dataclass

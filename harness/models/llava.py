@@ -20,7 +20,7 @@ from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.models.token_boxes import padded_or_cropped
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
-from vtpbench.harness.pruning.captured_passes import WATCHED, Pass
+from vtpbench.harness.pruning.captured_passes import WATCHED, Pass, named
 from vtpbench.harness.pruning.encoder_evidence import encoder_evidence, record_activations
 from vtpbench.harness.pruning.encoder_hooks import EncoderPlan, encoder_hooks
 from vtpbench.harness.pruning.schedule import Schedule, ignore_selection
@@ -266,7 +266,7 @@ class Llava(Family):
         watched = plan.cuts and plan.schedule.observer is not ignore_selection
         encoded, replayed = passes.run(
             Pass(
-                name=f"tower with {plan.schedule.name}" if plan.cuts else "tower",
+                name=named("tower", plan.schedule.name if plan.cuts else None),
                 key=(plan if plan.cuts else (plan.needs, plan.grid), off_size),
                 tensors=[there],
                 launch=lambda: self._run_tower(there, plan, off_size),

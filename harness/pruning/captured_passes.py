@@ -20,6 +20,8 @@ from vtpbench.pruners.transfer import KeptCopies
 if TYPE_CHECKING:
     from torch import Tensor
 
+STEPS = "decoding steps"
+"""Name of what is captured token by token, beside those of passes."""
 KEPT, SEEN = 128, 4096
 """Keys that are captured at once, those behind them are run; and keys of which it is known that they came."""
 
@@ -117,7 +119,7 @@ class CapturedPasses:
         self.refused: dict[str, str] = {}
         self.replays: dict[str, int] = {}
         self._seen: set[int] = set()
-        self._recordings: dict[Hashable, _Recording | None] = {}
+        self._recordings: dict[Hashable, _Recording | str] = {}
         self._active = self._any_size = False
 
     @contextmanager
@@ -154,13 +156,19 @@ class CapturedPasses:
 
     def _recording(self, asked: Pass[T]) -> _Recording | None:
         """Look a pass up, and capture it when it comes again; None where it is to be run."""
-        if asked.obstacle:
-            return self.refuse(asked.name, asked.obstacle)
+        found = asked.obstacle or self._look_up(asked)
+        if isinstance(found, str):
+            self.refuse(asked.name, found)
+            return None
+        return found
+
+    def _look_up(self, asked: Pass[T]) -> _Recording | str | None:
+        """Find the recording, or why there is none; None where the pass comes for the first time, or too many did."""
         key = asked.name, asked.key, tuple((each.shape, each.dtype) for each in asked.tensors)
         try:
             number = hash(key)
         except TypeError:  # a pruner of one's own may hold a list
-            return self.refuse(asked.name, "an option cannot be hashed")
+            return "an option cannot be hashed"
         if key not in self._recordings and number in self._seen and len(self._recordings) < KEPT:
             recording = self._record(asked)  # may forget all others
             self._recordings[key] = recording
@@ -169,13 +177,12 @@ class CapturedPasses:
         self._seen.add(number)
         return self._recordings.get(key)
 
-    def _record(self, asked: Pass[T]) -> _Recording | None:
-        """Capture a pass; None where that fails, or the replay is not what was captured."""
+    def _record(self, asked: Pass[T]) -> _Recording | str:
+        """Capture a pass; the reason where that fails, or the replay is not what was captured."""
         try:
             return self._captured(asked)
         except RuntimeError as e:
-            self.refused[asked.name] = str(e).splitlines()[0]
-            return None
+            return str(e).splitlines()[0]
 
     def _captured(self, asked: Pass[T]) -> _Recording:
         assert self.capture is not None, "only then a pass is looked up"
@@ -196,6 +203,11 @@ class CapturedPasses:
         if (far := _difference(run.tensors, outcome.tensors)) is not None:
             raise RuntimeError(f"a replay gave other numbers than the run that was captured ({far})")
         return _Recording(inputs, outcome, replay, copies)
+
+
+def named(kind: str, pruner: str | None) -> str:
+    """Name a pass; `pruner` = whose cuts are inside, None without any."""
+    return kind if pruner is None else f"{kind} with {pruner}"
 
 
 def _difference(run: Sequence[Tensor], replayed: Sequence[Tensor]) -> str | None:

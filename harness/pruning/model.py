@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
-from vtpbench.harness.pruning.captured_passes import Capture, CapturedPasses, cuda_graphs
+from vtpbench.harness.pruning.captured_passes import STEPS, Capture, CapturedPasses, cuda_graphs, named
 from vtpbench.harness.pruning.captured_steps import CapturedSteps
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
@@ -70,7 +70,7 @@ class VisionLanguageModel(ABC):
 
     @property
     def has_graphs(self) -> bool:
-        """Whether decoding steps can be replayed: on a GPU, by kernels that take a mask of columns."""
+        """Whether steps and passes can be replayed: on a GPU, by kernels that take a mask of columns."""
         return self.device.type == "cuda" and not self.is_flash
 
     @cached_property
@@ -86,6 +86,14 @@ class VisionLanguageModel(ABC):
     def captured_passes(self) -> CapturedPasses:
         """Passes of the tower and over prompts that are replayed as graphs, where the device has such."""
         return CapturedPasses(self._capture, self.device, self.model.dtype)
+
+    def graphs_of(self, pruner: str) -> tuple[list[str], dict[str, str]]:
+        """Say what of a pruner's rows was replayed so far, and what was not, with the reason; all by name."""
+        passes, steps = self.captured_passes, self.captured_steps
+        own = {named(kind, whose) for kind in ("tower", "prefill") for whose in (None, pruner)}
+        replayed = [*sorted(own & passes.replays.keys()), *([STEPS] if steps.captured else [])]
+        refused = {name: why for name, why in passes.refused.items() if name in own}
+        return replayed, refused | ({} if steps.refused is None else {STEPS: steps.refused})
 
     @property
     def device(self) -> torch.device:

@@ -28,7 +28,7 @@ from vtpbench.harness.pruning.schedule import (
     resolve,
 )
 from vtpbench.harness.pruning.shared_choices import SharedChoices
-from vtpbench.harness.pruning.shared_prefix import distinct_prefixes, prefill_prefixes, prefill_whole
+from vtpbench.harness.pruning.shared_prefix import PrefilledBatch, distinct_prefixes, prefill_prefixes, prefill_whole
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
 from vtpbench.pruners.base import Pruner, TokenView, rank, take
 from vtpbench.pruners.errors import UserError
@@ -232,19 +232,27 @@ class Pipeline:
                 column += span.length
         return embeds
 
-    @torch.inference_mode()
     def generate(self, batch: PromptBatch, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:
-        """Step 4: prefill and decode greedily; cuts inside the language model act here.
+        """Step 4: `prefill`, then `decode`."""
+        return self.decode(self.prefill(batch), max_new_tokens)
 
-        Raises `UserError` for a wrong selection, also for one that was made before.
-        """
+    @torch.inference_mode()
+    def prefill(self, batch: PromptBatch) -> PrefilledBatch:
+        """Take step 4 up to the first token; cuts inside the language model act here."""
         model = self.model
         pictures = distinct_prefixes(batch, model.is_flash) if self.share_prefix else None
         with model.captured_passes.applied(self.graphs):
-            begun = prefill_whole(model, batch) if pictures is None else prefill_prefixes(model, batch, pictures)
+            return prefill_whole(model, batch) if pictures is None else prefill_prefixes(model, batch, pictures)
+
+    @torch.inference_mode()
+    def decode(self, begun: PrefilledBatch, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:
+        """Answer greedily behind a prefill, which must be the last that was done.
+
+        Raises `UserError` for a wrong selection, also for one that was made before.
+        """
+        model, trace = self.model, begun.trace
         with layer_hooks(model.decoder, lambda: begun.start.pruning):
             answers = decode(model, begun.start, begun.logits, max_new_tokens, static=self.graphs)
         begun.pruning.raise_if_invalid()  # asked only now: earlier the host would wait for the device
-        trace = begun.trace
         trace.written, trace.ended, trace.finite = [len(row) for row in answers.tokens], answers.ended, answers.finite
         return model.tokenizer.batch_decode(answers.tokens, skip_special_tokens=True), trace

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
-from vtpbench.harness.pruning.captured_passes import WATCHED, Pass, SharedMemory
+from vtpbench.harness.pruning.captured_passes import WATCHED, Pass, SharedMemory, named
 from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, layer_hooks
 from vtpbench.harness.pruning.schedule import ignore_selection
-from vtpbench.pruners.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +62,7 @@ def prefill(model: VisionLanguageModel, batch: PromptBatch, *, logits: bool = Tr
             key=(_key(batch), tuple(len(levels) for levels in batch.added), logits),
             tensors=_tensors(batch),
             launch=lambda: _launch(model, batch, logits),
-            again=lambda inputs, buffers: _launch(model, _on(inputs, batch), logits, None if buffers is None else within(buffers)),
+            again=lambda inputs, buffers: _launch(model, _on(inputs, batch), logits, buffers and within(buffers)),
             place=lambda done: _buffers(passes.memory, done),
             obstacle=_obstacle(batch),
         )
@@ -101,13 +100,13 @@ def _on(inputs: Sequence[Tensor], batch: PromptBatch) -> PromptBatch:
     """Make a batch of the same layout on other tensors, which knows nothing else of the prompts."""
     embeds, positions, *others = inputs
     count = len(batch.images)
-    images = (replace(image, features=embeds[0, :0], index=i, invalid=None) for image, i in zip(batch.images, others, strict=False))
-    return replace(batch, embeds=embeds, positions=positions, images=tuple(images), added=tuple(others[count:]), named=False)
+    pairs = zip(batch.images, others[:count], strict=True)
+    images = tuple(replace(image, features=embeds[0, :0], index=index, invalid=None) for image, index in pairs)
+    return replace(batch, embeds=embeds, positions=positions, images=images, added=tuple(others[count:]), named=False)
 
 
 def _name(batch: PromptBatch) -> str:
-    cutting = next((image.schedule.name for image in batch.images if image.later_cuts), None)
-    return "prefill" if cutting is None else f"prefill with {cutting}"
+    return named("prefill", next((image.schedule.name for image in batch.images if image.later_cuts), None))
 
 
 def _key(batch: PromptBatch) -> object:

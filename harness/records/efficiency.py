@@ -64,6 +64,8 @@ class Load(Frozen):
     warmup: Count
     repeats: Count
     """0 = operations were counted, and nothing was run against the clock."""
+    graphs: bool = False
+    """Whether tower, prefill and decoding steps were replayed as CUDA graphs, where they could be captured."""
 
 
 class Machine(Frozen):
@@ -124,6 +126,10 @@ class Measured(Frozen):
     """By stage; empty = not watched."""
     joules: Amount | None = None
     """Energy of the GPU for one question, end to end; None = its driver does not say."""
+    replayed: list[str] = Field(default_factory=list)
+    """Passes of the row that were CUDA graphs, by their names."""
+    not_replayed: dict[str, str] = Field(default_factory=dict)
+    """Those that were not although graphs were asked for, with the reason."""
 
     def summed_ms(self, stages: tuple[str, ...] = STAGES) -> list[float]:
         """Time of several stages together, for each repeat."""
@@ -163,7 +169,7 @@ class EfficiencyRecord(Frozen):
         """
         facts = {
             "model": self.model.model_dump(mode="json"),
-            "load": self.load.model_dump(mode="json"),
+            "load": self.load.model_dump(mode="json", exclude=set() if self.load.graphs else {"graphs"}),
             "machine": self.machine.model_dump(mode="json", exclude={"environment": {"git_commit"}}),
             "rows": [[row.pruner.model_dump(mode="json"), row.budget.model_dump(mode="json")] for row in self.rows],
         }

@@ -198,8 +198,10 @@ class BatchInfo(Frozen):
     """Whether questions about a picture were asked behind one prefill of it, where that can be."""
     graphs: bool = False
     """Whether decoding steps kept their shapes and addresses, so that a GPU could replay them."""
+    graphs_replayed: list[str] = Field(default_factory=list)
+    """What was replayed, of passes of the tower and the decoder, too; the time alone depends on it."""
     graphs_refused: str | None = None
-    """Why such steps were run and not replayed, which changes their time alone."""
+    """What was not although it came again, with the reasons."""
 
 
 class Environment(Frozen):

@@ -105,12 +105,14 @@ def of_those_asked(term: str, value: float, asked: int) -> float:
 def _batch(cell: Cell, answerer: Answerer) -> BatchInfo:
     """Say how the cell was batched and decoded."""
     pipeline = answerer.pipeline
+    replayed, refused = pipeline.model.graphs_of(type(pipeline.pruner).__name__) if pipeline.graphs else ([], {})
     return BatchInfo(
         requested=cell.batch_size,
         smallest=answerer.smallest,
         share_prefix=cell.share_prefix,
         graphs=pipeline.graphs,
-        graphs_refused=pipeline.model.captured_steps.refused if pipeline.graphs else None,
+        graphs_replayed=replayed,
+        graphs_refused="; ".join(f"{name}: {why}" for name, why in refused.items()) or None,
     )
 
 

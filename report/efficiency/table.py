@@ -21,7 +21,7 @@ class EfficiencyTable:
 
     title: str
     conditions: Mapping[str, str | int | None]
-    """Model, batch, device, dtype, attention kernel and weights: what tells tables apart, for machines."""
+    """Model, batch, device, dtype, attention kernel, weights and graphs: what tells tables apart, for machines."""
     rows: tuple[EfficiencyRow, ...]
     break_even: Mapping[str, BreakEven]
     """By the pruner's label, in elapsed time."""
@@ -48,7 +48,7 @@ def build(records: Iterable[EfficiencyRecord], tables: Sequence[Table] = ()) -> 
 
 def ordered(records: Iterable[EfficiencyRecord]) -> list[EfficiencyRecord]:
     """Sort records in the order in which a report shows them."""
-    return sorted(records, key=lambda record: (record.model.label, record.load.batch, record.created))
+    return sorted(records, key=lambda record: (record.model.label, record.load.batch, record.load.graphs, record.created))
 
 
 def table_of(record: EfficiencyRecord, tables: Sequence[Table] = ()) -> EfficiencyTable:
@@ -57,7 +57,8 @@ def table_of(record: EfficiencyRecord, tables: Sequence[Table] = ()) -> Efficien
     rows = tuple(row_of(record, row, known) for row, known in zip(record.rows, accuracy.values, strict=True))
     model, load, environment = record.model, record.load, record.machine.environment
     weights = ", random weights" if model.weights == DUMMY else ""
-    title = f"{model.label}, batch {load.batch}{weights}" if load.repeats else f"{model.label}, operations of one prompt"
+    graphs = ", as CUDA graphs" if load.graphs else ""
+    title = f"{model.label}, batch {load.batch}{graphs}{weights}" if load.repeats else f"{model.label}, operations of one prompt"
     reasons = (f"{row.pruner} @ {row.budget}: {row.status}: {row.reason}" for row in rows if row.status != "ok")
     return EfficiencyTable(
         title=title,
@@ -69,13 +70,32 @@ def table_of(record: EfficiencyRecord, tables: Sequence[Table] = ()) -> Efficien
             "attention": model.attention,
             "weights": model.weights,
             "tower": model.tower,
+            "graphs": "replayed" if load.graphs else "none",
         },
         rows=rows,
         break_even=break_even(rows, elapsed),
         device_break_even=break_even(rows, on_device),
-        notes=(*reasons, *accuracy.notes),
+        notes=(*reasons, *_not_replayed(record), *accuracy.notes),
         footer=(*_footer(record, rows), *((("accuracy", accuracy.fact),) if accuracy.fact else ())),
     )
+
+
+def _not_replayed(record: EfficiencyRecord) -> Iterator[str]:
+    """Say what could not be captured, the same reason once for all rows."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in record.rows:
+        for name, why in row.not_replayed.items():
+            found.setdefault((name, why), []).append(f"{row.pruner.label} @ {row.budget.label}")
+    for (name, why), rows in found.items():
+        whose = "all rows" if len(rows) == sum(row.status == "ok" for row in record.rows) else ", ".join(rows)
+        yield f"{name}: launched, not replayed, in {whose}: {why}"
+
+
+def _graphs(record: EfficiencyRecord) -> str:
+    if not record.load.graphs:
+        return "no graphs"
+    names = dict.fromkeys(name for row in record.rows for name in row.replayed)
+    return f"graphs of {', '.join(names) or 'nothing'}; evidence and cuts inside count as vision and prefill"
 
 
 def _footer(record: EfficiencyRecord, rows: Sequence[EfficiencyRow]) -> tuple[tuple[str, str], ...]:
@@ -93,7 +113,7 @@ def _footer(record: EfficiencyRecord, rows: Sequence[EfficiencyRow]) -> tuple[tu
     return (
         *_limits(record, rows),
         ("device", f"{environment.device}, CPU threads: {record.machine.threads}"),
-        ("dtype, attention", f"{model.dtype}, {model.attention}, {masks}; no compilation, no graphs"),
+        ("dtype, attention", f"{model.dtype}, {model.attention}, {masks}; no compilation, {_graphs(record)}"),
         prompt,
         *((("times and memory", f"batch of {load.batch}; operations: one prompt"),) if load.batch > 1 else ()),
         ("times", _times(record, rows)),

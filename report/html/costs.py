@@ -51,7 +51,8 @@ class Profile:
     def conditions(self) -> str:
         """What the times depend on."""
         weights = ["random weights"] if self.record.model.weights == DUMMY else []
-        return ", ".join([f"batch {self.record.load.batch}", *weights, clean(self.record.machine.environment.device)])
+        graphs = ["as CUDA graphs"] if self.record.load.graphs else []
+        return ", ".join([f"batch {self.record.load.batch}", *graphs, *weights, clean(self.record.machine.environment.device)])
 
     def budget_tokens(self, number: int) -> float:
         """Vision tokens that the budget of row `number` means, also where it was not reached."""
