@@ -204,9 +204,12 @@ def main() -> None:
         table.add_row(way, f"{rate:.2f}", f"{rate / base:.2f}", *(f"{100 * rate / bound:.1f} %" for bound in bounds.values()))
     console = Console(width=150)
     console.print(table)
+    replays, refused = family.captured_passes.replays, dict(family.captured_passes.refused)
     steps = family.captured_steps
     console.print(f"floors: {', '.join(f'{bound:.2f} questions/s by {name}' for name, bound in bounds.items())}")
-    console.print(f"graphs: {steps.captured} shapes replayed" if steps.refused is None else f"graphs: none ({steps.refused})")
+    console.print(f"steps: {steps.captured} shapes replayed" if steps.refused is None else f"steps: launched ({steps.refused})")
+    console.print(f"passes: {', '.join(f'{name} replayed {n} times' for name, n in replays.items()) or 'launched'}")
+    console.print(*(f"{name}: {why}" for name, why in refused.items()), sep="\n", end="\n" * bool(refused))
     console.print(
         f"{len(alone)} rows x {len(questions)} questions about {arguments.pictures} pictures, batch {arguments.batch_size}"
     )

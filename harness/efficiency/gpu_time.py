@@ -1,7 +1,7 @@
 """What one GPU will need for a batch of prompts, by operations, bytes, and how much of a data sheet was reached elsewhere.
 
 A pass through the language model takes as long as its slowest part: the products, the reading of the weights, or the host that
-launches it. Reading the keys and values of what came before adds to the device's part. The model is as simple as the figures are
+launches it, unless it is replayed as a CUDA graph. Reading the keys and values of what came before adds to the device's part. The model is as simple as the figures are
 few: it gives the H200's rates that are known to about a third (`tests/harness/efficiency/test_gpu_time.py`), and nothing was
 compared with another GPU.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from vtpbench.harness.efficiency.flops import Flops, Workload, count
 from vtpbench.harness.efficiency.gpus import Gpu, Reached
 from vtpbench.harness.models.dimensions import Dimensions
+from vtpbench.harness.pruning.prefill import LARGEST
 
 BYTES = 2
 """Of a number, 16-bit."""
@@ -27,12 +28,14 @@ class TypicalPrompt:
     work : its vision tokens and operations; `text` is all text, `new` the tokens of the answer
     before : text tokens before the image
     shared_by : prompts of a batch that are asked behind one prefill of what precedes the question; 1 = prefilled whole
+    graphs : whether decoding steps, and prefills that are small enough, are replayed as CUDA graphs
 
     """
 
     work: Workload
     before: int
     shared_by: float = 1.0
+    graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,17 @@ class GpuClock:
         """Seconds of the language model for a batch of prompts that are alike, from the embeddings to the last token."""
         whole = count(self.dimensions, prompt.work)
         cached = size * self._cached(prompt.work, prompt.work.text)
-        steps = sum(self._pass(size * flops, cached, self.reached.step_cache) for flops in whole.decode)
+        steps = sum(self._pass(size * flops, cached, self.reached.step_cache, replayed=prompt.graphs) for flops in whole.decode)
+        tokens = max(prompt.work.per_layer)
         if prompt.shared_by <= 1:
-            return self._pass(size * _prefill(whole), 0.0, 1.0) + steps
+            small = size * (tokens + prompt.work.text) <= LARGEST
+            return self._pass(size * _prefill(whole), 0.0, 1.0, replayed=prompt.graphs and small) + steps
         own = Workload(prompt.work.grid, prompt.work.per_layer, prompt.before, tower=prompt.work.tower)
         prefix = _prefill(count(self.dimensions, own))
         behind = size * self._cached(prompt.work, prompt.before)
-        first = self._pass(size / prompt.shared_by * prefix, 0.0, 1.0)
+        pictures = size / prompt.shared_by
+        small = pictures * (tokens + prompt.before) <= LARGEST
+        first = self._pass(pictures * prefix, 0.0, 1.0, replayed=prompt.graphs and small)
         return first + self._pass(size * (_prefill(whole) - prefix), behind, self.reached.prefix_cache) + steps
 
     def _cached(self, work: Workload, text: int) -> float:
@@ -65,12 +72,12 @@ class GpuClock:
         decoder = self.dimensions.decoder
         return BYTES * 2 * decoder.kv_heads * decoder.head_dim * (sum(work.per_layer) + decoder.layers * text)
 
-    def _pass(self, flops: float, cached: float, share: float) -> float:
+    def _pass(self, flops: float, cached: float, share: float, *, replayed: bool = False) -> float:
         bandwidth = self.gpu.tb_per_s * 1e12
         products = flops / (self.reached.products * self.gpu.tflops * 1e12)
         weights = BYTES * self.dimensions.decoder.parameters / (self.reached.weights * bandwidth)
         device = max(products, weights) + cached / (share * bandwidth)
-        return max(device, self.reached.launch_ms / 1000)
+        return device if replayed else max(device, self.reached.launch_ms / 1000)
 
 
 def _prefill(flops: Flops) -> float:

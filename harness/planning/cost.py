@@ -83,24 +83,28 @@ def _of_model(cells: Sequence[Cell], model: Described, counts: Mapping[str, Ques
 
 @dataclass(frozen=True)
 class _Row:
-    """How a cell's pruner changes one prompt; `alone` = its pictures go through the tower for it alone."""
+    """How a cell's pruner changes one prompt.
+
+    `alone` = its pictures go through the tower for it alone; `graphs` = what comes again is replayed.
+    """
 
     grid: Grid
     per_layer: tuple[int, ...]
     alone: bool
     skips: bool
     shares: bool
+    graphs: bool
     tower: tuple[int, ...] | None
 
     def prompt(self, each: float, batch: int) -> TypicalPrompt:
         """Give the prompt of a benchmark with so many questions a picture."""
         work = Workload(self.grid, self.per_layer, TEXT_BEFORE + TEXT_AFTER, ANSWER, tower=self.tower)
-        return TypicalPrompt(work, TEXT_BEFORE, min(each, batch) if self.shares else 1.0)
+        return TypicalPrompt(work, TEXT_BEFORE, min(each, batch) if self.shares else 1.0, self.graphs)
 
 
 def _name(cell: Cell) -> tuple[object, ...]:
     """Tell rows of a model apart, seeds aside."""
-    return cell.pruner.label, cell.budget, cell.share_prefix
+    return cell.pruner.label, cell.budget, cell.share_prefix, cell.graphs
 
 
 def _row(cell: Cell, shape: ModelShape) -> _Row:
@@ -116,6 +120,7 @@ def _row(cell: Cell, shape: ModelShape) -> _Row:
         alone=bool(inside) or schedule.target_grid is not None,
         skips=schedule.skips_tower,
         shares=cell.share_prefix and all(cut.at == 0 for cut in schedule.cuts),
+        graphs=cell.graphs and "flash" not in cell.model.attention,
         tower=_by_layer(inside, grid.height * grid.width, shape.vision_layers) if inside else None,
     )
 

@@ -92,6 +92,20 @@ def test_work_costs_more_where_there_is_more_of_it() -> None:
     assert device.tower(skipped) == 0
 
 
+@pytest.mark.parametrize(("batch", "tokens", "small"), [(1, 576, True), (16, 64, True), (16, 576, False)])
+def test_what_is_replayed_waits_for_no_host(batch: int, tokens: int, small: bool) -> None:
+    launched, replayed, device = clock(), replace(prompt(tokens, new=3), graphs=True), clock(launch_ms=1e-3)
+    alone, first = device.batch(replayed, batch), replace(prompt(tokens), graphs=True)
+    waits = 0 if small else launched.batch(first, batch) - device.batch(first, batch)
+    assert launched.batch(replayed, batch) == pytest.approx(alone + waits)
+    assert launched.batch(prompt(tokens, new=3), batch) >= alone + 0.04, "two steps are launched in 74 ms"
+
+
+def test_questions_behind_a_prefix_are_launched() -> None:
+    shared = replace(prompt(64, shared_by=2.0), graphs=True)
+    assert clock().batch(shared, 2) == pytest.approx(0.037 + clock(launch_ms=1e-3).batch(prompt(64, text=BEFORE), 1), rel=0.01)
+
+
 def test_an_unknown_gpu_names_the_known() -> None:
     assert find_gpu("H100").title == "NVIDIA H100 SXM"
     with pytest.raises(UserError, match=r"--gpu h1000: did you mean 'h100'\? \(known: h200, h100"):

@@ -83,7 +83,7 @@ def test_a_replay_is_one_launch_with_the_cuts_inside(records: list[EfficiencyRec
     }
     for one, other in zip(launched.rows, replayed.rows, strict=True):
         for stage in ("vision", "prefill", "decode"):  # copies of what goes in and comes out are left, and the answer
-            assert other.work[stage].launches < one.work[stage].launches / 5
+            assert other.work[stage].launches < one.work[stage].launches / 4
     fastv = next(row for row in replayed.rows if row.pruner.label == "fastv")
     assert fastv.work["pruner"].launches == 0
 

@@ -106,17 +106,36 @@ def test_no_pruner_waits_between_tower_and_decoder(model: str, name: str, moved,
 
 
 @pytest.mark.parametrize("model", BUDGETS)
-@pytest.mark.parametrize("name", ["vanilla", "random", "fastv", "pyramiddrop", "sparsevlm"])
-def test_replayed_steps_answer_as_launched_ones(model: str, name: str, moved, tools) -> None:
+@pytest.mark.parametrize("name", ["vanilla", "random", "fastv", "pyramiddrop", "sparsevlm", "tome"])
+def test_what_is_replayed_answers_as_what_is_launched(model: str, name: str, moved, tools) -> None:
+    """Towers of fixed size, prefills with the cuts inside and decoding steps; pictures differ from turn to turn."""
     family = moved(model)
     own = subject(family, name, model).pipeline
-    prompts = [Prompt(text, text, [tools.picture(48, 48, n)]) for n, text in enumerate(("Why?", "Is there a thing?", "Hm?"))]
-    launched = own.run(prompts, 40)
-    for _ in range(3):
-        replayed = replace(own, graphs=True).run(prompts, 40)
-        assert (replayed.texts, replayed.trace.written) == (launched.texts, launched.trace.written)
-    assert family.captured_steps.refused is None
-    assert family.captured_steps.captured >= 1
+    texts = ("Why?", "Is there a thing?", "Hm?")
+    for questions in (texts, texts[:1]):  # padded, and without padding
+        for turn in range(4):
+            prompts = [Prompt(text, text, [tools.picture(48, 48, 10 * turn + n)]) for n, text in enumerate(questions)]
+            launched, replayed = own.run(prompts, 40), replace(own, graphs=True).run(prompts, 40)
+            assert (replayed.texts, replayed.trace.written) == (launched.texts, launched.trace.written)
+            for image, cuts in launched.trace.kept.items():
+                assert all(torch.equal(places, replayed.trace.kept[image][at]) for at, places in cuts.items())
+    names, refused = family.graphs_of(type(own.pruner).__name__)
+    cutting = any(cut.at for cut in replayed.batch.images[0].schedule.cuts)
+    assert (f"prefill with {type(own.pruner).__name__}" if cutting else "prefill") in names
+    assert refused.keys() <= ({"tower"} if model in QWEN else set()), refused
+
+
+def test_rows_are_profiled_as_graphs_in_the_same_turns(moved) -> None:
+    rows = pruner_rows([(PrunerSpec(name=name, label=name), BudgetInfo(tokens=10)) for name in ("fastv", "sparsevlm")])
+    protocol = ProfileProtocol("Why?", picture=(16, 16), new_tokens=4, warmup=2, repeats=5, graphs=True)
+    found = profile(moved("llava"), describe_dummy("llava-1.5-7b").info, rows, protocol, "tiny", lambda *_: None)
+    for launched, replayed in zip(*(record.rows for record in found), strict=True):
+        assert replayed.not_replayed == {}
+        assert len(replayed.replayed) == 3
+        for stage in ("vision", "prefill", "decode"):
+            assert replayed.work[stage].launches < launched.work[stage].launches / 4
+            assert 0 < replayed.work[stage].device_ms < max(replayed.times_ms[stage])
+        assert min(replayed.summed_ms()) < min(launched.summed_ms()), "so small a model waits for its host"
 
 
 def test_a_copy_is_sent_while_the_device_works_and_arrives_whole() -> None:
