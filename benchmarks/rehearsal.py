@@ -13,8 +13,6 @@ from torch import nn
 from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, run
 from vtpbench.harness.models.family import Family
 
-CAPTURED = ("_capture", "captured_steps", "captured_passes")
-"""What a model holds of a GPU."""
 SPAN = ("pruner", "projector", "prefill")
 """Stages between the end of the tower and the first token."""
 
@@ -39,8 +37,8 @@ def on_pretended_gpu(family: Family) -> Iterator[PretendedGpu]:
     """Bring a model of the host to a pretended GPU, with graphs; afterwards it is as before."""
 
     def drop() -> None:
-        for name in CAPTURED:
-            vars(family).pop(name, None)
+        family.forget_graphs()
+        vars(family).pop("_capture", None)
 
     with pretended_gpu() as gpu, moved(family.model):
         drop()

@@ -1,9 +1,9 @@
 """What one GPU will need for a batch of prompts, by operations, bytes, and how much of a data sheet was reached elsewhere.
 
 A pass through the language model takes as long as its slowest part: the products, the reading of the weights, or the host that
-launches it, unless it is replayed as a CUDA graph. Reading the keys and values of what came before adds to the device's part. The model is as simple as the figures are
-few: it gives the H200's rates that are known to about a third (`tests/harness/efficiency/test_gpu_time.py`), and nothing was
-compared with another GPU.
+launches it, unless it is replayed as a CUDA graph. Reading the keys and values of what came before adds to the device's part. The
+model is as simple as the figures are few: it gives the H200's rates that are known to about a third
+(`tests/harness/efficiency/test_gpu_time.py`), and nothing was compared with another GPU.
 """
 
 from __future__ import annotations

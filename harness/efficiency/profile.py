@@ -85,7 +85,7 @@ def profile(
     for batch in _batches(_able(counted), protocol):
         launched = [row.afresh() for row in counted]
         replayed = [row.as_graphs() for row in launched] if protocol.graphs else []
-        family.captured_passes.forget()  # what is of another batch
+        family.forget_graphs()  # those of another batch
         _measure([*launched, *replayed], protocol, batch, meter, progress)
         for rows in filter(None, (launched, replayed)):
             yield EfficiencyRecord(
@@ -267,7 +267,7 @@ def _fits(row: RowInProgress, protocol: ProfileProtocol, batch: int) -> bool:
     except TooLarge:
         return False
     finally:
-        row.subject.family.captured_passes.forget()
+        row.subject.family.forget_graphs()
         torch.cuda.empty_cache()
 
 

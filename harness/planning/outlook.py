@@ -170,7 +170,7 @@ def _assumptions(job: Job, cells: Sequence[Cell], gpu: Gpu) -> list[str]:
     scaled = f", scaled by the data sheets' peak and bandwidth: no {gpu.title} was measured" if gpu.name != measured.gpu else ""
     graphs = "; decoding steps and small prefills as CUDA graphs" if all(cell.graphs for cell in cells) else ""
     return [
-        f"assumed: batches of {sizes}, {TEXT_BEFORE + TEXT_AFTER} text tokens, answers of {ANSWER} tokens{images}{graphs}; not counted: "
-        "what pruners compute, loading, scoring",
+        f"assumed: batches of {sizes}, {TEXT_BEFORE + TEXT_AFTER} text tokens, answers of {ANSWER} tokens{images}{graphs}; "
+        "not counted: what pruners compute, loading, scoring",
         f"by what an {source} with a slow host reached{scaled}; take it for right within a factor of two",
     ]

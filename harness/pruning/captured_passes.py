@@ -115,7 +115,7 @@ class CapturedPasses:
 
     def __init__(self, capture: Capture | None, device: torch.device, dtype: torch.dtype) -> None:
         self.capture = capture
-        self.memory = SharedMemory(device, dtype, self.forget)
+        self.memory = SharedMemory(device, dtype, self._forget)
         self.refused: dict[str, str] = {}
         self.replays: dict[str, int] = {}
         self._seen: set[int] = set()
@@ -141,10 +141,6 @@ class CapturedPasses:
         if self._active:
             self.refused[name] = why
 
-    def forget(self) -> None:
-        """Drop all that was captured, and its memory."""
-        self._recordings.clear()
-
     def run(self, asked: Pass[T]) -> tuple[T, bool]:
         """Give the outcome of a pass, and whether it was replayed: the next replay then overwrites it."""
         recording = self._recording(asked) if self._active else None
@@ -153,6 +149,9 @@ class CapturedPasses:
         self.replays[asked.name] = self.replays.get(asked.name, 0) + 1
         outcome: T = recording(asked.tensors)
         return outcome, True
+
+    def _forget(self) -> None:
+        self._recordings.clear()
 
     def _recording(self, asked: Pass[T]) -> _Recording | None:
         """Look a pass up, and capture it when it comes again; None where it is to be run."""

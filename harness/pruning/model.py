@@ -87,6 +87,11 @@ class VisionLanguageModel(ABC):
         """Passes of the tower and over prompts that are replayed as graphs, where the device has such."""
         return CapturedPasses(self._capture, self.device, self.model.dtype)
 
+    def forget_graphs(self) -> None:
+        """Drop all that was captured, and the memory in which it lies."""
+        vars(self).pop("captured_steps", None)
+        vars(self).pop("captured_passes", None)
+
     def graphs_of(self, pruner: str) -> tuple[list[str], dict[str, str]]:
         """Say what of a pruner's rows was replayed so far, and what was not, with the reason; all by name."""
         passes, steps = self.captured_passes, self.captured_steps

@@ -124,6 +124,7 @@ class Answerer:
                 yield result
                 continue
             self.seconds += time.perf_counter() - start
+            self.pipeline.model.forget_graphs()
             torch.cuda.empty_cache()
 
     def _batch(self, images: Mapping[str, PrunedImages], asked: Sequence[Question]) -> list[Answer]:
