@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.captured_passes import WATCHED, Pass, SharedMemory, named
 from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, layer_hooks
-from vtpbench.harness.pruning.schedule import ignore_selection
+from vtpbench.harness.pruning.schedule import Schedule, ignore_selection
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +101,9 @@ def _on(inputs: Sequence[Tensor], batch: PromptBatch) -> PromptBatch:
     embeds, positions, *others = inputs
     count = len(batch.images)
     pairs = zip(batch.images, others[:count], strict=True)
-    images = tuple(replace(image, features=embeds[0, :0], index=index, invalid=None) for image, index in pairs)
+    images = tuple(
+        replace(image, features=embeds[0, :0], index=index, invalid=None, schedule=_alone(image)) for image, index in pairs
+    )
     return replace(batch, embeds=embeds, positions=positions, images=images, added=tuple(others[count:]), named=False)
 
 
@@ -115,7 +117,12 @@ def _key(batch: PromptBatch) -> object:
 
 
 def _plan(image: ImageTokens) -> object:
-    return (image.schedule, image.grid) if image.later_cuts else None
+    return (_alone(image), image.grid) if image.later_cuts else None
+
+
+def _alone(image: ImageTokens) -> Schedule:
+    """Give the plan without what it shares with other rows: that has been chosen, and would be held by a graph."""
+    return replace(image.schedule, shared=None)
 
 
 def _obstacle(batch: PromptBatch) -> str:
