@@ -32,7 +32,7 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Makes something that does again what a function does to the same addresses."""
 
 
-class Outcome(Protocol):
+class Computed(Protocol):
     """What a pass gives."""
 
     @property
@@ -41,7 +41,7 @@ class Outcome(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Outcome)
+T = TypeVar("T", bound=Computed)
 
 
 @dataclass(frozen=True)
