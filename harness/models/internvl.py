@@ -228,6 +228,7 @@ class InternVL(Family):
 
     def _run_tower(self, pixels: Tensor, grid: Grid, needs: frozenset[Evidence]) -> tuple[Tensor, dict[Evidence, Tensor]]:
         """Vision tokens `(tiles, n, 4 * width)` and evidence of tiles whose tokens lie like one of `grid`."""
+        self.captured_passes.refuse("tower", "towers of this family are not captured")
         tower: Any = self.vision_tower
         layers, depth = tower.encoder.layer, self.shape.vision_layers
         outputs = {need.layer % depth for need in needs if need.kind == "hidden"}

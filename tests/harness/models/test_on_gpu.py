@@ -122,7 +122,7 @@ def test_what_is_replayed_answers_as_what_is_launched(model: str, name: str, mov
     names, refused = family.graphs_of(type(own.pruner).__name__)
     cutting = any(cut.at for cut in replayed.batch.images[0].schedule.cuts)
     assert (f"prefill with {type(own.pruner).__name__}" if cutting else "prefill") in names
-    assert refused.keys() <= ({"tower"} if model in QWEN else set()), refused
+    assert refused.keys() <= (set() if model.startswith("llava") else {"tower"}), refused
 
 
 def test_rows_are_profiled_as_graphs_in_the_same_turns(moved) -> None:

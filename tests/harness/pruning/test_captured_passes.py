@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from pretended_gpu import GPU, pretended_gpu
-from pruner_options import options_for
+from pruner_options import DECODERS, options_for
 from rehearsal import on_pretended_gpu
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from vtpbench.pruners.transfer import copy_to_device
 
 CASES = [
     *(("llava", name) for name in ("vanilla", "fastv", "pyramiddrop", "sparsevlm", "dart")),
-    *((family, name) for family in TINY if family != "llava" for name in ("vanilla", "pyramiddrop")),
+    *((family, name) for family in ("llava_next", *DECODERS[1:]) for name in ("vanilla", "pyramiddrop")),
 ]
 SAME = ["What?", "Whom?", "Whim?"]
 """Equally long."""
