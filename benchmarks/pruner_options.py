@@ -20,11 +20,14 @@ JOINING = (*QWEN, "internvl")
 """Families that make a token of several patches behind their towers, and use no CLS."""
 DECODERS = ("llava", "qwen2_5_vl", "qwen3_vl")
 """One family of each kind of decoder: positions on one axis, on three, and features that are added inside."""
-UNSUPPORTED = {(name, family) for name in ("hired", "cdpruner", "trim") for family in JOINING}
+ONEVISION = "llava_onevision"
+BEHIND = (*JOINING, ONEVISION)
+"""Families of whose towers no token can leave, and that use no CLS."""
+UNSUPPORTED = {(name, family) for name in ("hired", "cdpruner", "trim") for family in BEHIND} | {("downsample", ONEVISION)}
 """Pruners and families that no option brings together."""
 
 
 def options_for(name: str, family: str) -> dict[str, Any]:
     """Give the options with which a pruner runs on a family."""
-    own = QWEN_OPTIONS if family in QWEN else JOINING_OPTIONS if family in JOINING else {}
+    own = QWEN_OPTIONS if family in QWEN else JOINING_OPTIONS if family in BEHIND else {}
     return {**OPTIONS.get(name, {}), **own.get(name, {})}

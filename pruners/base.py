@@ -18,6 +18,7 @@ from vtpbench.pruners.errors import Impossible, share
 from vtpbench.pruners.evidence import ATTENTION_KINDS, DECODER_KINDS, TEXT_KINDS, Evidence, Kind, TextView, look_up
 from vtpbench.pruners.geometry import LLAVA_1_5_7B, Cut, Grid, ModelShape, TextTowerSource, average_in
 from vtpbench.pruners.lazy import torch
+from vtpbench.pruners.pictures import first_of_pictures, join_pictures, join_segments, order_pictures
 from vtpbench.pruners.ranking import NOWHERE, offset_index, rank, take, top
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ class Pruner:
     venue, year : where and when it was published; empty and None for what was not
     reads_question : whether `TokenView.questions` decides: they are empty unless it says so, and a pruner that does not is asked
         once for all questions about a picture; what attention of the language model decides need not say so
-    scope : `image` = all tiles of an image together, `tile` = each tile alone with its share of the budget
+    scope : `image` = all tiles of an image together, `tile` = each tile alone with its share of the budget; where tiles make up
+        a picture before a pruner sees them (LLaVA-OneVision), that and the base tile are alone, each with a share by its size
     nested : whether one order of an image's tokens serves all budgets: a smaller one keeps the first tokens of what a larger one
         keeps. Rows of several budgets then ask once, for `selection_order`; `select` and `reduce` are not asked
 
@@ -250,21 +252,35 @@ class Pruner:
         """Run `reduce` in this pruner's scope; the harness calls this."""
         if self.nested:
             return self.take_first(self.apply_order(view), view)
+        if self._by_picture(view):
+            return join_pictures(view, self.reduce)
         return self.join(self.reduce(view.by_tile()), view) if self._by_tile(view) else self.reduce(view)
 
     def apply_order(self, view: TokenView) -> Tensor:
         """Run `selection_order` in this pruner's scope: `(images, keep)`, or `(images * tiles, keep / tiles)` tile by tile."""
+        if self._by_picture(view):
+            return order_pictures(view, self.selection_order)
         return self.selection_order(view.by_tile() if self._by_tile(view) else view)
 
     def take_first(self, order: Tensor, view: TokenView) -> Selection:
         """Keep the first of an order that `apply_order` gave for the budget of `view`, or for a larger one."""
+        if self._by_picture(view):
+            return Selection(first_of_pictures(order, view))
         if not self._by_tile(view):
             return Selection(order[:, : view.cut.keep].sort(dim=1).values)
         return self.join(Selection(order[:, : share(view.cut.keep, view.grid.tiles)].sort(dim=1).values), view)
 
+    def _apart(self, view: TokenView) -> bool:
+        """Whether rectangles of tokens are asked alone: before the language model, where there are several."""
+        return self.scope == "tile" and len(view.grid.pictures) > 1 and view.cut.at <= 0
+
     def _by_tile(self, view: TokenView) -> bool:
-        """Whether each tile is asked alone: before the language model, where there are several."""
-        return self.scope == "tile" and view.grid.tiles > 1 and view.cut.at <= 0
+        """Whether each tile is asked alone."""
+        return self._apart(view) and view.grid.tiled
+
+    def _by_picture(self, view: TokenView) -> bool:
+        """Whether rectangles are asked alone that differ in size."""
+        return self._apart(view) and not view.grid.tiled
 
     def join(self, tiles: Selection, view: TokenView) -> Selection:
         """Put the selections of an image's tiles one behind the other."""
@@ -287,6 +303,8 @@ class Pruner:
 
     def apply_segments(self, view: TokenView) -> Tensor | None:
         """Run `segments` in this pruner's scope; tiles have groups of their own."""
+        if self._by_picture(view):
+            return join_segments(view, self.segments)
         if not self._by_tile(view):
             return self.segments(view)
         tiles = view.by_tile()

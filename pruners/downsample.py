@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vtpbench.pruners.base import Cut, Grid, ModelShape, Pruner
-from vtpbench.pruners.errors import share
+from vtpbench.pruners.errors import Unsupported, share
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Downsample(Pruner):
 
     def target_grid(self, budget: int, grid: Grid, shape: ModelShape) -> tuple[int, int]:
         """Choose height and width, in tokens, of each tile of an image that would have `grid` at full size."""
-        del shape
+        if not grid.tiled:
+            raise Unsupported(f"Downsample shrinks tiles, which {shape.family} makes a picture of another size of")
         tokens = share(budget, grid.tiles)
 
         def merit(size: tuple[int, int]) -> tuple[bool, int, float, int]:

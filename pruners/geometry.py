@@ -32,9 +32,19 @@ class Grid:
     left: int = 0
 
     @property
+    def pictures(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of the rectangles in which the tokens lie in raster order, one rectangle behind the other."""
+        return ((self.height, self.width),) * self.tiles
+
+    @property
+    def tiled(self) -> bool:
+        """Whether these rectangles are the tiles that the tower saw, equally large."""
+        return True
+
+    @property
     def n(self) -> int:
-        """Tokens of all tiles together."""
-        return self.tiles * self.height * self.width
+        """Tokens of all rectangles together."""
+        return sum(rows * columns for rows, columns in self.pictures)
 
     @cached_property
     def enlarged(self) -> Tensor:

@@ -24,7 +24,7 @@ def top(score: Tensor, k: int) -> Tensor:
     return rank(score)[..., :k].sort(dim=-1).values
 
 
-def offset_index(index: Tensor, by: Tensor) -> Tensor:
+def offset_index(index: Tensor, by: Tensor | int) -> Tensor:
     """Add to places; what is negative, -1 for a row that has none, stays."""
     return torch.where(index < 0, index, index + by)
 

@@ -52,7 +52,8 @@ def pruned(
 
     Parameters
     ----------
-    model : of a class of transformers that a family knows: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, plugin's
+    model : of a class of transformers that a family knows: LLaVA, LLaVA-NeXT, LLaVA-OneVision, Qwen2-VL, Qwen2.5-VL, Qwen3-VL,
+        InternVL, plugin's
     pruner, budget, seed, options : as in `Model.pruned`
     processor : needed by pruners alone that read the prompts (`TokenView.questions`)
     text_tower : as in `load`
@@ -170,7 +171,7 @@ class GenerateHooks:
         """Make the pruned prompts; gives them, and what is left of all images in their order."""
         pipeline, family = self.pipeline, self.pipeline.model
         sizes = prompts.image_sizes if tower.sizes is None else tower.sizes
-        groups = family.group_pixels(tower.pixels, sizes, prompts.runs())
+        groups = family.group_pixels(tower.pixels, sizes, prompts.per_image())
         for schedule in map(pipeline.schedule, groups):
             if schedule.tower_cuts or schedule.target_grid:
                 what = "takes tokens out inside the vision tower" if schedule.tower_cuts else "makes images smaller"

@@ -26,12 +26,14 @@ class StockPrompts:
     rows : token ids, padding left out
     image_id : the token that stands for each vision token
     image_sizes : `(images, 2)` height and width in pixels, where the model was told
+    encoded : tokens of each image, where the model was given them as features one by one
 
     """
 
     rows: tuple[tuple[int, ...], ...]
     image_id: int
     image_sizes: Tensor | None
+    encoded: tuple[int, ...] | None = None
 
     @property
     def has_images(self) -> bool:
@@ -41,6 +43,10 @@ class StockPrompts:
     def runs(self) -> list[int]:
         """Count the places of each run of them, over all prompts: of each image, where text stands between them."""
         return [len(list(run)) for row in self.rows for token, run in groupby(row) if token == self.image_id]
+
+    def per_image(self) -> Sequence[int]:
+        """Count the tokens of each image: as it was encoded or, where that is not known, of each run of places."""
+        return self.runs() if self.encoded is None else self.encoded
 
     def named(self, counts: Sequence[int]) -> list[list[int]]:
         """Write the prompts with one `image_id` for each image, of which the vision tower saw so many tokens each.
@@ -97,4 +103,6 @@ def read_prompts(call: Mapping[str, Any], config: Any) -> StockPrompts | None:
     video = getattr(config, "video_token_id", None)
     if video is not None and any(video in row for row in rows):
         raise Unsupported("videos cannot be pruned; give images")
-    return StockPrompts(rows, config.image_token_id, call.get("image_sizes"))
+    features = getattr((call.get("mm_encoder_outputs") or {}).get("image"), "pooler_output", None)
+    encoded = tuple(map(len, features)) if isinstance(features, (list, tuple)) else None
+    return StockPrompts(rows, config.image_token_id, call.get("image_sizes"), encoded)

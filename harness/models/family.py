@@ -27,6 +27,8 @@ class Family(VisionLanguageModel):
 
     preprocessings: ClassVar[tuple[str, ...]]
     """What the family can do to pictures; the first is the default, the last the stock processor's way."""
+    default_template: ClassVar[str | None] = None
+    """Prompt template, as Jinja, of checkpoints that bring none."""
     answers: ClassVar[AnswerRule] = READS_NO_STOPS
     """How lmms-eval's adapter of the family reads what a task asks for."""
 
@@ -60,8 +62,8 @@ class Family(VisionLanguageModel):
 
     @classmethod
     def template(cls, folder: Path) -> str:
-        """Prompt template of a checkpoint, as Jinja."""
-        found = chat_template(folder)
+        """Prompt template of a checkpoint, as Jinja; else the family's own."""
+        found = chat_template(folder) or cls.default_template
         if found is None:
             raise Unsupported(f"{folder} has no chat template; add the chat_template.jinja of the model that it was made from")
         return found

@@ -17,7 +17,6 @@ from vtpbench.harness.models.dimensions import TowerDimensions, clip_dimensions
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.positions import position_limit
 from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
-from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.models.token_boxes import padded_or_cropped
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.captured_passes import WATCHED, Pass, named
@@ -57,7 +56,8 @@ class EncodedTiles:
 
     Attributes
     ----------
-    features : (tiles, 1 + n, width), CLS first
+    features : (tiles, n, width) of the tokens, without what is before them
+    before : (tiles, prefix, width) what the tower has before them: CLS, or nothing
     index : (tiles, n) place of each token in its tile, -1 for one that has none; None where all are there, in order
     evidence : over the n tokens
     tower, invalid : see `VisionTokens`
@@ -65,6 +65,7 @@ class EncodedTiles:
     """
 
     features: Tensor
+    before: Tensor
     index: Tensor | None
     evidence: dict[Evidence, Tensor]
     tower: tuple[int, ...]
@@ -73,13 +74,14 @@ class EncodedTiles:
     @property
     def tensors(self) -> Sequence[Tensor]:
         """All that the device computed."""
-        return [self.features, *(each for each in (self.index, self.invalid) if each is not None), *self.evidence.values()]
+        there = [each for each in (self.before, self.index, self.invalid) if each is not None and each.numel()]
+        return [self.features, *there, *self.evidence.values()]
 
     def copied(self) -> EncodedTiles:
         """Give the same in memory of its own."""
         index, invalid = (None if each is None else each.clone() for each in (self.index, self.invalid))
         evidence = {need: value.clone() for need, value in self.evidence.items()}
-        return EncodedTiles(self.features.clone(), index, evidence, self.tower, invalid)
+        return EncodedTiles(self.features.clone(), self.before.clone(), index, evidence, self.tower, invalid)
 
     @classmethod
     def join(cls, parts: Sequence[EncodedTiles]) -> EncodedTiles:
@@ -90,6 +92,7 @@ class EncodedTiles:
         places = [part.index for part in parts if part.index is not None]
         return cls(
             torch.cat([part.features for part in parts]),
+            torch.cat([part.before for part in parts]),
             torch.cat(places) if places else None,
             {need: torch.cat([part.evidence[need] for part in parts]) for need in parts[0].evidence},
             parts[0].tower,
@@ -101,7 +104,10 @@ class Llava(Family):
     """`LlavaForConditionalGeneration`, from a checkpoint in Hugging Face form."""
 
     name: ClassVar[str] = "llava"
-    preprocessings = ("pad", "crop")
+    preprocessings: ClassVar[tuple[str, ...]] = ("pad", "crop")
+    default_template: ClassVar[str | None] = VICUNA_V1
+    prefix: ClassVar[int] = 1
+    """Tokens of a tile before its patches, in the tower: CLS."""
 
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any, chat_template: str, preprocessing: str) -> None:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
@@ -111,19 +117,20 @@ class Llava(Family):
         self.side = tile_side(model.config)
 
     @classmethod
-    def template(cls, folder: Path) -> str:
-        """Prompt template of a checkpoint; that of LLaVA-1.5 where it brings none."""
-        return chat_template(folder) or VICUNA_V1
+    def require_supported(cls, config: Any) -> None:
+        """Raise `Unsupported` for a variant that would be wrong."""
+        layer = config.vision_feature_layer
+        if config.vision_feature_select_strategy != "default" or not isinstance(layer, int) or layer >= 0:
+            raise Unsupported("only LLaVA that takes one vision layer, counted from the end, without CLS is supported")
+        if getattr(config.text_config, "sliding_window", None) is not None:
+            raise Unsupported("language models with sliding-window attention (Mistral 7B v0.1) are not supported")
 
     @classmethod
     def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
         """Shape of a model with this configuration, and the vision tokens of an image."""
         del preprocessing
-        layer, vision, text = config.vision_feature_layer, config.vision_config, config.text_config
-        if config.vision_feature_select_strategy != "default" or not isinstance(layer, int) or layer >= 0:
-            raise Unsupported("only LLaVA that takes one vision layer, counted from the end, without CLS is supported")
-        if getattr(text, "sliding_window", None) is not None:
-            raise Unsupported("language models with sliding-window attention (Mistral 7B v0.1) are not supported")
+        cls.require_supported(config)
+        vision, text = config.vision_config, config.text_config
         shape = ModelShape(
             family=cls.name,
             decoder_layers=text.num_hidden_layers,
@@ -131,8 +138,8 @@ class Llava(Family):
             decoder_width=text.hidden_size,
             vision_layers=vision.num_hidden_layers,
             vision_width=vision.hidden_size,
-            feature_layer=vision.num_hidden_layers + layer,
-            has_cls=True,
+            feature_layer=vision.num_hidden_layers + config.vision_feature_layer,
+            has_cls=cls.prefix > 0,
             full_attention=tuple(range(vision.num_hidden_layers)),
             tiles=1,
             positions=position_limit(text),
@@ -235,7 +242,7 @@ class Llava(Family):
         assert isinstance(group, ImageTiles), "what `group` gave"
         size, patch = schedule.target_grid, self.model.config.vision_config.patch_size
         pixels, grid = at_size(group.pixels, group.grid, size, patch)
-        plan = EncoderPlan(schedule, Grid(1, grid.height, grid.width))
+        plan = EncoderPlan(schedule, Grid(1, grid.height, grid.width), self.prefix)
         chunks = pixels.split(self.images_per_pass)
         encoded = EncodedTiles.join([self._tiles(chunk, plan, size is not None) for chunk in chunks])
         whole = partial(_join_tiles, tiles=grid.tiles)
@@ -247,9 +254,9 @@ class Llava(Family):
             index = whole(offset_index(encoded.index, place))
         return VisionTokens(
             members=group.members,
-            features=whole(encoded.features[:, 1:]),
+            features=whole(encoded.features),
             index=index,
-            cls=whole(encoded.features[:, :1].float()),
+            cls=whole(encoded.before.float()) if self.prefix else None,
             grid=grid,
             evidence={need: whole(value) for need, value in encoded.evidence.items()},
             original=group.tokens,
@@ -283,14 +290,19 @@ class Llava(Family):
         attended = {plan.layer(n.layer) for n in plan.needs if n.kind in ATTENTION_KINDS}
         with record_activations(layers, outputs, attended) as seen, encoder_hooks(layers, plan, seen) as pruning_state:
             tower(pixel_values=pixels, interpolate_pos_encoding=off_size)
-            evidence = encoder_evidence(layers, seen, needs)
-        features = seen.outputs[self.shape.feature_layer]
+            evidence = encoder_evidence(layers, seen, needs, self.prefix)
+        states = seen.outputs[self.shape.feature_layer]
+        before, features = states[:, : self.prefix], self.behind_tower(states[:, self.prefix :])
         for need in needs:
             if need.kind == "projected":
-                evidence[need] = self.project(features[:, 1:]).float()
+                evidence[need] = self.project(features).float()
             elif need.kind == "joint":
-                evidence[need] = self.text_tower.project(features[:, 1:])
-        return EncodedTiles(features, pruning_state.index, evidence, pruning_state.per_layer, pruning_state.invalid)
+                evidence[need] = self.text_tower.project(features)
+        return EncodedTiles(features, before, pruning_state.index, evidence, pruning_state.per_layer, pruning_state.invalid)
+
+    def behind_tower(self, tokens: Tensor) -> Tensor:
+        """Make of a tile's tokens `(tiles, n, vision width)` what pruners choose among, for all of them: here nothing."""
+        return tokens
 
     def project(self, features: Tensor) -> Tensor:
         """Apply the two-layer MLP."""

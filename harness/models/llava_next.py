@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +36,16 @@ class LlavaNext(Llava):
     `native`: as many tiles as fit the image, padding cut off and a newline after each row, as transformers does. Newlines
     are vision tokens and count in the budget. A pruner that acts before the language model chooses among the tokens of all
     tiles; of its choice those on padding are dropped, and newlines follow the rows that are left; those of rows without any
-    token, which very tall pictures have, come last. The pruner is asked for as many as, all counted, come nearest to the
-    budget from below: a token at most is missing where a larger choice only adds to a smaller one. Pruners that merge, shrink
-    the input, or share the budget among tiles cannot be counted in this way and are refused. Inside the language model a
-    newline is a token like any other.
+    token make up for what is missing. The pruner is asked for as many as, all counted, come nearest to the budget from below:
+    one is missing at most where a larger choice only adds to a smaller one. Pruners that merge, shrink the input, or share the
+    budget among tiles cannot be counted in this way and are refused. Inside the language model a newline is a token like any
+    other.
     """
 
     name = "llava_next"
-    preprocessings = ("fixed672", "native")
+    preprocessings: ClassVar[tuple[str, ...]] = ("fixed672", "native")
+    elsewhere: ClassVar[str] = "; use preprocessing 'fixed672'"
+    """Where a pruner can act that is refused between newlines."""
 
     @classmethod
     def describe(cls, config: Any, preprocessing: str) -> tuple[ModelShape, int | None]:
@@ -85,19 +88,27 @@ class LlavaNext(Llava):
             raise Unsupported("the stock processor cuts tiles as preprocessing 'native' does")
         config = self.model.config
         if sizes is None:
-            grids = solve_grids(config, counts, pixels)
+            grids = solve_grids(config, counts, pixels, self.laid_out)
         else:
-            grids = [native_grid(config, (height, width)) for height, width in sizes.tolist()]
+            grids = [self.native_grid(height, width) for height, width in sizes.tolist()]
         return group_tiles(pixels, grids)
 
     def _native_tiles(self, images: Sequence[Image]) -> list[ImageTiles]:
         pinpoints = self.model.config.image_grid_pinpoints
         tiles: Tensor = self.image_processor(images, image_grid_pinpoints=pinpoints, return_tensors="pt")["pixel_values"]
-        grids = [native_grid(self.model.config, (image.height, image.width)) for image in images]
+        grids = [self.native_grid(image.height, image.width) for image in images]
         return [
-            ImageTiles(members, grid, len(grid.lines), tiles[list(members), : grid.tiles].flatten(0, 1))
+            ImageTiles(members, grid, grid.entering, tiles[list(members), : grid.tiles].flatten(0, 1))
             for grid, members in _alike(grids)
         ]
+
+    def native_grid(self, height: int, width: int) -> AnyRes:
+        """Lay out an image of so many pixels natively."""
+        return self.laid_out(native_grid(self.model.config, (height, width)))
+
+    def laid_out(self, grid: AnyRes) -> AnyRes:
+        """Say how tokens enter the language model that lie like `grid` in the tower."""
+        return grid
 
     @classmethod
     def published_processor(cls, config: Any) -> Any:
@@ -110,7 +121,7 @@ class LlavaNext(Llava):
         """Give ids with placeholders, pixels of tiles and sizes; raises `Unsupported` for what stock models cannot do."""
         if self.preprocessing == "fixed672":
             raise Unsupported("transformers lays tiles out with newlines between rows; 'fixed672' has none")
-        counts = [len(native_grid(self.model.config, (image.height, image.width)).lines) for image in images]
+        counts = [self.native_grid(image.height, image.width).entering for image in images]
         pixels = dict(self.image_processor(list(images), return_tensors="pt")) if images else {}
         return {"input_ids": self.expanded_ids(question, counts), **pixels}
 
@@ -121,29 +132,44 @@ class LlavaNext(Llava):
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
-        if self.preprocessing == "native" and schedule.target_grid is not None:
-            raise Unsupported("an image cannot be shrunk under preprocessing 'native'; use 'fixed672'")
+        assert isinstance(group.grid, AnyRes)
+        if group.grid.newlines and schedule.target_grid is not None:
+            raise Unsupported(f"an image cannot be shrunk whose rows end with newlines{self.elsewhere}")
         return super().encode(group, schedule)
 
     def choose(self, view: TokenView, schedule: Schedule) -> Selection:
-        """Let the pruner choose at depth 0; under `native` so many that with newlines the budget is met."""
-        if self.preprocessing == "fixed672":
+        """Let the pruner choose at depth 0; where rows end with newlines so many that with these the budget is met."""
+        assert isinstance(view.grid, AnyRes)
+        if not view.grid.newlines or view.cut.keep == 0:
             return super().choose(view, schedule)
-        if schedule.pruner.scope == "tile":
-            raise Unsupported(f"{schedule.name} shares its budget among tiles; use preprocessing 'fixed672'")
+        if schedule.pruner.scope == "tile" and view.grid.tiled:
+            raise Unsupported(f"{schedule.name} shares its budget among tiles, some of which is padding{self.elsewhere}")
+        if view.index.is_meta:
+            raise Unsupported("how many newlines follow depends on which tokens stay; profile it on a device")
         chosen = [_fit(_single(view, row), schedule) for row in range(len(view.keys))]
-        valid = torch.nn.utils.rnn.pad_sequence([torch.ones_like(index, dtype=torch.bool) for index in chosen], batch_first=True)
-        return Selection(torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True), valid=valid)
+        pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+        rows = [keep.features[0] for keep in chosen if keep.features is not None]
+        return Selection(
+            pad([keep.index[0] for keep in chosen]),
+            pad(rows) if rows else None,
+            pad([torch.ones_like(keep.index[0], dtype=torch.bool) for keep in chosen]),
+            projected=chosen[0].projected,
+        )
 
     def in_sequence(self, image: ImageTokens) -> ImageTokens:
-        """Order what is left of an image; under `native` drop padding and add newlines, as rows of zeros."""
+        """Order what is left of an image; where its rows end with newlines, drop padding and add these, as rows of zeros."""
         assert isinstance(image.grid, AnyRes)
-        if self.preprocessing == "fixed672":
+        if not len(image.index):
+            return image
+        if not image.grid.newlines:
             return image.taken(image.grid.raster(image.index))
-        index = image.index.cpu()  # how many newlines there are depends on what was chosen: one wait per image
-        cuts = image.schedule.cuts
-        room = cuts[0].keep if cuts and cuts[0].at == 0 else len(image.grid.lines)
-        target = image.grid.lines[image.grid.filled(index, room)]
+        cuts, target = image.schedule.cuts, image.grid.lines
+        if cuts and cuts[0].at == 0:
+            index = image.index.cpu()  # how many newlines there are depends on what was chosen: one wait per image
+            room = 0 if image.schedule.pruner.adaptive else cuts[0].keep
+            target = target[image.grid.filled(index, room)]
+        else:
+            index = torch.arange(image.grid.n)
         row = torch.full((image.grid.n,), NEWLINE)
         row[index] = torch.arange(len(index))
         source = copy_to_device(torch.where(target == NEWLINE, 0, row[target.clamp(min=0)]), image.index.device)
@@ -154,7 +180,7 @@ class LlavaNext(Llava):
     def embed_images(self, images: Sequence[ImageTokens]) -> Tensor:
         """Project what is left of images; newlines are a vector of the language model's space."""
         rows = super().embed_images(images)
-        if self.preprocessing == "fixed672":
+        if self.preprocessing == "fixed672":  # where a row without a place is CLS, or merged
             return rows
         newline = torch.cat([image.index for image in images]) == NEWLINE
         return torch.where(newline[:, None], self.model.model.image_newline.to(rows), rows)
@@ -164,7 +190,7 @@ def group_tiles(pixels: Tensor, grids: Sequence[AnyRes]) -> list[ImageTiles]:
     """Group images that are cut into tiles, one after the other, by how these lie."""
     tiles = pixels.split([grid.tiles for grid in grids])
     return [
-        ImageTiles(members, grid, len(grid.lines), torch.cat([tiles[member] for member in members]))
+        ImageTiles(members, grid, grid.entering, torch.cat([tiles[member] for member in members]))
         for grid, members in _alike(grids)
     ]
 
@@ -192,21 +218,36 @@ def _single(view: TokenView, row: int) -> TokenView:
     )
 
 
-def _fit(view: TokenView, schedule: Schedule) -> Tensor:
-    """Tokens of one image, so many that with newlines they are nearest to the budget from below, `(k,)`.
+def _fit(view: TokenView, schedule: Schedule) -> Selection:
+    """Choose so many tokens of one image that with newlines they are nearest to the budget from below.
 
-    The host waits in every step of the search: what to ask for next depends on which rows the last choice fell on.
+    At least the budget without any newline of the image fits, at most the budget and all tokens on padding. The host waits in
+    every step of the search: what to ask for next depends on which rows the last choice fell on.
     """
-    assert isinstance(view.grid, AnyRes)
-    best, low, high = view.index[0, :0], 0, view.n
+    grid, budget = view.grid, view.cut.keep
+    assert isinstance(grid, AnyRes)
+    low, high = max(0, budget - grid.sides[0]), min(view.n, budget + grid.padded)
+    best = _choose(view, schedule, low)
     while low < high:
         middle = (low + high + 1) // 2
-        keep = schedule.choose(replace(view, cut=Cut(0, middle)))
-        if keep.merged:
-            raise Unsupported(f"{schedule.name} merges tokens; use preprocessing 'fixed672'")
-        index = keep.index[0] if keep.valid is None else keep.index[0][keep.valid[0]]
-        if len(view.grid.packed(index.cpu())) <= view.cut.keep:
-            best, low = index, middle
+        keep = _choose(view, schedule, middle)
+        within = keep.index[0].clamp(0, grid.n - 1)  # a choice of what is not there is refused later, by `validate`
+        if len(grid.packed(within.cpu())) <= budget:
+            best, low = keep, middle
         else:
             high = middle - 1
     return best
+
+
+def _choose(view: TokenView, schedule: Schedule, count: int) -> Selection:
+    """Let the pruner choose so many tokens of one image, each at a place of its own, without filling."""
+    if count == 0:
+        return Selection(view.index[:, :0])
+    keep = schedule.choose(replace(view, cut=Cut(0, count)))
+    if keep.valid is not None:
+        real = keep.valid[0].nonzero().flatten()
+        features = None if keep.features is None else keep.features[:, real]
+        keep = replace(keep, index=keep.index[:, real], features=features, valid=None)
+    if keep.merged and (bool((keep.index < 0).any()) or len(keep.index[0].unique()) < keep.k):
+        raise Unsupported(f"{schedule.name} gives rows without a place of their own, between which newlines cannot be counted")
+    return keep

@@ -1,8 +1,8 @@
-"""How LLaVA-NeXT lays out an image natively: from its size, or, where that is not known, from its numbers of tiles and tokens."""
+"""How tiles of an image lie natively: from its size, or, where that is not known, from its numbers of tiles and tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ def native_grid(config: Any, size: tuple[int, int]) -> AnyRes:
     return AnyRes(1 + down * across, side, side, across, top, left, newlines=True)
 
 
-def solve_grids(config: Any, counts: Sequence[int], tiles: Tensor) -> list[AnyRes]:
+def solve_grids(config: Any, counts: Sequence[int], tiles: Tensor, lay: Callable[[AnyRes], AnyRes]) -> list[AnyRes]:
     """Find how images lie whose sizes are not known: `generate` of transformers 5.23 encodes them first, and keeps no sizes.
 
     Parameters
@@ -35,13 +35,15 @@ def solve_grids(config: Any, counts: Sequence[int], tiles: Tensor) -> list[AnyRe
     config : of the model
     counts : tokens of each image in the prompts, newlines counted
     tiles : `(tiles, channels, height, width)` of all images, one after the other, as they enter the tower
+    lay : how tokens that lie so in the tower enter the language model
 
     Raises
     ------
     UserError : no layout, or several, fit the numbers of tokens and tiles, and what is blank where an image was padded
 
     """
-    found = [grids for grids in product(*(_layouts(config, count) for count in counts)) if _tiles(grids) == len(tiles)]
+    possible = [[grid for grid in map(lay, _layouts(config)) if grid.entering == count] for count in counts]
+    found = [grids for grids in product(*possible) if _tiles(grids) == len(tiles)]
     if len(found) > 1:
         parts = (tiles.split([grid.tiles for grid in grids]) for grids in found)
         found = [grids for grids, own in zip(found, parts, strict=True) if all(map(_padded_as, grids, own))]
@@ -58,15 +60,14 @@ def _tiles(grids: Sequence[AnyRes]) -> int:
     return sum(grid.tiles for grid in grids)
 
 
-def _layouts(config: Any, tokens: int) -> Iterator[AnyRes]:
-    """List the layouts that give an image so many tokens, newlines counted; at most one side is padded."""
+def _layouts(config: Any) -> Iterator[AnyRes]:
+    """List the layouts that images can have; at most one side is padded."""
     side, pixels = tile_side(config), config.vision_config.image_size
     for down, across in sorted({(height // pixels, width // pixels) for height, width in config.image_grid_pinpoints}):
         height, width = down * side, across * side
         cuts = [(top, 0) for top in range(height // 2 + 1)] + [(0, left) for left in range(1, width // 2 + 1)]
         for top, left in cuts:
-            if side**2 + (height - 2 * top) * (width - 2 * left + 1) == tokens:
-                yield AnyRes(1 + down * across, side, side, across, top, left, newlines=True)
+            yield AnyRes(1 + down * across, side, side, across, top, left, newlines=True)
 
 
 def _padded_as(grid: AnyRes, tiles: Tensor) -> bool:

@@ -20,6 +20,7 @@ GROUP = "vtpbench.families"
 TRANSFORMERS = {
     "llava": "vtpbench.harness.models.llava:Llava",
     "llava_next": "vtpbench.harness.models.llava_next:LlavaNext",
+    "llava_onevision": "vtpbench.harness.models.llava_onevision:LlavaOnevision",
     "qwen2_vl": "vtpbench.harness.models.qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "vtpbench.harness.models.qwen2_5_vl:Qwen25VL",
     "qwen3_vl": "vtpbench.harness.models.qwen3_vl:Qwen3VL",

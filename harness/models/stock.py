@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.load import beside_vision_tower, place_text_tower, verify_template
 from vtpbench.harness.models.pretrained import with_own_settings
 from vtpbench.harness.models.registry import stock_families
@@ -86,13 +85,13 @@ def _require_usable(model: Any) -> None:
         raise UserError("the model is being trained; call model.eval() first")
 
 
-def _own_template(processor: Any, family: Any) -> str:
-    """Give the prompt template that comes with a processor, or for LLaVA the one that it was trained with."""
+def _own_template(processor: Any, family: type[Family]) -> str:
+    """Give the prompt template that comes with a processor, or that of its family."""
     found = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
     if isinstance(found, str):
         return found
-    if found is None and issubclass(family, Llava):
-        return VICUNA_V1
+    if found is None and family.default_template is not None:
+        return family.default_template
     what = "no chat template" if found is None else "several chat templates"
     raise UserError(f"the processor brings {what}; give the one to use: prompt='template.jinja'")
 

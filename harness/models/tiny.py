@@ -13,6 +13,7 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.internvl import InternVL
 from vtpbench.harness.models.llava import VICUNA_V1, Llava
 from vtpbench.harness.models.llava_next import LlavaNext
+from vtpbench.harness.models.llava_onevision import LlavaOnevision
 from vtpbench.harness.models.qwen2_5_vl import Qwen25VL
 from vtpbench.harness.models.qwen2_vl import Qwen2VL
 from vtpbench.harness.models.qwen3_vl import Qwen3VL
@@ -28,6 +29,11 @@ _CHATML = (
     "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_ONEVISION = (
+    "{% for m in messages %}<|im_start|>{{ m.role }} {% for c in m.content if c.type == 'image' %}<image>{% endfor %}"
+    "{% for c in m.content if c.type == 'text' %}{{ '\n' + c.text }}{% endfor %}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 AnyFamily = TypeVar("AnyFamily", bound=Family)
 PATCH = 4
@@ -79,6 +85,32 @@ def tiny_llava_next(
     model = random_model(LlavaNextForConditionalGeneration, config, attention, dtype, seed)
     processor = LlavaNextImageProcessorPil(**_sizes(side), image_grid_pinpoints=pinpoints)
     return beside_text_tower(LlavaNext(model, tokenizer, processor, VICUNA_V1, preprocessing))
+
+
+def tiny_llava_onevision(
+    attention: str = "sdpa", dtype: torch.dtype = torch.float32, side: int = 4, seed: int = 0, most: int = 3
+) -> LlavaOnevision:
+    """Build a random LLaVA-OneVision: tiles of `side` x `side` tokens, pictures of at most about `most` of them."""
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        Qwen2Config,
+        SiglipVisionConfig,
+    )
+
+    tokenizer, pixels = byte_tokenizer(["<unk>", "<s>", "<|im_end|>", "<pad>", "<image>", "<|im_start|>"]), side * PATCH
+    pinpoints = [[pixels, 2 * pixels], [2 * pixels, pixels], [2 * pixels, 2 * pixels], [3 * pixels, pixels], [pixels, 3 * pixels]]
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    vision = SiglipVisionConfig(**sizes, image_size=pixels, patch_size=PATCH, vision_use_head=False)
+    config = LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=Qwen2Config(vocab_size=len(tokenizer), **_SIZES, **_ENDS),
+        image_token_index=4,
+        image_grid_pinpoints=pinpoints,
+        vision_aspect_ratio=f"anyres_max_{most}",
+    )
+    model = random_model(LlavaOnevisionForConditionalGeneration, config, attention, dtype, seed)
+    return LlavaOnevision(model, tokenizer, LlavaOnevision.published_processor(config), _ONEVISION, "native")
 
 
 def beside_text_tower(family: AnyFamily, layers: int = 2) -> AnyFamily:
@@ -243,6 +275,7 @@ def tiny_internvl(
 TINY: dict[str, Callable[..., Family]] = {
     "llava": tiny_llava,
     "llava_next": tiny_llava_next,
+    "llava_onevision": tiny_llava_onevision,
     "qwen2_vl": tiny_qwen2_vl,
     "qwen2_5_vl": tiny_qwen2_5_vl,
     "qwen3_vl": tiny_qwen3_vl,

@@ -42,10 +42,23 @@ def _tiles(image: Image, grid: Grid, shown: Region) -> tuple[Image, NDArray[np.f
     rows, columns = down * grid.height, grid.across * grid.width
     enlarged = divide(shown, rows, columns)
     order = np.arange(rows * columns).reshape(down, grid.height, grid.across, grid.width).swapaxes(1, 2).flatten()
-    base = divide(WHOLE, grid.height, grid.width)
+    return _beside(image, divide(WHOLE, grid.height, grid.width), enlarged[order])
+
+
+def packed(image: Image, grid: Grid, sides: tuple[int, int]) -> tuple[Image, NDArray[np.float64]]:
+    """LLaVA-OneVision: a base tile of the whole image, stretched, and an enlarged one without padding, of `sides` tokens."""
+    down = (grid.tiles - 1) // grid.across
+    left, top, right, bottom = _letterbox(image, down, grid.across)
+    x, y = (right - left) / (grid.across * grid.width), (bottom - top) / (down * grid.height)
+    shown = left + grid.left * x, top + grid.top * y, right - grid.left * x, bottom - grid.top * y
+    return _beside(image, divide(WHOLE, grid.height, grid.width), divide(shown, *sides))
+
+
+def _beside(image: Image, base: NDArray[np.float64], enlarged: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64]]:
+    """Put a wide image above itself, or a tall one beside; boxes of the base tile come first, on the first of them."""
     if image.width >= image.height:
-        return _twice(image, base, enlarged[order])
-    turned, boxes = _twice(image.transpose(Pillow.Transpose.TRANSPOSE), base[:, MIRRORED], enlarged[order][:, MIRRORED])
+        return _twice(image, base, enlarged)
+    turned, boxes = _twice(image.transpose(Pillow.Transpose.TRANSPOSE), base[:, MIRRORED], enlarged[:, MIRRORED])
     return turned.transpose(Pillow.Transpose.TRANSPOSE), boxes[:, MIRRORED]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-WORDS = ("model_type", "vision_feature_select_strategy", "rope_type", "layer_types")
+WORDS = ("model_type", "vision_feature_select_strategy", "vision_aspect_ratio", "rope_type", "layer_types")
 """What is said in words."""
 FRACTIONS = ("downsample_ratio",)
 """What is said as a fraction."""

@@ -16,6 +16,7 @@ from vtpbench.harness.run.batch_size import peak_bytes
 from vtpbench.harness.run.forecast import schedule_of, supposed_grid
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.pruners.base import Grid
+from vtpbench.pruners.errors import Infeasible
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.load import Described
@@ -65,7 +66,7 @@ def estimate(
 
 def _of_model(cells: Sequence[Cell], model: Described, counts: Mapping[str, QuestionCount], gpu: Gpu) -> CostEstimate:
     clock = GpuClock(gpu, gpu_table().measured, dimensions_of(model))
-    rows: dict[tuple[object, ...], _Row] = {}
+    rows: dict[tuple[object, ...], _Row | None] = {}
     seconds: dict[str, float] = {}
     peak = 0.0
     for label in dict.fromkeys(cell.benchmark.label for cell in cells):
@@ -74,8 +75,11 @@ def _of_model(cells: Sequence[Cell], model: Described, counts: Mapping[str, Ques
             continue
         same = [cell for cell in cells if cell.benchmark.label == label]
         for cell in same:
-            rows.setdefault(_name(cell), _row(cell, model.shape))
-        own = [rows[_name(cell)] for cell in same]
+            if _name(cell) not in rows:
+                rows[_name(cell)] = _row(cell, model.shape)
+        own = [row for row in (rows[_name(cell)] for cell in same) if row is not None]
+        if not own:
+            continue
         seconds[label] = _of_benchmark(own, asked.questions, asked.pictures, same[0].batch_size, clock)
         peak = max(peak, peak_bytes(model, same[0].batch_size, graphs=same[0].graphs))
     return CostEstimate(seconds, peak, peak <= gpu.gb * 1e9)
@@ -107,10 +111,14 @@ def _name(cell: Cell) -> tuple[object, ...]:
     return cell.pruner.label, cell.budget, cell.share_prefix, cell.graphs
 
 
-def _row(cell: Cell, shape: ModelShape) -> _Row:
+def _row(cell: Cell, shape: ModelShape) -> _Row | None:
+    """Say what a pruner does to a prompt; None where its budget is out of reach for the image that stands for all."""
     grid = supposed_grid(cell.model, shape)
     n = grid.n
-    schedule = schedule_of(cell, build_pruner(cell), n, shape)
+    try:
+        schedule = schedule_of(cell, build_pruner(cell), n, shape)
+    except Infeasible:
+        return None
     if schedule.target_grid is not None:
         grid = Grid(grid.tiles, *schedule.target_grid)
     inside = {cut.at % shape.vision_layers: cut.keep for cut in schedule.tower_cuts}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.pruners.base import ATTENTION_KINDS, Evidence
+from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.lazy import torch
 
 if TYPE_CHECKING:
@@ -95,30 +96,41 @@ def record_activations(
 
 
 def encoder_evidence(
-    layers: Sequence[nn.Module], seen: RecordedActivations, needs: Iterable[Evidence], names: AttentionNames = CLIP_NAMES
+    layers: Sequence[nn.Module],
+    seen: RecordedActivations,
+    needs: Iterable[Evidence],
+    names: AttentionNames = CLIP_NAMES,
+    prefix: int = 1,
 ) -> dict[Evidence, Tensor]:
-    """Evidence per picture over its patches, CLS (token 0) left out; see `Evidence` for the kinds."""
+    """Evidence per picture over its patches; see `Evidence` for the kinds.
+
+    The tower's first `prefix` tokens are left out: 1 is CLS, 0 a tower without it, which has no attention of CLS and raises
+    `Unsupported` for it.
+    """
     found: dict[Evidence, Tensor] = {}
     for need in needs:
         number = need.layer % len(layers)
         if need.kind == "hidden":
-            found[need] = seen.outputs[number][:, 1:].float()
+            found[need] = seen.outputs[number][:, prefix:].float()
         elif need.kind in ATTENTION_KINDS:
             projected = seen.projected[number, names.query], seen.projected[number, names.key]
-            found[need] = _of_attention(getattr(layers[number], names.module), projected, seen.masks[number], need.kind)
+            module = getattr(layers[number], names.module)
+            found[need] = _of_attention(module, projected, seen.masks[number], need.kind, prefix)
     return found
 
 
-def _of_attention(attention: Any, whole: tuple[Tensor, Tensor], mask: Tensor | None, kind: str) -> Tensor:
+def _of_attention(attention: Any, whole: tuple[Tensor, Tensor], mask: Tensor | None, kind: str, prefix: int) -> Tensor:
     """Evidence of an attention module, from its queries and keys."""
+    if prefix == 0 and kind in ("cls", "cls_one_head"):
+        raise Unsupported("the vision tower has no CLS token, whose attention is asked for")
     if kind == "keys_all_heads":
-        return whole[1][:, 1:].float()
+        return whole[1][:, prefix:].float()
     if kind == "cls_one_head":
-        return _attention(whole[0][:, None], whole[1][:, None], mask, whole[0].shape[-1] ** -0.5, "cls")
+        return _attention(whole[0][:, None, :1], whole[1][:, None], mask, whole[0].shape[-1] ** -0.5, prefix)
     query, key = (_heads(x, attention) for x in whole)
     if kind == "keys":
-        return key.mean(1, dtype=torch.float32)[:, 1:]
-    return _attention(query, key, mask, attention.scale, kind)
+        return key.mean(1, dtype=torch.float32)[:, prefix:]
+    return _attention(query[:, :, :1] if kind == "cls" else query, key, mask, attention.scale, prefix)
 
 
 def _heads(x: Tensor, attention: Any) -> Tensor:
@@ -126,15 +138,13 @@ def _heads(x: Tensor, attention: Any) -> Tensor:
     return heads.transpose(1, 2)
 
 
-def _attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float, kind: str) -> Tensor:
-    """Mean over heads of the attention on each patch: from CLS, or from all tokens, `(pictures, patches)`."""
-    if kind == "cls":
-        query = query[:, :, :1]
+def _attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float, prefix: int) -> Tensor:
+    """Mean over heads and queries of the attention on each patch, `(pictures, patches)`."""
     found = []
     for start in range(0, len(query), _CHUNK):
         part = slice(start, start + _CHUNK)
         logits = query[part].float() @ key[part].float().mT * scale
         if mask is not None:
             logits = logits + mask[part].float()
-        found.append(logits.softmax(-1).mean((1, 2))[:, 1:])
+        found.append(logits.softmax(-1).mean((1, 2))[:, prefix:])
     return torch.cat(found) if len(found) > 1 else found[0]

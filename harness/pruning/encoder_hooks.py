@@ -36,11 +36,13 @@ class EncoderPlan:
     ----------
     schedule : what the pruner plans
     grid : how the tokens of one tile lie
+    prefix : tokens of the tower before these, which stay: 1 is CLS, 0 a tower without it
 
     """
 
     schedule: Schedule
     grid: Grid
+    prefix: int = 1
 
     def __post_init__(self) -> None:
         """Refuse cuts that are not in layers which the features pass, or not one after the other."""
@@ -139,14 +141,14 @@ class EncoderPruning:
             name = self.plan.schedule.name
             raise Unsupported(f"{name} weighs tokens in the vision tower, which FlashAttention cannot; use attention: sdpa")
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
-        weight = torch.nn.functional.pad(self._size.log(), (1, 0))  # CLS stands for itself
+        weight = torch.nn.functional.pad(self._size.log(), (self.plan.prefix, 0))  # CLS stands for itself
         return args, {**kwargs, "attention_mask": weight[:, None, None, :].to(hidden.dtype)}
 
     def choose(self, stage: int, cut: Cut, module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         """Let the pruner choose among what attention gave, and let no more go on."""
         del module
         plan, (hidden,) = self.plan, args
-        cls, tokens = hidden[:, :1], hidden[:, 1:]
+        before, tokens = hidden[:, : plan.prefix], hidden[:, plan.prefix :]
         if self.index is None:
             self.index = torch.arange(plan.grid.n, device=hidden.device).expand(len(hidden), -1)
         view = TokenView(
@@ -157,7 +159,7 @@ class EncoderPruning:
             grid=plan.grid,
             shape=plan.shape,
             evidence=self._attention(cut),
-            cls=cls.float(),
+            cls=before.float() if plan.prefix else None,
             size=self._size,
         )
         keep, invalid = validate(plan.schedule.choose(view), view, plan.schedule.name)
@@ -168,12 +170,12 @@ class EncoderPruning:
         elif self._size is not None:  # as the token that it continues; a row that continues none stands for itself
             self._size = torch.where(keep.index < 0, 1, take(self._size, keep.index.clamp(min=0)))
         self._counts[plan.layer(cut.at)] = keep.k
-        self._rows = torch.cat([cls, selected_rows(tokens, keep)], dim=1)
+        self._rows = torch.cat([before, selected_rows(tokens, keep)], dim=1)
         return (self._rows,)
 
     def _attention(self, cut: Cut) -> dict[Evidence, Tensor]:
         """Collect what is wanted of this layer's attention, and let go of what it was made of: a tower has many layers."""
-        found = encoder_evidence(self.layers, self.seen, self.plan.due(cut))
+        found = encoder_evidence(self.layers, self.seen, self.plan.due(cut), self.plan.prefix)
         number = self.plan.layer(cut.at)
         for key in [key for key in self.seen.projected if key[0] == number]:
             del self.seen.projected[key]

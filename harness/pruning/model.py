@@ -143,7 +143,7 @@ class VisionLanguageModel(ABC):
         ----------
         pixels : what the stock model gives its tower for all images of some prompts
         sizes : `(images, ...)` what it says of their sizes, None where that is not known
-        counts : image tokens of each run of them in the prompts
+        counts : tokens of each image or, where that is not known, of each run of them in the prompts
 
         Raises
         ------

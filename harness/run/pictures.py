@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from filelock import FileLock
 
 from vtpbench.harness.host.files import write_atomic, writing
@@ -18,7 +19,6 @@ from vtpbench.harness.records.cell import Tiles
 from vtpbench.harness.records.store import picture_path
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -83,7 +83,9 @@ class PictureFolder:
 
 def _tiles(boxes: NDArray[np.float64], grid: Grid, width: int, height: int) -> Tiles:
     """Write boxes `(n, 4)`, fractions, as edges in pixels: within a tile, columns share theirs, and so do rows."""
-    scaled = (boxes * (width, height, width, height)).round(1).reshape(grid.tiles, grid.height, grid.width, 4)
+    scaled = (boxes * (width, height, width, height)).round(1)
+    ends = np.cumsum([rows * columns for rows, columns in grid.pictures])[:-1]
+    tiles = (part.reshape(*sides, 4) for part, sides in zip(np.split(scaled, ends), grid.pictures, strict=True))
     return tuple(
-        ((*tile[0, :, 0].tolist(), tile[0, -1, 2].item()), (*tile[:, 0, 1].tolist(), tile[-1, 0, 3].item())) for tile in scaled
+        ((*tile[0, :, 0].tolist(), tile[0, -1, 2].item()), (*tile[:, 0, 1].tolist(), tile[-1, 0, 3].item())) for tile in tiles
     )

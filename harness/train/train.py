@@ -131,6 +131,11 @@ def tower_features(family: Family, layer: int, images: Sequence[Image]) -> list[
     need = Evidence("hidden", layer)
     found: dict[int, tuple[Grid, Tensor]] = {}
     for group in Pipeline(family, collecting(need)).encode(images):
+        if not group.grid.tiled:
+            what = "a pruner is trained on tokens of tiles, or of whole images"
+            raise UserError(
+                f"{what}; {family.shape.family} makes a picture of another size of them, and nothing can be trained on it"
+            )
         grid = Grid(group.grid.tiles, group.grid.height, group.grid.width)
         found.update((member, (grid, tokens)) for member, tokens in zip(group.members, group.evidence[need], strict=True))
     return [found[member] for member in range(len(images))]

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from pruner_options import JOINING, QWEN
+from pruner_options import JOINING, ONEVISION, QWEN
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     LlavaNextProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
     Qwen2_5_VLProcessor,
     Qwen2VLProcessor,
@@ -27,7 +29,7 @@ import vtpbench
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.suite.options import model_path
 
-ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", **dict.fromkeys(JOINING, "dynamic")}
+ALIKE = {"llava": "crop", "demo": "crop", "llava_next": "native", ONEVISION: "native", **dict.fromkeys(JOINING, "dynamic")}
 """Preprocessing that makes of an image what the stock processor makes."""
 
 
@@ -81,6 +83,10 @@ def _processor(name: str, family: Any) -> Any:
         }
         kind = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}[name]
         return kind(image_processor=family.image_processor, **parts)
+    if name == ONEVISION:
+        facts = {"num_image_tokens": 16, "vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_3"}
+        parts = {"tokenizer": family.tokenizer, "video_processor": LlavaOnevisionVideoProcessor()}
+        return LlavaOnevisionProcessor(family.image_processor, **parts, chat_template=family.chat_template, **facts)
     return {"llava": LlavaProcessor, "llava_next": LlavaNextProcessor}[name](
         image_processor=family.image_processor,
         tokenizer=family.tokenizer,

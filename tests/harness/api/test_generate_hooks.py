@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pruner_options import JOINING, options_for
+from pruner_options import BEHIND, options_for
 from transformers import DynamicCache, StaticCache
 
 import vtpbench
@@ -59,7 +59,7 @@ def test_answers_and_kept_tokens_are_those_of_answer(name, pruner, stock) -> Non
         with pytest.raises(Unsupported), vtpbench.pruned(own.model, pruner, **given):
             own.generate(inputs)
         return
-    if pruner == "downsample" or (pruner == "tome" and name not in JOINING):
+    if pruner == "downsample" or (pruner == "tome" and name not in BEHIND):
         with pytest.raises(Unsupported, match=r"where the stock model has run already; use `vtpbench.wrap"):  # noqa: SIM117
             with vtpbench.pruned(own.model, pruner, **given):
                 own.generate(inputs)

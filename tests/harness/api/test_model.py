@@ -234,7 +234,7 @@ def test_a_block_inside_another_is_refused_and_the_outer_goes_on(stock) -> None:
 def test_mistakes_of_wrapping(stock) -> None:
     own = stock("llava")
     text_model = LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
-    known = "LlavaForConditionalGeneration, LlavaNextForConditionalGeneration, Qwen2VLForConditionalGeneration"
+    known = "LlavaForConditionalGeneration, LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration"
     for use in (lambda m: vtpbench.wrap(m, own.processor), lambda m: vtpbench.pruned(m, "random", budget=4).__enter__()):
         with pytest.raises(UserError, match=f"LlamaForCausalLM is not supported; give a model of transformers: {known}"):
             use(text_model.eval())

@@ -176,7 +176,7 @@ def test_windows_at_the_edge_are_smaller() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="token counts of 3 layers for a decoder of 32"):
         count(LLAVA, Workload(GRID, (1.0,) * 3, 0))
-    with pytest.raises(UserError, match="architecture llama cannot be counted; supported: llava, llava_next, qwen2_vl"):
+    with pytest.raises(UserError, match="architecture llama cannot be counted; supported: llava, llava_next, llava_onevision"):
         Dimensions.from_config(LlamaConfig())
 
 

@@ -18,6 +18,7 @@ from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget, observe,
 from vtpbench.harness.efficiency.timers import HostTimer, start_timer
 from vtpbench.harness.host.checksummed import BadRecord
 from vtpbench.harness.host.device import DeviceLost
+from vtpbench.harness.models.anyres import AnyRes
 from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.models.dummy import describe_dummy, noise_picture
 from vtpbench.harness.models.family import Family
@@ -294,7 +295,8 @@ def test_every_family_shows_its_cache_and_its_text(families: dict[str, Family], 
     seen = observe(PrunerAtBudget(family, build("vanilla", {}), BudgetInfo()), Prompts([noise_picture(48, 48)], "Why?", 1))
     assert seen.text == len(family.token_ids(family.render("Why?", 1))) - 1
     assert seen.kv_bytes == 2 * 6 * 2 * family.decoder.layers[0].self_attn.head_dim * 4 * (seen.observed.original + seen.text)
-    assert (seen.peak_bytes, seen.grid.n) == (None, seen.observed.original)
+    entering = seen.grid.entering if isinstance(seen.grid, AnyRes) else seen.grid.n
+    assert (seen.peak_bytes, entering) == (None, seen.observed.original)
 
 
 def test_an_image_without_a_token_left_counts_as_nothing(families: dict[str, Family]) -> None:

@@ -25,6 +25,8 @@ PARAMETERS = {
     "llava-1.5-7b": 7_063_427_072,
     "llava-1.5-13b": 13_351_494_656,
     "llava-next-7b": 7_063_431_168,
+    "llava-onevision-0.5b": 893_675_552,
+    "llava-onevision-7b": 8_030_807_584,
     "qwen2-vl-2b": 2_208_985_600,
     "qwen2-vl-7b": 8_291_375_616,
     "qwen2.5-vl-3b": 3_754_622_976,
@@ -111,6 +113,8 @@ def test_all_shipped_configurations_are_described_without_building_them() -> Non
         "llava-1.5-7b": 576,
         "llava-1.5-13b": 576,
         "llava-next-7b": 2880,
+        "llava-onevision-0.5b": None,
+        "llava-onevision-7b": None,
         "qwen2-vl-2b": None,
         "qwen2-vl-7b": None,
         "qwen2.5-vl-3b": None,
@@ -126,7 +130,7 @@ def test_all_shipped_configurations_are_described_without_building_them() -> Non
     assert described["qwen2.5-vl-7b"].shape.full_attention == (7, 15, 23, 31)
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", [*ONE_OF_EACH, "llava-onevision-0.5b"])
 def test_computed_tables_are_those_of_a_model_made_in_the_ordinary_way(shrunk, name: str) -> None:
     dummy = small(shrunk(name), "bfloat16").model
     with torch.random.fork_rng(devices=[]):

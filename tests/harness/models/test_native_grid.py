@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import LlavaNextImageProcessorPil
 
+from vtpbench.harness.models.anyres import AnyRes
 from vtpbench.harness.models.native_grid import native_grid, solve_grids
 from vtpbench.pruners.errors import UserError
 
@@ -23,6 +24,10 @@ TRANSPOSED = [(2087, 590), (408, 1046), (621, 1290), (336, 336), (224, 224), (30
 """Whose tokens are as many as those of an image lying across."""
 DRAW = random.Random(0)
 SIZES = [*TRANSPOSED, (480, 640), (640, 480), *((DRAW.randint(20, 1200), DRAW.randint(20, 1200)) for _ in range(15))]
+
+
+def as_in_tower(grid: AnyRes) -> AnyRes:
+    return grid
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +50,13 @@ def test_every_layout_is_found_again(together: int, processor: Any) -> None:
     for first in range(len(SIZES) - together + 1):
         part = slice(first, first + together)
         expected = [native_grid(CONFIG, size) for size in SIZES[part]]
-        assert solve_grids(CONFIG, [len(grid.lines) for grid in expected], torch.cat(made[part])) == expected
+        assert solve_grids(CONFIG, [len(grid.lines) for grid in expected], torch.cat(made[part]), as_in_tower) == expected
 
 
 def test_what_cannot_be_told_apart_is_refused(processor: Any) -> None:
     for size in TRANSPOSED[:3]:
         count = len(native_grid(CONFIG, size).lines)
         with pytest.raises(UserError, match=r"2 layouts fit .* image_sizes"):
-            solve_grids(CONFIG, [count], tiles(processor, size, colour=0))  # black, as padding is
+            solve_grids(CONFIG, [count], tiles(processor, size, colour=0), as_in_tower)  # black, as padding is
         with pytest.raises(UserError, match="0 layouts fit"):
-            solve_grids(CONFIG, [count + 1], tiles(processor, size))
+            solve_grids(CONFIG, [count + 1], tiles(processor, size), as_in_tower)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from pruner_options import QWEN
+from pruner_options import ONEVISION, QWEN
 
 from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline
@@ -53,6 +53,8 @@ def processor_of(family: Any, name: str) -> Any:
     """Make the processor that a checkpoint of the family would come with."""
     from transformers import (
         LlavaNextProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
         LlavaProcessor,
         Qwen2_5_VLProcessor,
         Qwen2VLProcessor,
@@ -65,6 +67,10 @@ def processor_of(family: Any, name: str) -> Any:
         made = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}[name]
         videos = Qwen3VLVideoProcessor() if name == "qwen3_vl" else Qwen2VLVideoProcessor()
         return made(family.image_processor, family.tokenizer, videos, chat_template=family.chat_template)
+    if name == ONEVISION:
+        parts = {"tokenizer": family.tokenizer, "video_processor": LlavaOnevisionVideoProcessor()}
+        facts = {"num_image_tokens": 16, "vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_3"}
+        return LlavaOnevisionProcessor(family.image_processor, **parts, chat_template=family.chat_template, **facts)
     kind = LlavaProcessor if name == "llava" else LlavaNextProcessor
     own = {"patch_size": 4, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     return kind(image_processor=family.image_processor, tokenizer=family.tokenizer, chat_template=family.chat_template, **own)
@@ -145,6 +151,7 @@ def said_here(family: Any, says: str, task: dict[str, Any], planned: bool) -> tu
     "pair",
     [
         *("llava_hf of llava", "llava of llava", "llava_hf of llava_next", "llava of llava_next"),
+        f"llava_hf of {ONEVISION}",
         *(f"{name} of {name}" for name in QWEN),
         "internvl_hf of internvl",
     ],

@@ -134,6 +134,7 @@ def test_a_row_that_is_impossible_costs_nothing(tmp_path: Path) -> None:
 
 def test_too_little_memory_and_32_bits_are_said(tmp_path: Path) -> None:
     assert "which is too much: give a smaller --batch-size" in plan("llava15", tmp_path, "batch_size=256", SMALL, gpu="l4")
+    assert hours(plan("onevision", tmp_path, gpu="h200")) > 1  # of an image of 1000 tokens SparseVLM leaves no 11.1 %
     shown = plan("demo", tmp_path, gpu="h200")
     assert "no estimate for demo: it is run in float32" in shown
     with pytest.raises(UserError, match="--gpu tpu"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pruner_options import JOINING
+from pruner_options import BEHIND
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -374,4 +374,4 @@ def test_the_example_of_the_documentation_conforms(tmp_path) -> None:
     (tmp_path / "cls_drop.py").write_text(next(block for block in blocks if "class ClsDrop" in block))
     report = check(f"{tmp_path}/cls_drop.py:ClsDrop", {}, None, {name: cache(builder) for name, builder in TINY.items()})
     statuses = {(result.family, result.status) for result in report.results if result.property != "masking"}
-    assert statuses == {("llava", "pass"), ("llava_next", "pass"), *((name, "unsupported") for name in JOINING)}, render(report)
+    assert statuses == {("llava", "pass"), ("llava_next", "pass"), *((name, "unsupported") for name in BEHIND)}, render(report)

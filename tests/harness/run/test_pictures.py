@@ -10,7 +10,7 @@ from PIL import Image
 
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.host.images import image_name
-from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_qwen2_5_vl
+from vtpbench.harness.models.tiny import tiny_llava, tiny_llava_next, tiny_llava_onevision, tiny_qwen2_5_vl
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.store import picture_path
 from vtpbench.harness.run.pictures import LONGEST, PictureFolder
@@ -34,6 +34,7 @@ FAMILIES = {
     "pad": tiny_llava,
     "fixed672": tiny_llava_next,
     "native": lambda: tiny_llava_next(preprocessing="native"),
+    "pooled": lambda: tiny_llava_onevision(most=1),
     "qwen": tiny_qwen2_5_vl,
 }
 

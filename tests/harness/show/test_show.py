@@ -17,7 +17,14 @@ from typer.testing import CliRunner
 
 from vtpbench.harness.cli.show import show_command
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.tiny import tiny_internvl, tiny_llava, tiny_llava_next, tiny_qwen2_5_vl, tiny_qwen2_vl
+from vtpbench.harness.models.tiny import (
+    tiny_internvl,
+    tiny_llava,
+    tiny_llava_next,
+    tiny_llava_onevision,
+    tiny_qwen2_5_vl,
+    tiny_qwen2_vl,
+)
 from vtpbench.harness.pruning.merging import merged_into
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.show.show import PanelMaker, ShownPruner, ShowOptions, show
@@ -73,7 +80,8 @@ def brightness(family: Any, image: Image.Image) -> tuple[Grid, Tensor]:
     (prepared,) = family.group([image])
     side = prepared.pixels.shape[-1] // prepared.grid.width
     means = torch.nn.functional.avg_pool2d(prepared.pixels.mean(1, keepdim=True), side)
-    return prepared.grid, (means.roll(1, 0) if family.shape.family == "internvl" else means).flatten()  # whose base tile is last
+    means = (means.roll(1, 0) if family.shape.family == "internvl" else means).flatten()  # whose base tile is last
+    return prepared.grid, means if prepared.grid.tiled else prepared.grid.lay_out(means[None])[0]
 
 
 FAMILIES = {
@@ -81,6 +89,8 @@ FAMILIES = {
     "crop": cropping,
     "fixed672": tiny_llava_next,
     "native": lambda: tiny_llava_next(preprocessing="native"),
+    "packed": lambda: tiny_llava_onevision(most=9),
+    "pooled": lambda: tiny_llava_onevision(most=1),
     "qwen": tiny_qwen2_5_vl,
     "qwen2": tiny_qwen2_vl,
     "internvl": lambda: tiny_internvl(side=4, tiles=(2, 6)),
