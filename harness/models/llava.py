@@ -290,7 +290,7 @@ class Llava(Family):
         attended = {plan.layer(n.layer) for n in plan.needs if n.kind in ATTENTION_KINDS}
         with record_activations(layers, outputs, attended) as seen, encoder_hooks(layers, plan, seen) as pruning_state:
             tower(pixel_values=pixels, interpolate_pos_encoding=off_size)
-            evidence = encoder_evidence(layers, seen, needs, self.prefix)
+            evidence = encoder_evidence(layers, seen, needs, prefix=self.prefix)
         states = seen.outputs[self.shape.feature_layer]
         before, features = states[:, : self.prefix], self.behind_tower(states[:, self.prefix :])
         for need in needs:

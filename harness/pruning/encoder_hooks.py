@@ -175,7 +175,7 @@ class EncoderPruning:
 
     def _attention(self, cut: Cut) -> dict[Evidence, Tensor]:
         """Collect what is wanted of this layer's attention, and let go of what it was made of: a tower has many layers."""
-        found = encoder_evidence(self.layers, self.seen, self.plan.due(cut), self.plan.prefix)
+        found = encoder_evidence(self.layers, self.seen, self.plan.due(cut), prefix=self.plan.prefix)
         number = self.plan.layer(cut.at)
         for key in [key for key in self.seen.projected if key[0] == number]:
             del self.seen.projected[key]
