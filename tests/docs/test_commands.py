@@ -46,7 +46,7 @@ def wrong(command: str, whole: bool) -> str:
         return "" if set(words[1:]) <= MAKEFILE else "no such target"
     if words[1] == "-m":
         ours = ROOT / f"{words[2].removeprefix('vtpbench.').replace('.', '/')}.py"
-        return "" if words[2] in ("venv", "pytest", "vtpbench", "build") or ours.is_file() else "no such module"
+        return "" if words[2] in ("venv", "pytest", "vtpbench", "build", "lmms_eval") or ours.is_file() else "no such module"
     scripts = [word for word in words[1:] if word.endswith(".py")]
     places = (ROOT, ROOT / "examples", *(ROOT / "examples").iterdir())
     return "" if all(any((place / script).is_file() for place in places) for script in scripts) else "no such script"
