@@ -28,7 +28,7 @@ from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.bad_questions import BadQuestions
 from vtpbench.harness.run.batch_size import WINDOW
 from vtpbench.harness.run.questions import Question
-from vtpbench.harness.run.sweep import SweepRow, sweep
+from vtpbench.harness.run.sweep import SweepRow, WindowReader, sweep
 from vtpbench.pruners.registry import build
 
 SIZE = (640, 480)
@@ -46,7 +46,7 @@ def answer(folder: Path, pictures: int, batch_size: int) -> int:
     model = tiny_llava()
     lanes = [Pipeline(model, build(name, {}), lambda n: n // 2) for name in ("random", "visionzip", "fastv")]
     rows = [SweepRow(Answerer(lane, batch_size), {}, lambda answers: None) for lane in lanes]
-    sweep(rows, [ask(n) for n in range(2 * pictures)], BadQuestions(model), lambda done, total: None)
+    sweep(rows, [ask(n) for n in range(2 * pictures)], WindowReader(model, BadQuestions(model)), lambda done, total: None)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

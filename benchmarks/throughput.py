@@ -40,7 +40,7 @@ from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.bad_questions import BadQuestions
 from vtpbench.harness.run.questions import Question
-from vtpbench.harness.run.sweep import SweepRow, sweep
+from vtpbench.harness.run.sweep import SweepRow, WindowReader, sweep
 from vtpbench.harness.suite.specs import DUMMY_PREFIX, ModelSpec
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.registry import build
@@ -137,7 +137,7 @@ def one_by_one(rows: Sequence[MeasuredRow], questions: Sequence[Question]) -> No
 
 def together(family: Family, rows: Sequence[SweepRow], questions: Sequence[Question]) -> None:
     """Answer all rows in one pass."""
-    sweep(rows, questions, BadQuestions(family), lambda done, total: None)
+    sweep(rows, questions, WindowReader(family, BadQuestions(family)), lambda done, total: None)
 
 
 def peaks(device: torch.device) -> tuple[float, float]:

@@ -29,6 +29,11 @@ class AskPart:
     part: Part
     known: Known = field(default_factory=dict)
 
+    @property
+    def asked(self) -> int:
+        """How many answers are to come of it."""
+        return self.part.answers - sum(map(len, self.known.values()))
+
 
 @dataclass(frozen=True)
 class CloseSweep:

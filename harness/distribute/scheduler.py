@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TypeAlias
 
 from vtpbench.harness.distribute.messages import AskPart, CloseSweep, MeasureCell, OpenSweep, Work
+from vtpbench.harness.distribute.parts import Part
 from vtpbench.harness.distribute.shared_sweep import SharedSweep
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.outcome import Swept
@@ -47,6 +48,8 @@ class Scheduler:
         self._unmeasured = dict.fromkeys(self._of)
         self._open: dict[WorkerId, SharedSweep] = {}
         self._model: dict[WorkerId, str] = {}
+        self._last: dict[WorkerId, Part] = {}
+        """Of the open sweep."""
         self._busy: dict[WorkerId, _Busy] = {}
         self._tries: Counter[Hashable] = Counter()
 
@@ -65,9 +68,9 @@ class Scheduler:
     def _choose(self, worker: WorkerId, workers: int) -> Work | None:
         own = self._open.get(worker)
         if own is not None:
-            if own.samples is None or not own.left or own.given_up is not None:
+            if own.samples is None or not own.remaining:
                 return CloseSweep()
-            part = own.take(workers)
+            part = self._last[worker] = own.take(workers, self._last.get(worker))
             return AskPart(part, own.known_in(part))
         model = self._model.get(worker)
         ready = self._ready()
@@ -81,6 +84,7 @@ class Scheduler:
         at = Counter(id(sweep) for sweep in self._open.values())
         chosen = min(waiting, key=lambda sweep: (sweep.model != model, -sweep.remaining / (1 + at[id(sweep)])))
         self._open[worker], self._model[worker] = chosen, chosen.model
+        self._last.pop(worker, None)
         return OpenSweep(chosen.cells)
 
     def _ready(self) -> list[str]:
@@ -91,8 +95,9 @@ class Scheduler:
         return [cell for sweep in through for cell in sweep.cells if cell in self._unmeasured and cell not in measuring]
 
     def opened(self, worker: WorkerId, samples: Sequence[str], window: int) -> None:
-        """Note that a worker has opened its sweep."""
+        """Note that a worker has opened its sweep; those that died at it before did not die of it."""
         self._busy.pop(worker)
+        self._tries.pop(self._open[worker].cells, None)
         self._open[worker].opened(samples, window)
 
     def answered(self, worker: WorkerId, cell: str, answers: Iterable[Answer]) -> None:
@@ -103,7 +108,7 @@ class Scheduler:
         """Note a finished part; what could not be answered there, its cells say when they are measured."""
         busy, sweep = self._busy.pop(worker), self._open[worker]
         assert isinstance(busy.work, AskPart), "only a part is done"
-        sweep.speed = busy.work.part.answers / max(1e-6, self._clock() - busy.since)
+        sweep.speed = max(1, busy.work.asked) / max(1e-6, self._clock() - busy.since)
 
     def closed(self, worker: WorkerId, costs: Mapping[str, Swept]) -> None:
         """Note that a worker has left its sweep; one that could not even be opened has its cells measured one by one."""
@@ -111,7 +116,7 @@ class Scheduler:
         if isinstance(busy.work, OpenSweep) and sweep.samples is None:
             sweep.samples, sweep.left = (), []
         if isinstance(busy.work, AskPart):  # it broke in the middle: the cells say why
-            sweep.left = []
+            sweep.left, sweep.returned = [], []
         for cell, cost in costs.items():
             sweep.costs[cell] = sweep.costs[cell].with_more(cost) if cell in sweep.costs else cost
 
@@ -124,6 +129,7 @@ class Scheduler:
         """Let another worker do what one was at that is gone, unless that has happened too often."""
         busy, sweep = self._busy.pop(worker, None), self._open.pop(worker, None)
         self._model.pop(worker, None)
+        self._last.pop(worker, None)
         if busy is None:
             return
         if isinstance(busy.work, MeasureCell):
@@ -134,7 +140,7 @@ class Scheduler:
             for cell, answers in busy.told.items():
                 sweep.known[cell].update(answers)
             part = busy.work.part
-            sweep.left.insert(0, part)
+            sweep.returned.append(part)
             if any(busy.told.values()):
                 self._tries.pop((part.cells[0], part.start), None)  # whatever killed it, it gets on
             elif self._is_too_often((part.cells[0], part.start)):

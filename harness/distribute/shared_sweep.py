@@ -41,6 +41,8 @@ class SharedSweep:
     window: int = 1
     left: list[Part] = field(default_factory=list)
     """What nobody is at."""
+    returned: list[Part] = field(default_factory=list)
+    """Parts whose worker has died. They come first: what kills workers is soon told, and kills no more of them."""
     costs: dict[str, Swept] = field(default_factory=dict)
     speed: float | None = None
     """Answers a second that one worker has given."""
@@ -51,7 +53,7 @@ class SharedSweep:
         """Answers that nobody is at."""
         if self.given_up is not None:
             return 0
-        return self.weight if self.samples is None else sum(part.answers for part in self.left)
+        return self.weight if self.samples is None else sum(part.answers for part in (*self.returned, *self.left))
 
     def opened(self, samples: Sequence[str], window: int) -> None:
         """Learn of the questions from the first worker that has read them; what all cells know is not asked again."""
@@ -69,18 +71,24 @@ class SharedSweep:
                 runs.append((start, stop))
         self.left = [Part(start, stop, self.cells) for start, stop in runs]
 
-    def take(self, workers: int) -> Part:
+    def take(self, workers: int, last: Part | None = None) -> Part:
         """Give the next part away: of about a minute, less towards the end, so that all workers finish together.
 
-        Until the first part is done nobody knows how long a window takes: then it is one, of all cells.
+        A worker gets further rows of the window that it had `last`, whose pictures it has decoded; else it begins one that
+        nobody is at, and only when there is none left, it helps with another's. Until the first part is done nobody knows how
+        long that is: then it is one window of one cell, the least there is.
         """
+        if self.returned:
+            return self.returned.pop(0)
         share = self.remaining / (ROUNDS * workers)
-        first = self.left.pop(0)
-        wanted = float(self.window * len(first.cells))
+        held = None if last is None else last.start
+        first = max(self.left, key=lambda part: (part.start == held, len(part.cells)))
+        at = self.left.index(first)
+        wanted = float(self.window)
         if self.speed is not None:
             wanted = min(PART_S * self.speed, max(share, SHORTEST_S * self.speed))
         part, rest = first.cut(wanted, self.window)
-        self.left[:0] = rest
+        self.left[at : at + 1] = rest
         return part
 
     def known_in(self, part: Part) -> dict[str, dict[str, Answer]]:

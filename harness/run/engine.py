@@ -27,7 +27,7 @@ from vtpbench.harness.run.evaluation import asking, evaluate, results_of
 from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.harness.run.scoring import Evaluated, outcome
-from vtpbench.harness.run.sweep import SweepRow, SweepShare, sweep
+from vtpbench.harness.run.sweep import SweepRow, SweepShare, WindowReader, sweep
 from vtpbench.harness.run.task_loading import TaskLoader
 from vtpbench.harness.run.task_questions import drop_requests, naming_questions
 from vtpbench.pruners.errors import Impossible, UserError
@@ -76,7 +76,8 @@ class Engine:
                 answerers[cell.id] = cell, self._answerer(cell, picture_folder)
         if not answerers:
             return {}
-        info, bad = cells[0].benchmark, BadQuestions(self.family, cells[0].benchmark.on_bad_question)
+        info = cells[0].benchmark
+        windows = WindowReader(self.family, BadQuestions(self.family, info.on_bad_question))
 
         def row(cell: Cell, answerer: Answerer) -> SweepRow:
             kept = journal(cell)
@@ -86,7 +87,7 @@ class Engine:
             for share in shares(asked):
                 rows = [row(*each) for cell, each in answerers.items() if share.cells is None or cell in share.cells]
                 if rows:
-                    sweep(rows, asked[share.questions], bad, progress)
+                    sweep(rows, asked[share.questions], windows, progress)
 
         with asking(self._tasks, benchmark, info) as (loaded, questions):
             first = next(iter(answerers.values()))[1]

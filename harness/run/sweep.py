@@ -75,10 +75,42 @@ class DecodedWindow:
     """None where the model's processor refuses a picture: then each row finds out which."""
 
 
+class WindowReader:
+    """Decodes and preprocesses windows, and keeps the last one: those who share a window ask it of some rows at a time.
+
+    Parameters
+    ----------
+    model : whose processor takes the pictures
+    bad : what becomes of questions whose pictures cannot be decoded
+
+    """
+
+    def __init__(self, model: VisionLanguageModel, bad: BadQuestions) -> None:
+        self._model, self._bad = model, bad
+        self._last: DecodedWindow | None = None
+
+    def read(self, questions: Sequence[Question]) -> DecodedWindow:
+        """Give a window; raises `BadQuestion` where a picture cannot be decoded, unless such questions are left out."""
+        if self._last is None or list(self._last.questions) != list(questions):
+            self._last = None  # before the next one comes: both may be large
+            self._last = self._read(questions)
+        return self._last
+
+    def _read(self, questions: Sequence[Question]) -> DecodedWindow:
+        decoded = self._bad.decode(questions)
+        usable = [question for question in questions if question.sample in decoded]
+        distinct = list(distinct_images(decoded, usable).values())
+        try:
+            groups = self._model.group(distinct) if distinct else ()
+        except Exception:  # each row finds out which picture it is
+            return DecodedWindow(questions, decoded, None)
+        return DecodedWindow(questions, decoded, groups)
+
+
 def sweep(
     rows: Sequence[SweepRow],
     questions: Sequence[Question],
-    bad: BadQuestions,
+    reader: WindowReader,
     progress: Callable[[int, int], None],
 ) -> None:
     """Answer what the rows do not know yet, window by window.
@@ -90,21 +122,20 @@ def sweep(
     ----------
     rows : cells of one model and benchmark
     questions : of the benchmark, in its order
-    bad : what becomes of questions whose pictures cannot be decoded
+    reader : of the rows' model; it keeps the last window for further rows
     progress : is told how many answers of how many there are, first those that were known
 
     Raises
     ------
     StorageError : answers cannot be written
-    BadQuestion : a picture cannot be decoded, unless such questions are left out
+    BadQuestion : as `reader` does
 
     """
     left = list(rows)
     done, total = sum(q.sample in row.known for row in rows for q in questions), len(rows) * len(questions)
     progress(done, total)
-    model, size = rows[0].answerer.pipeline.model, rows[0].answerer.batch_size
-    wanted = [part for part in windows(questions, size) if any(missing(part, row.known) for row in rows)]
-    for window in _read_ahead(model, wanted, bad):
+    wanted = [part for part in windows(questions, rows[0].answerer.batch_size) if any(missing(part, row.known) for row in rows)]
+    for window in _read_ahead(reader, wanted):
         asking = [row for row in left if missing(window.questions, row.known)]
         for row, encode in zip(asking, _encode(window, asking), strict=True):
             try:
@@ -141,29 +172,18 @@ def _encode(window: DecodedWindow, rows: Sequence[SweepRow]) -> list[Encode | No
     ]
 
 
-def _read_ahead(model: VisionLanguageModel, parts: Sequence[Sequence[Question]], bad: BadQuestions) -> Iterator[DecodedWindow]:
-    """Decode and preprocess windows in a thread of their own, in their order, while the device is busy with those before."""
+def _read_ahead(reader: WindowReader, parts: Sequence[Sequence[Question]]) -> Iterator[DecodedWindow]:
+    """Read windows in a thread of their own, in their order, while the device is busy with those before."""
     coming: list[Future[DecodedWindow]] = []
     rest = iter(parts)
-    with ThreadPoolExecutor(1, "pictures") as reader:
+    with ThreadPoolExecutor(1, "pictures") as thread:
         try:
             while True:
                 while len(coming) < AHEAD and (part := next(rest, None)) is not None:
-                    coming.append(reader.submit(_read, model, part, bad))
+                    coming.append(thread.submit(reader.read, part))
                 if not coming:
                     return
                 yield coming.pop(0).result()
         finally:
             for future in coming:
                 future.cancel()
-
-
-def _read(model: VisionLanguageModel, questions: Sequence[Question], bad: BadQuestions) -> DecodedWindow:
-    decoded = bad.decode(questions)
-    usable = [question for question in questions if question.sample in decoded]
-    distinct = list(distinct_images(decoded, usable).values())
-    try:
-        groups = model.group(distinct) if distinct else ()
-    except Exception:  # each row finds out which picture it is
-        return DecodedWindow(questions, decoded, None)
-    return DecodedWindow(questions, decoded, groups)

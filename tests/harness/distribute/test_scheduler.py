@@ -134,7 +134,7 @@ def test_what_kills_its_worker_three_times_fails_its_cells_and_no_other() -> Non
     for worker in range(TRIES):
         assert isinstance(scheduler.next(worker), OpenSweep)
         scheduler.opened(worker, [str(n) for n in range(400)], WINDOW)
-        assert scheduler.next(worker) == AskPart(Part(0, WINDOW, bad.cells), {cell: {} for cell in bad.cells})
+        assert scheduler.next(worker) == AskPart(Part(0, WINDOW, bad.cells[:1]), {bad.cells[0]: {}})
         scheduler.lost(worker, "out of memory")
     assert set(scheduler.failed) == set(bad.cells)
     assert all("questions 0 to 3 died 3 times: out of memory" in reason for reason in scheduler.failed.values())
@@ -143,6 +143,57 @@ def test_what_kills_its_worker_three_times_fails_its_cells_and_no_other() -> Non
     played.next_id = TRIES
     played.play(1)
     assert set(played.measured) == set(good.cells)
+
+
+def test_deaths_at_opening_count_only_while_nobody_has_opened_the_sweep() -> None:
+    scheduler = Scheduler([shared("a", 400)])
+    for worker in range(TRIES - 1):
+        assert isinstance(scheduler.next(worker), OpenSweep)
+        scheduler.lost(worker, "killed")
+    opened = scheduler.next("able")
+    assert isinstance(opened, OpenSweep)
+    scheduler.opened("able", [str(n) for n in range(400)], WINDOW)
+    for worker in range(TRIES - 1):
+        assert isinstance(scheduler.next(worker), OpenSweep)
+        scheduler.lost(worker, "killed")
+    assert not scheduler.failed, "four deaths in a long run, each of another cause"
+    for worker in range(TRIES):
+        scheduler.next(worker)
+        scheduler.lost(worker, "out of memory")
+    assert set(scheduler.failed) == set(opened.cells)
+
+
+def test_each_worker_keeps_to_the_rows_of_its_window_until_none_is_whole() -> None:
+    now = [0.0]
+    scheduler = Scheduler([shared("a", 3 * WINDOW, rows=8)], lambda: now[0])
+    for worker in (0, 1):
+        scheduler.next(worker, 2)
+        scheduler.opened(worker, [str(n) for n in range(3 * WINDOW)], WINDOW)
+    asked: dict[int, list[Part]] = {0: [], 1: []}
+    at: dict[int, Work | None] = {worker: scheduler.next(worker, 2) for worker in asked}
+    while any(isinstance(work, AskPart) for work in at.values()):
+        now[0] += 60.0  # a window of all rows takes long
+        for worker, work in at.items():
+            if isinstance(work, AskPart):
+                asked[worker].append(work.part)
+                scheduler.part_done(worker)
+        at = {worker: scheduler.next(worker, 2) for worker, work in at.items() if isinstance(work, AskPart)}
+    windows = {worker: list(dict.fromkeys(part.start for part in parts)) for worker, parts in asked.items()}
+    assert windows == {0: [0, 2 * WINDOW], 1: [WINDOW, 2 * WINDOW]}, "its own first, the last one together"
+
+
+def test_what_was_known_is_no_part_of_the_speed() -> None:
+    now = [0.0]
+    sweep = shared("a", 100 * WINDOW, rows=1, known=WINDOW - 1)
+    scheduler = Scheduler([sweep], lambda: now[0])
+    scheduler.next(0)
+    scheduler.opened(0, [str(n) for n in range(100 * WINDOW)], WINDOW)
+    work = scheduler.next(0)
+    assert isinstance(work, AskPart)
+    assert work.asked == 1
+    now[0] += 10.0
+    scheduler.part_done(0)
+    assert sweep.speed == 0.1
 
 
 def test_a_sweep_that_cannot_be_opened_leaves_its_cells_to_say_why() -> None:
@@ -193,7 +244,7 @@ def test_a_window_that_takes_minutes_is_shared_by_rows_so_that_a_part_takes_one(
         now[0] += took[-1]
         scheduler.part_done(0)
         work = scheduler.next(0, 2)
-    assert took[0] == 46 * WINDOW, "nobody knows yet how long it takes"
+    assert took[0] == WINDOW, "nobody knows yet how long it takes: one window of one row"
     assert all(SHORTEST_S / 2 <= seconds <= PART_S for seconds in took[1:])
     assert sum(took) == 46 * 4000
     assert sum(took) / len(took) > PART_S / 2, "and no shorter than it need be: every part encodes its pictures anew"

@@ -27,7 +27,7 @@ from vtpbench.harness.run.batch_size import WINDOW
 from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
 from vtpbench.harness.run.progress import Progress
 from vtpbench.harness.run.questions import Question
-from vtpbench.harness.run.sweep import AHEAD, SweepRow, sweep
+from vtpbench.harness.run.sweep import AHEAD, SweepRow, WindowReader, sweep
 from vtpbench.pruners.base import ModelShape, Pruner, TokenView
 from vtpbench.pruners.errors import Impossible
 from vtpbench.pruners.registry import BUILT_IN, build, find
@@ -76,7 +76,7 @@ class Row(SweepRow):
 
 def swept(model: Family, rows: Sequence[SweepRow], asked: Sequence[Question] = ASKED) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
-    sweep(rows, asked, BadQuestions(model), lambda done, of: seen.append((done, of)))
+    sweep(rows, asked, WindowReader(model, BadQuestions(model)), lambda done, of: seen.append((done, of)))
     return seen
 
 
@@ -271,6 +271,20 @@ def test_no_more_windows_are_decoded_than_two_ahead() -> None:
     assert most <= AHEAD + 1
 
 
+def test_rows_that_are_asked_later_find_the_pictures_of_their_window_decoded() -> None:
+    model, decoded = TINY["llava"](), list[int]()
+
+    def ask(n: int) -> Question:
+        return Question(str(n), "What?", lambda: decoded.append(n) or [PICTURES[n % 5]], 2)  # type: ignore[func-returns-value]
+
+    window, other = ([ask(first + n) for n in range(WINDOW * BATCH)] for first in (0, 100))
+    reader, rows = WindowReader(model, BadQuestions(model)), [Row(model, build("random", {})) for _ in range(3)]
+    for asked, row in ((window, rows[0]), (window, rows[1]), (other, rows[2]), (window, rows[2])):
+        sweep([row], asked, reader, lambda done, of: None)
+    assert sorted(decoded) == sorted([*range(WINDOW * BATCH)] * 2 + [*range(100, 100 + WINDOW * BATCH)])
+    assert rows[0].kept.answers == rows[1].kept.answers
+
+
 def test_a_picture_that_cannot_be_decoded_is_named_and_what_came_before_is_kept() -> None:
     model = TINY["llava"]()
 
@@ -328,7 +342,7 @@ def test_a_sweep_that_is_stopped_goes_on_with_the_same_tables(
 
     stopped, calls = job_in(tmp_path / "stopped", quick), 0
 
-    def until_stopped(rows, questions, bad, progress):  # type: ignore[no-untyped-def] # as `sweep`
+    def until_stopped(rows, questions, reader, progress):  # type: ignore[no-untyped-def] # as `sweep`
         def stop(done: int, total: int) -> None:
             nonlocal calls
             calls += 1
@@ -336,7 +350,7 @@ def test_a_sweep_that_is_stopped_goes_on_with_the_same_tables(
                 raise KeyboardInterrupt
             progress(done, total)
 
-        sweep(rows, questions, bad, stop)
+        sweep(rows, questions, reader, stop)
 
     monkeypatch.setattr("vtpbench.harness.run.engine.sweep", until_stopped)
     with pytest.raises(KeyboardInterrupt):
