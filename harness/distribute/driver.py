@@ -38,7 +38,6 @@ from vtpbench.harness.run.attempt import record_of
 from vtpbench.harness.run.job import Job
 from vtpbench.harness.run.loop import grouped_by_benchmark
 from vtpbench.harness.run.progress import Progress, headline
-from vtpbench.harness.run.shard import refuse_other_device
 from vtpbench.harness.run.summary import CellVisit, Summary
 from vtpbench.harness.run.watch import RunWatch, questions_of
 from vtpbench.pruners.errors import UserError
@@ -120,12 +119,13 @@ class _Driver:
     def _shared(self, group: Sequence[Cell]) -> SharedSweep:
         info = group[0].benchmark
         questions = info.limit or self._job.suite.benchmarks[info.label].n or LARGEST_UNKNOWN
-        known = {cell.id: trusted(self._journal(cell)) for cell in group}
+        known = {cell.id: trusted(self._store.journal(cell)) for cell in group}
         return SharedSweep(tuple(known), group[0].model.model_dump_json(), known, float(len(group) * questions))
 
     def _journal(self, cell: Cell) -> FileJournal:
+        assert self._environment is not None, "work is sent to workers that are welcome"
         if cell.id not in self._journals:
-            self._journals[cell.id] = self._store.journal(cell)
+            self._journals[cell.id] = self._store.journal(cell, self._environment.device_kind)
         return self._journals[cell.id]
 
     def _send(self) -> None:
@@ -185,7 +185,7 @@ class _Driver:
         kind, first = ready.environment.device_kind, self._environment.device_kind
         if kind != first:
             raise UserError(f"worker {worker} on {ready.node} has a {kind}, others a {first}: name one kind with --gpu-kind")
-        refuse_other_device(self._store, self._cells.values(), kind)
+        self._store.refuse_other_device(self._cells.values(), kind)
         self._workers.add(worker)
 
     def _record(self, cell: Cell, outcome: Outcome, wall_s: float) -> None:

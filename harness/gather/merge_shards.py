@@ -31,8 +31,11 @@ class JoinedShards:
     target: Store
 
     def conflicts(self) -> Iterator[str]:
-        """Name answers to one question that differ."""
+        """Name answers to one question that differ, and cells of which several kinds of device have given answers."""
         for cell_id in self._cells():
+            devices = self._devices(cell_id)
+            if len(devices) > 1:
+                yield f"{self.note.suite}/{cell_id}: answers of {' and '.join(sorted(devices))}; no table mixes these"
             first: dict[str, tuple[Answer, Path]] = {}
             for journal in self._journals(cell_id):
                 for sample, answer in journal.known().items():
@@ -50,7 +53,7 @@ class JoinedShards:
         for cell_id in self._cells():
             if self.target.is_whole(self.target.read(cell_id)):
                 continue
-            mine = FileJournal(self.target.journal_path(cell_id))
+            mine = FileJournal(self.target.journal_path(cell_id), next(iter(self._devices(cell_id)), None))
             have = set(mine.known())
             for store in self.sources:
                 known = FileJournal(store.journal_path(cell_id)).known().values()
@@ -75,6 +78,9 @@ class JoinedShards:
 
     def _cells(self) -> list[str]:
         return sorted({path.stem for store in self.sources for path in (store.folder / "journal").glob("*.jsonl")})
+
+    def _devices(self, cell_id: str) -> set[str]:
+        return {kind for journal in self._journals(cell_id) if (kind := journal.given_on()) is not None}
 
     def _journals(self, cell_id: str) -> list[FileJournal]:
         return [FileJournal(store.journal_path(cell_id)) for store in (self.target, *self.sources)]

@@ -43,14 +43,6 @@ class ShardNote(Frozen):
         parts, whole = ({*mine, *theirs} for mine, theirs in ((self.parts, other.parts), (self.whole, other.whole)))
         return self.model_copy(update={"parts": tuple(sorted(parts)), "whole": tuple(sorted(whole))})
 
-    def refuse_other(self, device: str, folder: Path) -> None:
-        """Raise `UserError` where further answers would come from another kind of device: no table holds both."""
-        if device != self.device:
-            raise UserError(
-                f"the answers in {folder} are of {self.device}, those of {device} would not be comparable: "
-                f"use {self.device}, or another folder with --out"
-            )
-
 
 def read_note(folder: Path) -> ShardNote | None:
     """Read the note of a folder; None where there is none. Raises `UserError` for one that cannot be read."""

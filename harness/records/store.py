@@ -87,15 +87,24 @@ class Store:
         """Whether a cell needs no further attempt, and has its table of samples."""
         return is_done(record) and (record.status != "ok" or self._table(record) is not None)
 
-    def journal(self, cell: Cell) -> FileJournal:
-        """Where the answers of an unfinished cell go; what is damaged there is warned of, and set aside."""
-        journal = FileJournal(self.journal_path(cell.id))
+    def journal(self, cell: Cell, device: str | None = None) -> FileJournal:
+        """Where the answers of an unfinished cell go; what is damaged there is warned of, and set aside.
+
+        `device` is the kind that gives them; raises `UserError` where there are answers of another kind.
+        """
+        journal = FileJournal(self.journal_path(cell.id), device)
+        journal.refuse_other_device()
         is_file = journal.path.is_file()
         damaged = journal.damaged() if is_file else 0
         if damaged or (os.path.lexists(journal.path) and not is_file):
             what = f"{damaged} lines are no answers of this cell (edited or damaged)" if is_file else "is no file"
             self._warn(f"{journal.path}: {what}; kept as {journal.heal().name}, their questions are asked again")
         return journal
+
+    def refuse_other_device(self, cells: Iterable[Cell], device: str) -> None:
+        """Raise `UserError` where unfinished cells have answers of another kind of device."""
+        for cell in cells:
+            FileJournal(self.journal_path(cell.id), device).refuse_other_device()
 
     def kept_answers(self, cell_id: str) -> int:
         """Count the answers of a cell that is not finished, without reading them; a line that was cut off is none."""

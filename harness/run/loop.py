@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.host.stopping import StopRequest
 from vtpbench.harness.records.cell import Cell
+from vtpbench.harness.records.journal import FileJournal
 from vtpbench.harness.records.outcome import Outcome, Swept
 from vtpbench.harness.records.record import Environment, ModelInfo, Record
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.attempt import attempt, record_of
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.progress import Progress
-from vtpbench.harness.run.shard import refuse_other_device
 from vtpbench.harness.run.summary import CellVisit, Summary
 from vtpbench.harness.run.sweeper import CellEngine, Sweeper
 from vtpbench.harness.run.watch import RunWatch, questions_of
@@ -55,7 +55,11 @@ class RunContext:
     def sweeper(self) -> Sweeper:
         """Give what opens models and lets them answer."""
         pictures = PictureFolder(self.store.folder, self.pictures)
-        return Sweeper(self.store, self.open_engine, self.benchmarks, pictures)
+        return Sweeper(self.store, self.journal, self.open_engine, self.benchmarks, pictures)
+
+    def journal(self, cell: Cell) -> FileJournal:
+        """Give where the answers of a cell go that come from this device."""
+        return self.store.journal(cell, self.environment.device_kind)
 
 
 def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
@@ -73,7 +77,7 @@ def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
     todo = by_model(store.missing(cells))
     for label in dict.fromkeys(cell.benchmark.label for cell in todo):
         fetch(setting.benchmarks[label])
-    refuse_other_device(store, todo, setting.environment.device_kind)
+    store.refuse_other_device(todo, setting.environment.device_kind)
     there = {cell.id: store.kept_answers(cell.id) for cell in todo}
     watch = RunWatch(store.folder, questions_of(todo, setting.benchmarks), there)
     progress = WatchedProgress(setting.progress, watch, setting.environment.device)
@@ -156,7 +160,7 @@ class _CellRunner:
 
         def work() -> Outcome:
             pictures = self._sweeper.picture_folder
-            outcome = engine.run(cell, benchmark, store.journal(cell), self._advance, pictures, swept)
+            outcome = engine.run(cell, benchmark, self._setting.journal(cell), self._advance, pictures, swept)
             table = store.save_samples(cell.id, outcome.samples) if outcome.samples else None
             return dataclasses.replace(outcome, samples_sha256=table)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from vtpbench.harness.records.cell import Cell
-from vtpbench.harness.records.shard_note import MOST, read_note
-from vtpbench.harness.records.store import Store
+from vtpbench.harness.records.shard_note import MOST
 from vtpbench.pruners.errors import UserError
 
 _SHARD = re.compile(r"(\d{1,5})/(\d{1,5})")
@@ -52,10 +49,3 @@ def parse_shard(text: str) -> Shard:
     if shard is None or not 1 <= shard.part <= shard.of <= MOST:
         raise UserError(f"--shard {text}: write which part of how many, such as 3/16, from 1/16 to 16/16")
     return shard
-
-
-def refuse_other_device(store: Store, todo: Iterable[Cell], device: str) -> None:
-    """Raise `UserError` where cells have answers that shards gave on another kind of device than this."""
-    note = read_note(store.folder)
-    if note is not None and any(store.kept_answers(cell.id) for cell in todo):
-        note.refuse_other(device, store.folder)

@@ -63,8 +63,8 @@ def run_shard(cells: Sequence[Cell], setting: RunContext, shard: Shard) -> Shard
     prepare(store.folder / "journal")
     prepare(store.folder / "locks")
     note = ShardNote(suite=setting.suite, of=shard.of, parts=(shard.part,), whole=(), device=setting.environment.device_kind)
-    if (earlier := read_note(store.folder)) is not None:
-        earlier.refuse_other(note.device, store.folder)
+    read_note(store.folder)  # a damaged one is not replaced in silence
+    store.refuse_other_device(cells, note.device)
     write_note(store.folder, note)
     for label in dict.fromkeys(cell.benchmark.label for cell in cells):
         fetch(setting.benchmarks[label])

@@ -65,7 +65,8 @@ class Sweeper:
 
     Parameters
     ----------
-    store : where answers and logs go
+    store : where logs go
+    journal : where the answers of a cell go
     open_engine : loads a model; called once per model, when its first cell comes
     benchmarks : by label
     picture_folder : where pictures of questions go
@@ -75,11 +76,12 @@ class Sweeper:
     def __init__(
         self,
         store: Store,
+        journal: Callable[[Cell], Journal],
         open_engine: Callable[[ModelInfo], CellEngine],
         benchmarks: Mapping[str, Benchmark],
         picture_folder: PictureFolder,
     ) -> None:
-        self._store, self._open_engine, self._benchmarks = store, open_engine, benchmarks
+        self._store, self._journal, self._open_engine, self._benchmarks = store, journal, open_engine, benchmarks
         self.picture_folder = picture_folder
         self._model: ModelInfo | None = None
         self._engine: CellEngine | Outcome | None = None
@@ -112,11 +114,11 @@ class Sweeper:
 
         An outcome says why not all could be asked. `advance` counts answers behind each batch that is written.
         """
-        first, store = cells[0], self._store
+        first = cells[0]
         benchmark, chosen = self._benchmarks[first.benchmark.label], {} if shares is None else {"shares": shares}
 
         def work() -> Mapping[str, Swept]:
-            return engine.sweep(cells, benchmark, store.journal, advance, self.picture_folder, self.log, **chosen)
+            return engine.sweep(cells, benchmark, self._journal, advance, self.picture_folder, self.log, **chosen)
 
-        with output_to(store.log_path(f"sweep-{first.id}")):
+        with output_to(self._store.log_path(f"sweep-{first.id}")):
             return attempt(work, StorageError, f"{first.model.label} / {first.benchmark.label}")

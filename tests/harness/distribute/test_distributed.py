@@ -19,6 +19,7 @@ from vtpbench.harness.distribute.driver import WorkerPool, run_distributed
 from vtpbench.harness.distribute.messages import AskPart, Lost, MeasureCell, NewAnswers, Ready
 from vtpbench.harness.distribute.ray_pool import RayPool
 from vtpbench.harness.gather.status import examine
+from vtpbench.harness.records.journal import FileJournal
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
 from vtpbench.harness.run.progress import Progress
@@ -186,6 +187,7 @@ def test_a_driver_that_dies_is_followed_by_the_same_command(suite: Path, alone: 
             run_distributed(job, quiet(), pool)
     before = pool.answers()
     assert 0 < len(before) < CELLS * QUESTIONS
+    assert {journal.given_on() for journal in map(FileJournal, (tmp_path / "small" / "journal").glob("*.jsonl"))} == {"CPU"}
     (status,) = examine(tmp_path / "small", pytest.fail)
     assert sum(n or 0 for n in status.begun.values()) == len(before)
     assert [run.state.state for run in status.runs] == ["stopped"]

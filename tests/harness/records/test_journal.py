@@ -9,6 +9,7 @@ import pytest
 from vtpbench.harness.host.files import StorageError
 from vtpbench.harness.records.cell import Answer, KeptTokens
 from vtpbench.harness.records.journal import FileJournal
+from vtpbench.pruners.errors import UserError
 
 
 def answer(sample: str, text: str = "yes") -> Answer:
@@ -78,6 +79,23 @@ def test_the_journal_of_another_cell_knows_no_answer(journal: FileJournal):
     other = FileJournal(journal.path.with_name("other.jsonl"))
     journal.path.rename(other.path)
     assert (other.known(), other.damaged()) == ({}, 2)
+
+
+def test_a_journal_says_on_what_its_answers_were_given_and_takes_none_of_another_kind(journal: FileJournal):
+    assert journal.given_on() is None
+    given = FileJournal(journal.path, "H100")
+    given.add([answer("0")])
+    journal.path.write_bytes(b"torn\n" + journal.path.read_bytes())
+    healed = FileJournal(journal.path)
+    healed.heal()
+    assert healed.given_on() == "H100"
+    assert healed.known() == {"0": answer("0")}
+    given.refuse_other_device()
+    with pytest.raises(UserError, match=r"are of H100, those of CPU would not be comparable: use H100, or another folder"):
+        FileJournal(journal.path, "CPU").refuse_other_device()
+    edited = journal.path.read_bytes().replace(b"H100", b"A100")
+    journal.path.write_bytes(edited)
+    assert healed.known() == {}, "the device is part of what is checked"
 
 
 def test_what_is_damaged_is_set_aside_and_the_rest_stays(journal: FileJournal):

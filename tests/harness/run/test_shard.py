@@ -157,11 +157,15 @@ def test_shards_that_differ_are_named_and_nothing_is_written(shards: tuple[Path,
 
 def test_answers_of_another_device_are_not_added_to(suite: Path, shards: tuple[Path, list[ShardSummary]], tmp_path: Path) -> None:
     merge([shards[0]], tmp_path, pytest.fail)
-    note = tmp_path / "small" / "shards.json"
-    note.write_text(note.read_text().replace('"CPU"', '"H100"'))
+    for path in (tmp_path / "small" / "journal").glob("*.jsonl"):
+        answers = list(FileJournal(path).known().values())
+        path.unlink()
+        FileJournal(path, "H100").add(answers)
     job = make_job(str(suite), RunOptions(tmp_path), print)
     with pytest.raises(UserError, match="are of H100, those of CPU would not be comparable: use H100, or another folder"):
         execute(job, "cpu", quiet())
+    with pytest.raises(UserError, match=r"answers of CPU and H100; no table mixes these"):
+        merge([shards[0]], tmp_path, pytest.fail)
     assert not job.store.records()
 
 
