@@ -20,10 +20,10 @@ from vtpbench.harness.cli.status import status_command
 from vtpbench.harness.cli.train import train_app
 from vtpbench.harness.cli.verify import verify_command
 from vtpbench.harness.host.console import echo, print_grid, print_table, say, terminal_width, warn
-from vtpbench.harness.host.stopping import TimeIsUp
+from vtpbench.harness.host.stopping import INTERRUPTED, TimeIsUp
 from vtpbench.pruners.errors import UserError, failing_line
 
-USER_ERROR, STOPPED, INTERRUPTED = 2, 75, 130
+USER_ERROR, STOPPED = 2, 75
 """Exit codes; 75 is what the system headers call a temporary failure: try again."""
 KEPT = "what is finished is kept; run the same command again to go on"
 KEPT_BY = {"profile": "models that were finished have their records; of the one being measured nothing is kept"}

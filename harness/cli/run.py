@@ -14,7 +14,7 @@ from vtpbench.harness.cli.report import RESULTS
 from vtpbench.harness.distribute.cluster import ClusterOptions, cluster_options
 from vtpbench.harness.host.console import console, echo, warn
 from vtpbench.harness.host.printable import one_line
-from vtpbench.harness.host.stopping import StopRequest, parse_duration
+from vtpbench.harness.host.stopping import StopRequest, end_at_next_interrupt, parse_duration
 from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,4 +88,8 @@ def _run_on_workers(
     from vtpbench.harness.distribute.shared_progress import make_shared_progress
 
     with RayPool(suite, options, cluster, device) as pool:
-        return run_distributed(job, make_shared_progress(console(sys.stderr)), pool, stop)
+        try:
+            return run_distributed(job, make_shared_progress(console(sys.stderr)), pool, stop)
+        except KeyboardInterrupt:
+            end_at_next_interrupt()  # Ray takes seconds to end its processes, which end with this one in any case
+            raise
