@@ -48,7 +48,7 @@ def run_command(
     cluster = cluster_options(gpus, workers, ray, gpu_kind, device)
     part = None if shard is None else parse_shard(shard)
     if part is not None and cluster is not None:
-        raise UserError("--shard is for runs on one device each; several workers of one run share the questions by themselves")
+        raise UserError("--shard is for one device: give every GPU one of its own, or let --gpus, --ray or --workers share all")
     job = make_job(suite, options, warn, Inspection(gpu_bytes=partial(_gpu_bytes, device, cluster)))
     done: Summary | ShardSummary
     with StopRequest(None if stop_after is None else parse_duration(stop_after)).at_sigterm() as stop:

@@ -332,7 +332,7 @@ def test_status_is_for_people_and_for_scripts(results: Path):
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [(["--shard", "3"], "3/16"), (["--shard", "1/2", "--workers", "2", "--device", "cpu"], "--shard is for runs on one device")],
+    [(["--shard", "3"], "3/16"), (["--shard", "1/2", "--workers", "2", "--device", "cpu"], "--shard is for one device")],
 )
 def test_a_shard_that_makes_no_sense_is_refused_before_anything_is_read(options: list[str], told: str):
     refused = call("run", "nowhere.yaml", *options)

@@ -159,13 +159,17 @@ def test_any_number_of_workers_finds_what_one_process_finds(suite: Path, alone: 
     assert {worker.pid for worker in run.state.workers} == set(pool.pids.values())
 
 
-def test_two_workers_on_ray_find_the_same_where_one_is_killed(suite: Path, alone: Job, tmp_path: Path) -> None:
+def test_two_workers_on_ray_find_the_same_where_one_is_killed(
+    suite: Path, alone: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ray._common.usage.usage_lib import usage_stats_enabled
 
     options = RunOptions(tmp_path)
     with RayPool(str(suite), options, ClusterOptions(workers=2), "cpu") as ray_pool:
         assert not usage_stats_enabled(), "a Ray that is started here reports nothing to anybody"
         pool = WatchedPool(ray_pool, killing=True)
+        # Nobody comes in the place of the killed one: another's start takes longer than all that is left, and half the machine.
+        monkeypatch.setattr(ray_pool, "_wanted", lambda: 2 if pool.killing else 1)
         summary = run_distributed(make_job(str(suite), options, print), quiet(), pool)
     assert [event for _, event in pool.told if isinstance(event, Lost)]
     require_equal(summary, pool, alone)
