@@ -51,6 +51,8 @@ class FileJournal:
 
     def given_on(self) -> str | None:
         """Kind of device that has given the answers that are there; None where there are none, or they do not say."""
+        if not self.path.is_file():  # what is no file may wait for ever
+            return None
         with suppress(OSError), self.path.open("rb") as stream:
             for line in stream:
                 if (body := self._body(line)) is not None:
