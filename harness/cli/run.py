@@ -91,5 +91,5 @@ def _run_on_workers(
         try:
             return run_distributed(job, make_shared_progress(console(sys.stderr)), pool, stop)
         except KeyboardInterrupt:
-            end_at_next_interrupt()  # Ray takes seconds to end its processes, which end with this one in any case
+            end_at_next_interrupt()  # Ray takes seconds to end its processes
             raise

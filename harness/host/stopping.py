@@ -6,8 +6,10 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
+
+import psutil
 
 from vtpbench.pruners.errors import UserError
 
@@ -53,8 +55,15 @@ class StopRequest:
 
 
 def end_at_next_interrupt() -> None:
-    """Let a further Ctrl-C end this process at once, whatever it waits for; to be called when all that counts is on the disk."""
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    """Let a further Ctrl-C end this process and those that it has started at once; for when all that counts is on the disk."""
+
+    def end(number: int, frame: object) -> None:
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, end)
 
 
 def parse_duration(text: str) -> float:
