@@ -34,12 +34,15 @@ limit: 20
 """
 NOISY = """
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vtpbench.pruners.random import Random
 
 
 @dataclass(frozen=True)
 class Noisy(Random):
+    nested: ClassVar[bool] = False
+
     def select(self, view):
         print(f"choosing among the tokens of {len(view.keys)} pictures")
         return super().select(view)
