@@ -6,8 +6,8 @@
 A run is started, killed after a random time, and started again, until the kills are used up; the last one may finish. With
 `--workers` it is a run over Ray, and kills hit either the process that was started or one of its workers, in an order that is
 drawn. Scores and the hashes of the per-sample tables, kept tokens included, must then be those of an undisturbed run in one
-process, and neither a journal nor a process may be left. A run that gave cells up, as their worker was killed three times, is
-counted apart: the same command must complete it.
+process, and neither a journal nor a process may be left. A run that ends before it is complete, as Ray does not start in time or
+a cell's worker was killed three times, is counted apart: the same command must complete it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Campaign:
     whole : what an undisturbed run has found
     done : kills so far, of the run and of workers
     ended : runs that were through before the next kill, of which `differing` have other results than the undisturbed one
-    incomplete : runs that ended with cells that had failed
+    incomplete : runs that ended with cells that had failed, or had no record
     left : processes that were there two minutes after their run was killed
 
     """
@@ -155,7 +155,7 @@ def main() -> None:
         same = campaign.finish()
     print(f"{campaign.done['run']} runs and {campaign.done['worker']} workers killed; processes left: {campaign.left}")
     print(f"{campaign.ended} runs came to their end, {campaign.differing} of them with other results than the undisturbed run")
-    print(f"{campaign.incomplete} runs gave cells up, and were completed by the same command")
+    print(f"{campaign.incomplete} runs ended before they were complete, and were followed by the same command")
     print(f"cells {len(whole)}; the last equal, and no journal left: {same}")
     sys.exit(0 if same and not campaign.differing and not campaign.left else 1)
 
