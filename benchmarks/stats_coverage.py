@@ -50,7 +50,7 @@ def simulate_mean(generator: np.random.Generator, images: int, name: str) -> Sim
     """Share of right answers."""
     right = _answers(generator, images, QUESTIONS, np.ones((images, QUESTIONS)))
     below = np.full((images, 1), float(QUESTIONS))
-    return _simulated(name, right.sum(2)[:, :, None], np.stack([below, below]), RATES @ SHARES)
+    return _simulated(name, right.sum(2)[:, :, None], np.stack([below, below]), RATES @ SHARES, np.ones((2, 1)))
 
 
 def simulate_f1(generator: np.random.Generator, images: int, name: str) -> Simulated:
@@ -60,7 +60,8 @@ def simulate_f1(generator: np.random.Generator, images: int, name: str) -> Simul
     hit, wrong = (right & there).sum(2), (~right).sum(2)
     true_hit, true_wrong = TIMID * RATES @ SHARES / 2, 1 - (1 + TIMID) * RATES @ SHARES / 2
     truth = 2 * true_hit / (2 * true_hit + true_wrong)
-    return _simulated(name, 2 * hit[:, :, None], (2 * hit + wrong)[:, :, None], truth)
+    usual = (2 * hit + wrong).sum() / (hit + wrong).sum()
+    return _simulated(name, 2 * hit[:, :, None], (2 * hit + wrong)[:, :, None], truth, np.full((2, 1), usual))
 
 
 def simulate_mme(generator: np.random.Generator, images: int, name: str) -> Simulated:
@@ -70,7 +71,8 @@ def simulate_mme(generator: np.random.Generator, images: int, name: str) -> Simu
     below = np.eye(len(MME_PAIRS))[category]
     points = 50.0 * right + 100.0 * (right == 2)
     truth = len(MME_PAIRS) * 100 * ((RATES + RATES**2) @ SHARES)
-    return _simulated(name, points[:, :, None] * below, np.stack([below, below]), truth)
+    question = np.outer([200.0, 1.0], np.ones(len(MME_PAIRS)))
+    return _simulated(name, points[:, :, None] * below, np.stack([below, below]), truth, question)
 
 
 def _answers(generator: np.random.Generator, images: int, questions: int, factor: FloatArray) -> FloatArray:
@@ -81,9 +83,9 @@ def _answers(generator: np.random.Generator, images: int, questions: int, factor
     return luck < RATES[:, difficulty, None] * factor
 
 
-def _simulated(name: str, above: FloatArray, below: FloatArray, truth: FloatArray) -> Simulated:
+def _simulated(name: str, above: FloatArray, below: FloatArray, truth: FloatArray, question: FloatArray) -> Simulated:
     units = tuple(f"{name} {i:05}" for i in range(above.shape[1]))
-    vanilla, pruned = (Sums(units, 0, above[i].astype(float), below[i].astype(float)) for i in range(2))
+    vanilla, pruned = (Sums(units, 0, above[i].astype(float), below[i].astype(float), question) for i in range(2))
     return Simulated((vanilla, pruned), (float(truth[0]), float(truth[1])))
 
 
@@ -96,7 +98,7 @@ def experiment(generator: np.random.Generator, images: int, replicates: int, nam
     ratios: dict[str, tuple[Draws, float]] = {}
     for kind, simulate in SIMULATORS.items():
         simulated = simulate(generator, images, f"{kind} {name}")
-        scores = replicate(simulated.cells, replicates)
+        scores = replicate(("vanilla", "pruned"), simulated.cells, replicates)
         vanilla, pruned = (draws(column, cell) for column, cell in zip(scores.T, simulated.cells, strict=True))
         found[f"{kind}, score"] = pruned, simulated.truth[1]
         ratios[kind] = relative(pruned, vanilla), 100 * simulated.truth[1] / simulated.truth[0]
@@ -107,7 +109,7 @@ def experiment(generator: np.random.Generator, images: int, replicates: int, nam
 
 def percentiles(d: Draws) -> tuple[float, float]:
     """Plain percentile interval, for comparison."""
-    low, high = np.quantile(d.values, [0.025, 0.975])
+    low, high = np.quantile(d.replicates, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -75,8 +75,9 @@ def measure(
         shared, own = generator.random((1, n)), generator.random((len(rates), n))
         right = np.where(generator.random((1, n)) < scenario.together, shared, own) < rates
         units, ones = tuple(f"{name} {number} {i:05}" for i in range(n)), np.ones((n, 1))
-        cells = [Sums(units, 0, answers[:, None].astype(float), ones) for answers in right]
-        scores = [draws(column, cell) for column, cell in zip(replicate(cells, replicates).T, cells, strict=True)]
+        cells = [Sums(units, 0, answers[:, None].astype(float), ones, np.ones((2, 1))) for answers in right]
+        names = [f"row {i}" for i in range(len(cells))]
+        scores = [draws(column, cell) for column, cell in zip(replicate(names, cells, replicates).T, cells, strict=True)]
         for row, score in zip(found, scores[1:], strict=True):
             row.append(relative(score, scores[0]))
     return found

@@ -51,7 +51,8 @@ def main() -> None:
     cells = [sums(row) for row in range(arguments.rows)]
     print(f"tables made and read: {time.perf_counter() - wall:.1f} s, {time.process_time() - cpu:.1f} s of CPU")
     wall, cpu = time.perf_counter(), time.process_time()
-    scores = [draws(column, cell) for column, cell in zip(replicate(cells, arguments.replicates).T, cells, strict=True)]
+    columns = replicate([f"row {i}" for i in range(len(cells))], cells, arguments.replicates).T
+    scores = [draws(column, cell) for column, cell in zip(columns, cells, strict=True)]
     for cell, score in zip(cells[1:], scores[1:], strict=True):
         low, high = interval(relative(score, scores[0]))
         print(f"relative accuracy {100 * cell.score / cells[0].score:.2f} %, interval {low:.2f} to {high:.2f}")

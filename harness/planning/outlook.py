@@ -20,6 +20,8 @@ from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.batch_size import SIZES
 from vtpbench.harness.run.job import Job, RunOptions, load_suite, make_job
 from vtpbench.harness.suite.task_data import MissingData, local_data
+from vtpbench.report.stats.smallest import DISCORDANCE, POWER, smallest_difference
+from vtpbench.report.tables.rounding import half_up
 
 if TYPE_CHECKING:
     from vtpbench.harness.efficiency.gpus import Gpu
@@ -93,13 +95,26 @@ def _limit(job: Job, label: str) -> int | None:
 
 
 def _questions(job: Job, counts: Mapping[str, QuestionCount]) -> list[str]:
-    """Say how many questions each benchmark asks."""
-    rows = [["benchmark", "questions", "data"]]
+    """Say how many questions each benchmark asks, and what difference between two rows they can show."""
+    rows = [["benchmark", "questions", "detects", "data"]]
     for label, count in counts.items():
         number = "unknown" if count.questions is None else f"{count.questions:,}"
         expected = "" if count.here else "not here; the number is the published one"
-        rows.append([one_line(label), number, "here" if count.here else expected])
-    return text_grid(rows)
+        rows.append([one_line(label), number, _smallest([count.questions]), "here" if count.here else expected])
+    apart = f"one has right and the other wrong {100 * DISCORDANCE:.0f} % of the questions (assumed), all independent"
+    seen = f"that is seen in {100 * POWER:.0f} % of cases if {apart}"
+    meaning = f"detects: the smallest difference between two rows, in points of 100, {seen}"
+    mean = _smallest([count.questions for count in counts.values()])
+    return [*text_grid(rows), f"{meaning}; of the mean of all benchmarks {mean}" if len(counts) > 1 else meaning]
+
+
+def _smallest(questions: Sequence[int | None]) -> str:
+    """Print the smallest difference that so many questions can show."""
+    known = [n for n in questions if n]
+    if len(known) < len(questions):
+        return "unknown"
+    found = smallest_difference(known)
+    return "too few" if found is None else str(half_up(found, 1))
 
 
 def _not_here(job: Job, name: str) -> list[str]:

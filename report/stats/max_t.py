@@ -23,11 +23,12 @@ def step_down(differences: Sequence[Draws]) -> list[float]:
     """Two-sided p-values of `the difference is 0`, corrected for their number.
 
     Source: Romano and Wolf, Exact and Approximate Stepdown Methods for Multiple Hypothesis Testing (JASA 100, 2005),
-    Algorithm 4.1; replicates are centred at their mean.
+    Algorithm 4.1; replicates are centred at their median.
     """
     if not differences:
         return []
-    found, null = np.abs(np.array([_score(d) for d in differences])), np.abs(np.stack([_null(d) for d in differences]))
+    scores, nulls = zip(*map(_studentised, differences), strict=True)
+    found, null = np.abs(np.array(scores)), np.abs(np.stack(nulls))
     order = np.argsort(-found, kind="stable")
     steps = [_share(null[order[i:]].max(0), found[row]) for i, row in enumerate(order)]
     corrected = np.empty(len(order))
@@ -46,23 +47,24 @@ def may_be_best(differences: Sequence[Draws], level: float = LEVEL) -> bool:
     """
     if not differences:
         return True
-    return _share(np.stack([_null(d) for d in differences]).max(0), max(map(_score, differences))) > 1 - level
+    scores, nulls = zip(*map(_studentised, differences), strict=True)
+    return _share(np.stack(nulls).max(0), max(scores)) > 1 - level
 
 
-def _score(d: Draws) -> float:
-    """Give t of a difference, as the value of a normal variable that is as rare as it is of Student's."""
-    mean, error = float(d.values.mean()), float(d.values.std())
-    if error <= _noise(d.values):
-        return float(np.copysign(_LARGEST, mean)) if abs(mean) > _noise(d.values) and mean else 0.0
-    t = mean / error / np.sqrt(d.inflation)
-    return float(np.copysign(min(_LARGEST, -ndtri(stdtr(d.freedom, -abs(t)))), t))
+def _studentised(d: Draws) -> tuple[float, FloatArray]:
+    """Give t of a difference, and what the replicates say of t where there is no difference.
 
-
-def _null(d: Draws) -> FloatArray:
-    """Give what the replicates say of t where there is no difference."""
-    error = d.values.std()
-    centred: FloatArray = d.values - d.values.mean()
-    return centred / error if error > _noise(d.values) else np.zeros_like(centred)
+    t is the value of a normal variable that is as rare as t is of Student's. Its error is that of a normal variable whose middle
+    95 % are as wide as the replicates': where few seeds matter, these have no variance of their own.
+    """
+    low, middle, high = map(float, np.quantile(d.replicates, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2]))
+    error = (high - low) / 2 / ndtri((1 + LEVEL) / 2)
+    if error <= (noise := _noise(d.replicates)):
+        sure = float(np.copysign(_LARGEST, middle)) if abs(middle) > noise else 0.0
+        return sure, np.zeros_like(d.replicates)
+    t = middle / error / np.sqrt(d.inflation) if d.estimate else 0.0
+    found = float(np.copysign(min(_LARGEST, -ndtri(stdtr(d.freedom, -abs(t)))), t))
+    return found, (d.replicates - middle) / error
 
 
 def _noise(values: FloatArray) -> float:

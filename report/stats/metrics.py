@@ -30,6 +30,8 @@ class Parts:
     """Added to the numerators; shape (m, ratios)."""
     below: FloatArray
     """Added to the denominators; shape (m, ratios)."""
+    full: float = 1.0
+    """A ratio's value where every answer is right; of what is better the less it is, where every answer is wrong."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def mean(rows: pd.DataFrame) -> Parts:
     """Mean of the scores: accuracy, exact match, soft VQA accuracy."""
     scored = rows[rows["score"].notna()]
     above = scored["score"].to_numpy(np.float64)[:, None]
-    return Parts(_positions(scored), above, np.ones_like(above))
+    return Parts(_positions(scored), above, np.ones_like(above), max(1.0, above.max(initial=0.0)))  # a task's own may be above 1
 
 
 def f1(rows: pd.DataFrame) -> Parts:
@@ -97,7 +99,7 @@ def mme(rows: pd.DataFrame) -> Parts:
     below = np.zeros_like(above)
     above[np.arange(len(found)), category] = points
     below[np.arange(len(found)), category] = 1
-    return Parts(found["row"].to_numpy(np.int64), above, below)
+    return Parts(found["row"].to_numpy(np.int64), above, below, 200.0)
 
 
 def circular(rows: pd.DataFrame) -> Parts:
@@ -110,7 +112,7 @@ def circular(rows: pd.DataFrame) -> Parts:
     hits = known.groupby(index % ROTATION)["score"].min()
     asked = known[index < ROTATION]  # rotations without their question do not count
     above = 100 * hits.loc[asked["index"].astype(np.int64)].to_numpy(np.float64)[:, None]
-    return Parts(asked["row"].to_numpy(np.int64), above, np.ones_like(above))
+    return Parts(asked["row"].to_numpy(np.int64), above, np.ones_like(above), 100.0)
 
 
 def mean_of_groups(rows: pd.DataFrame) -> Parts:
@@ -121,13 +123,13 @@ def mean_of_groups(rows: pd.DataFrame) -> Parts:
     names, group = np.unique(rows["l2_category"].to_numpy(str), return_inverse=True)
     below = np.eye(len(names))[group]
     above = below * rows["score"].to_numpy(np.float64)[:, None] / len(names)
-    return Parts(_positions(rows), above, below)
+    return Parts(_positions(rows), above, below, 1 / len(names))
 
 
 def hundredfold(rows: pd.DataFrame) -> Parts:
     """Mean of the scores in per cent, where the task gives its aggregate so."""
     one = mean(rows)
-    return Parts(one.row, 100 * one.above, one.below)
+    return Parts(one.row, 100 * one.above, one.below, 100 * one.full)
 
 
 def named_wrongly(rows: pd.DataFrame) -> Parts:
@@ -136,13 +138,13 @@ def named_wrongly(rows: pd.DataFrame) -> Parts:
     Source: Rohrbach et al., Object Hallucination in Image Captioning (EMNLP 2018), section 2.1.
     """
     wrong = [sum(name not in there for name in said) for said, there in zip(rows["pred"], rows["answer"], strict=True)]
-    return _ratio(rows, 100 * pd.Series(wrong), rows["pred"].map(len))
+    return _ratio(rows, 100 * pd.Series(wrong), rows["pred"].map(len), 100.0)
 
 
 def named_rightly(rows: pd.DataFrame) -> Parts:
     """Per cent of the objects in pictures that their captions name."""
     found = [len(set(said) & set(there)) for said, there in zip(rows["pred"], rows["answer"], strict=True)]
-    return _ratio(rows, 100 * pd.Series(found), rows["answer"].map(lambda there: len(set(there))))
+    return _ratio(rows, 100 * pd.Series(found), rows["answer"].map(lambda there: len(set(there))), 100.0)
 
 
 def pair(rows: pd.DataFrame) -> pd.Series[str]:
@@ -194,8 +196,8 @@ def _confusion(rows: pd.DataFrame) -> tuple[Any, Any, Any]:
     return said & there, said & ~there, ~said & there
 
 
-def _ratio(rows: pd.DataFrame, above: Any, below: Any) -> Parts:
-    return Parts(_positions(rows), above.to_numpy(np.float64)[:, None], below.to_numpy(np.float64)[:, None])
+def _ratio(rows: pd.DataFrame, above: Any, below: Any, full: float = 1.0) -> Parts:
+    return Parts(_positions(rows), above.to_numpy(np.float64)[:, None], below.to_numpy(np.float64)[:, None], full)
 
 
 def _positions(rows: pd.DataFrame) -> NDArray[np.int64]:

@@ -11,11 +11,13 @@ from vtpbench.harness.records.record import Record
 from vtpbench.report.stats.bootstrap import replicate
 from vtpbench.report.stats.draws import Draws, draws, pooled, relative
 from vtpbench.report.stats.sums import NoInterval, NoSamples, Sums, summarise
-from vtpbench.report.tables.settings import groups, is_vanilla
+from vtpbench.report.tables.settings import groups, identity, is_vanilla
 
 Samples = Callable[[Record], pd.DataFrame | None]
 """Gives the per-sample table of a record, or None."""
 Key = tuple[str, str]
+NEAR_ZERO = 0.2
+"""A denominator of which some replicate is less than this share rests on a handful of right answers, eight or so."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class ResampledScores:
         own, vanilla = self._pool(records), self._pool(self._vanilla[records[0].benchmark.label])
         if own.questions != vanilla.questions:
             raise NoInterval("its samples are not vanilla's")
-        if (vanilla.draws.values <= 0).any():
-            raise NoInterval("vanilla scores 0 in some resamples")
+        if (vanilla.draws.values <= NEAR_ZERO * vanilla.draws.estimate).any():
+            raise NoInterval("vanilla's score is too near 0 to divide by")
         return relative(own.draws, vanilla.draws, records[0].benchmark.higher_is_better)
 
     def _pool(self, records: Sequence[Record]) -> _Found:
@@ -58,7 +60,13 @@ class ResampledScores:
             seeds.append(cell)
         if len({cell.questions for cell in seeds}) > 1:
             raise NoInterval("its seeds have different samples")
-        return _Found(pooled([cell.draws for cell in seeds]), seeds[0].questions)
+        found = pooled(_row(records[0]), {r.seed: cell.draws for r, cell in zip(records, seeds, strict=True)})
+        return _Found(found, seeds[0].questions)
+
+
+def _row(record: Record) -> str:
+    """Name the row of a table that a record belongs to, which is the same on all benchmarks."""
+    return f"{identity(record.pruner)} {identity(record.budget)}"
 
 
 def key(record: Record) -> Key:
@@ -78,7 +86,7 @@ def _resample(column: Sequence[Record], samples: Samples, replicates: int) -> di
         else:
             together.setdefault(sums.questions, {})[key(record)] = sums
     for questions, cells in together.items():
-        scores = replicate(list(cells.values()), replicates)
+        scores = replicate([cell for _, cell in cells], list(cells.values()), replicates)
         for (name, sums), values in zip(cells.items(), scores.T, strict=True):
             found[name] = _Found(draws(values, sums), questions)
     return found

@@ -38,6 +38,8 @@ class Sums:
     above: FloatArray
     """Shape (units, ratios)."""
     below: FloatArray
+    question: FloatArray
+    """What one question of usual size adds above, answered rightly, and below; shape (2, ratios)."""
     scale: float = 1.0
 
     @property
@@ -109,8 +111,9 @@ def add_up(info: BenchmarkInfo, samples: pd.DataFrame) -> Sums:
         raise NoInterval(f"no sample carries a score for {info.metric}")
     above = np.hstack([_by_unit(codes[p.row], len(units), p.above) for p in parts])
     below = np.hstack([_by_unit(codes[p.row], len(units), p.below) for p in parts])
+    question = np.hstack([_usual(p) for p in parts])
     questions = pd.util.hash_pandas_object(samples["sample"].astype(str) + "\t" + names, index=False).sum()
-    return Sums(tuple(map(str, units)), int(questions), above, below, info.scale)
+    return Sums(tuple(map(str, units)), int(questions), above, below, question, info.scale)
 
 
 def gives(sums: Sums, info: BenchmarkInfo, score: float) -> bool:
@@ -155,6 +158,12 @@ def _detail(samples: pd.DataFrame, rows: pd.DataFrame, term: str) -> pd.DataFram
         fields["score"] = rows["score"]
     known: pd.DataFrame = fields[[value is not None for value in values]]
     return known
+
+
+def _usual(part: Parts) -> FloatArray:
+    """Average what questions add below, of those that do, and what they would add above if right; shape (2, ratios)."""
+    asked = part.below.sum(0) / np.maximum(np.count_nonzero(part.below, axis=0), 1)
+    return np.stack([part.full * asked, asked])
 
 
 def _by_unit(unit: NDArray[np.int64], n: int, values: FloatArray) -> FloatArray:

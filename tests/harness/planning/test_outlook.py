@@ -20,6 +20,7 @@ from vtpbench.harness.run.job import RunOptions
 from vtpbench.harness.suite.benchmarks import registry
 from vtpbench.harness.suite.suite import packaged_suites
 from vtpbench.pruners.errors import UserError
+from vtpbench.report.stats.smallest import smallest_difference
 
 SMALL = "matrix={pruners: [random, {label: FastV, name: fastv}, oc-vtp], budgets: [64, 32], benchmarks: [gqa, pope]}"
 
@@ -52,20 +53,30 @@ def test_what_is_not_here_is_named_with_its_size(tmp_path: Path) -> None:
     shown = plan("llava15", tmp_path, SMALL)
     assert "model LLaVA-1.5-7B: llava-hf/llava-1.5-7b-hf, about 14.1 GB in float16" in shown
     assert "data of pope: lmms-lab-encoder/POPE" in shown
-    assert re.search(r"gqa +12,578 +not here; the number is the published one", shown)
+    assert re.search(r"gqa +12,578 +0.8 +not here; the number is the published one", shown)
     assert "FastV @ 32: infeasible: FastV with layer=2 keeps all 576 tokens in 2 of 32 layers" in shown
     assert "FastV @ 64: 576 in layers 0-1, 30 in layers 2-31; average 64.1" in shown
     assert shown.endswith("14 cells: 0 done, 12 missing, 2 impossible; time unknown, nothing like it has been measured yet")
 
 
 def test_a_limit_counts(tmp_path: Path) -> None:
-    assert re.search(r"gqa +50 +not here", plan("llava15", tmp_path, SMALL, "limit=50"))
+    assert re.search(r"gqa +50 +too few +not here", plan("llava15", tmp_path, SMALL, "limit=50"))
 
 
 def test_nothing_is_missing_of_the_embedded_suite(tmp_path: Path) -> None:
     shown = plan("demo", tmp_path)
     assert "not here" not in shown
-    assert re.search(r"demo-read +80 +here", shown)
+    assert re.search(r"demo-read +80 +9.9 +here", shown)
+
+
+def test_the_smallest_difference_is_that_of_the_questions_that_are_asked(tmp_path: Path) -> None:
+    shown = plan("demo", tmp_path)
+    each, mean = smallest_difference([80]), smallest_difference([80] * 4)
+    assert re.findall(r"demo-\w+ +80 +(\S+)", shown) == [f"{each:.1f}"] * 4
+    assert "in 80 % of cases if one has right and the other wrong 10 % of the questions (assumed)" in shown
+    assert f"of the mean of all benchmarks {mean:.1f}" in shown
+    fewer = plan("demo", tmp_path, "matrix={pruners: [random], budgets: [32], benchmarks: [demo-read]}", "limit=40")
+    assert "of the mean" not in fewer
 
 
 def test_a_suite_for_speed_shows_its_rows(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from vtpbench.report.stats.margin import decide, unseen_loss
 
 
 def average(centre: float, error: float) -> Draws:
-    return Draws(centre + error * ndtri((np.arange(4000) + 0.5) / 4000), np.inf, 1.0)
+    return Draws(centre, centre + error * ndtri((np.arange(4000) + 0.5) / 4000), np.inf, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_wider_margin_only_turns_towards_within() -> None:
 
 
 def test_a_loss_that_may_go_unseen_is_not_ruled_out_by_questions_that_show_none() -> None:
-    same = Draws(np.full(2000, 100.0), 39, 40 / 39)
+    same = Draws(100.0, np.full(2000, 100.0), 39, 40 / 39)
     assert interval(same) == (100, 100)
     unseen = unseen_loss([40], [0.8])
     assert (1 - unseen / 100) ** (40 * 0.8) == pytest.approx(0.025, abs=0.006)

@@ -21,7 +21,7 @@ def gaps(*t: float, seed: int = 0, alike: bool = False) -> list[Draws]:
     generator = np.random.default_rng(seed)
     shared = generator.standard_normal(REPLICATES)
     noise = [shared if alike else generator.standard_normal(REPLICATES) for _ in t]
-    return [Draws(own - own.mean() + at * own.std(), np.inf, 1.0) for at, own in zip(t, noise, strict=True)]
+    return [Draws(at, own - np.median(own) + at * own.std(), np.inf, 1.0) for at, own in zip(t, noise, strict=True)]
 
 
 def two_sided(t: float) -> float:
@@ -60,9 +60,9 @@ def test_correction_keeps_the_order_and_never_makes_a_claim_easier() -> None:
 
 def test_few_images_and_differences_without_spread() -> None:
     (gap,) = gaps(2.1)
-    few = Draws(gap.values, 9, 10 / 9)
+    few = Draws(gap.estimate, gap.values, 9, 10 / 9)
     assert step_down([few])[0] > 2 * step_down([gap])[0]
-    still, same = Draws(np.full(REPLICATES, 3.0), 9, 10 / 9), Draws(np.zeros(REPLICATES), 9, 10 / 9)
+    still, same = Draws(3.0, np.full(REPLICATES, 3.0), 9, 10 / 9), Draws(0.0, np.zeros(REPLICATES), 9, 10 / 9)
     assert step_down([still, same]) == [pytest.approx(1 / (REPLICATES + 1)), 1.0]
     assert step_down([]) == []
 
