@@ -21,6 +21,7 @@ from scipy.special import ndtr, ndtri
 from vtpbench.report.stats.bootstrap import replicate
 from vtpbench.report.stats.draws import Draws, average, draws, interval, pooled, relative
 from vtpbench.report.stats.metrics import FloatArray
+from vtpbench.report.stats.same_pictures import same_pictures
 from vtpbench.report.stats.sums import Sums
 
 TOGETHER = 0.8
@@ -37,12 +38,14 @@ Truths = dict[str, tuple[Draws, float]]
 """Replicates and truth of the numbers of one experiment."""
 
 
-def cells_of(right: FloatArray, units: Sequence[str], names: Sequence[str], replicates: int) -> list[Draws]:
+def cells_of(
+    right: FloatArray, units: Sequence[str], names: Sequence[str], replicates: int, same: Mapping[str, str] | None = None
+) -> list[Draws]:
     """Measure rows on one benchmark; `right` is their answers, shape (rows, pictures, questions), `units` the pictures."""
     below = np.full((len(units), 1), float(right.shape[2]))
     order = np.argsort(units)  # a cell's units are sorted
     sums = [Sums(tuple(sorted(units)), 0, own.sum(1)[order, None].astype(float), below, np.ones((2, 1))) for own in right]
-    scores = replicate(names, sums, replicates)
+    scores = replicate(names, sums, replicates, same or {})
     return [draws(column, own) for column, own in zip(scores.T, sums, strict=True)]
 
 
@@ -137,8 +140,11 @@ def unlike_sizes(generator: np.random.Generator, name: str, replicates: int) -> 
 
 
 def shared_pictures(generator: np.random.Generator, name: str, replicates: int) -> Truths:
-    """Ask two benchmarks about 400 photographs each, 360 of which both have."""
+    """Ask two benchmarks about 400 photographs each, 360 of which both have, scaled and compressed anew."""
     difficulty = generator.standard_normal(440)
+    looks = generator.integers(0, 2**64, 440, dtype=np.uint64)
+    hashes = [{f"{name} {number} {i}": _stored_anew(generator, looks[i]) for i in range(440)} for number in range(2)]
+    same = same_pictures(hashes)
     parts = []
     for number, own in enumerate((np.arange(400), np.arange(40, 440))):
         lost = generator.standard_normal((1, 400, 2))
@@ -146,10 +152,16 @@ def shared_pictures(generator: np.random.Generator, name: str, replicates: int) 
         vanilla = np.sqrt(0.5) * seen + np.sqrt(0.5) * generator.standard_normal((1, 400, 2)) < ndtri(0.8)
         pruned = vanilla & (seen < ndtri(0.8))  # what is hard to see is lost by pruning, in both benchmarks
         rates = bivariate(ndtri(0.8), np.sqrt(0.5))
-        units, names = [f"{name} {i}" for i in own], (f"{number} vanilla", f"{number} pruned")
-        base, run = cells_of(np.concatenate([vanilla, pruned]), units, names, replicates)
+        units, names = [f"{name} {number} {i}" for i in own], ("vanilla", "pruned")
+        base, run = cells_of(np.concatenate([vanilla, pruned]), units, names, replicates, same)
         parts.append((relative(run, base), 100 * rates / 0.8))
     return {"nine tenths of the photographs shared: relative": parts[0], "nine tenths shared: Avg of two": mean_of(parts)}
+
+
+def _stored_anew(generator: np.random.Generator, look: np.uint64) -> str:
+    """Give the perceptual hash of a copy: half of the copies differ in a bit, few in more."""
+    flipped = generator.choice(64, generator.choice(4, p=[0.5, 0.3, 0.12, 0.08]), replace=False)
+    return f"{int(look) ^ sum(1 << int(bit) for bit in flipped):016x}"
 
 
 def bivariate(below: float, correlation: float) -> float:

@@ -126,6 +126,8 @@ class Answer:
     """Whether it came to an end, by itself or at a stop string, before it had as many tokens as it may."""
     written: int = 0
     """Tokens that were generated for it: the one that ended it is one of them, and so is what stands behind a stop string."""
+    perceptual_hash: str = ""
+    """Of the first image, the same for a photograph that is stored otherwise; see `vtpbench.harness.host.images`."""
 
 
 class Journal(Protocol):
@@ -165,3 +167,5 @@ class Sample:
     """Kept tokens of the sample's images as JSON, a list of `KeptTokens`; empty where the sample is not pictured."""
     images: str = ""
     """Content hashes of all of the sample's images as they were decoded, with blanks between."""
+    perceptual_hash: str = ""
+    """Of the first image; empty where it has none, and in tables from before it was noted."""

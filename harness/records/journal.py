@@ -14,7 +14,7 @@ from typing import Any
 from vtpbench.harness.host.files import read_regular, set_aside, writing
 from vtpbench.harness.host.json_text import parse_json
 from vtpbench.harness.records.cell import Answer
-from vtpbench.harness.records.names import is_sample_name
+from vtpbench.harness.records.names import is_hash, is_sample_name
 from vtpbench.harness.records.samples import as_count, kept_tokens
 from vtpbench.pruners.errors import UserError
 
@@ -140,8 +140,11 @@ def _parse(body: dict[str, Any]) -> Answer:
         finite=body["finite"],
         ended=body["ended"],
         written=as_count(body["written"]),
+        perceptual_hash=body.get("perceptual_hash", ""),
     )
     texts = all(isinstance(text, str) for text in (answer.text, *answer.images))
+    if answer.perceptual_hash and not is_hash(answer.perceptual_hash):
+        raise ValueError("no perceptual hash")
     if not texts or not is_sample_name(answer.sample) or len(answer.original) != len(answer.per_layer):
         raise ValueError("no answer")
     return answer

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 LONGEST_BYTES = 200
 """Of a name in UTF-8; file systems take 255, endings included."""
 _PICTURE = re.compile(r"[0-9a-f]{16}-\d{1,5}x\d{1,5}", re.ASCII)
+_HASH = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _SAMPLE = re.compile(r"\w[\w.:-]{0,199}")
 
 
@@ -28,6 +29,11 @@ CellId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 def is_picture_name(name: object) -> bool:
     """Whether something is the name of a picture: the content hash of an image, and the picture's own size."""
     return isinstance(name, str) and _PICTURE.fullmatch(name) is not None
+
+
+def is_hash(text: object) -> bool:
+    """Whether something is a hash of an image, of its content or of its look."""
+    return isinstance(text, str) and _HASH.fullmatch(text) is not None
 
 
 def is_sample_name(name: object) -> bool:

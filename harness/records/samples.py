@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vtpbench.harness.host.checksummed import BadRecord
 from vtpbench.harness.host.json_text import BadJson, parse_json
 from vtpbench.harness.records.cell import KeptTokens, Sample
-from vtpbench.harness.records.names import is_sample_name
+from vtpbench.harness.records.names import is_hash, is_sample_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 COLUMNS = tuple(field.name for field in dataclasses.fields(Sample))
 NUMBERS = ("score", "tokens")
 """Columns that hold numbers; the others hold text, and no row of these is empty."""
+NEWEST = "perceptual_hash"
+"""Column that tables of earlier versions lack; it is empty there."""
 
 
 def table_hash(data: bytes) -> str:
@@ -46,6 +48,8 @@ def read_table(data: bytes) -> pd.DataFrame:
         table = pq.ParquetFile(io.BytesIO(data)).read()
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as e:  # as damage in Parquet's own fields has it
         raise BadRecord(f"not readable as Parquet: {(str(e).strip().splitlines() or [type(e).__name__])[0]}") from e
+    if NEWEST not in table.column_names:
+        table = table.append_column(NEWEST, pa.array([""] * table.num_rows, pa.string()))
     if not table.schema.equals(_schema()):
         raise BadRecord(f"its columns are not {', '.join(COLUMNS)}")
     if any(table[name].null_count for name in COLUMNS if name not in NUMBERS):
@@ -57,6 +61,8 @@ def read_table(data: bytes) -> pd.DataFrame:
     if any(abs(value) == float("inf") for name in NUMBERS for value in frame[name]):
         raise BadRecord("a number is not finite")
     _refuse_foreign_names(frame["sample"])
+    if not all(is_hash(text) for text in frame[NEWEST] if text):
+        raise BadRecord("a perceptual hash is none")
     for text in frame["detail"]:
         _refuse_foreign_detail(text)
     for text in frame["kept"]:

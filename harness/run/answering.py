@@ -149,7 +149,8 @@ class Answerer:
             cut = _until(text, q.until)
             cut = cut.strip() if q.strip else cut
             finite, tokens = trace.finite[row], trace.written[row]
-            answers.append(Answer(q.sample, cut, own.names, originals, counts, kept, finite, ended, tokens))
+            seen = own.perceptual_hash
+            answers.append(Answer(q.sample, cut, own.names, originals, counts, kept, finite, ended, tokens, seen))
         return answers
 
     def _assemble(self, questions: Sequence[Question], pruned: Sequence[PrunedImages]) -> PromptBatch:
@@ -187,7 +188,8 @@ class Answerer:
         distinct = distinct_images(decoded, questions)
         order = {name: n for n, name in enumerate(distinct)}
         encoded = self.pipeline.encode(list(distinct.values())) if encode is None else encode()
-        names = [decoded[q.sample].names for q in questions]
+        shown = [decoded[q.sample] for q in questions]
+        names = [images.names for images in shown]
         if self.pipeline.pruner.reads_question:
             entries = [order[name] for own in names for name in own]
             keys = [name for own in names for name in own]
@@ -198,10 +200,11 @@ class Answerer:
         else:
             selected = self.pipeline.select(encoded, list(distinct))
             tokens = [[selected[order[name]] for name in own] for own in names]
-        return {
-            q.sample: PrunedImages(own, images, left, self._places(own, images, left) if q.pictured else [])
-            for q, own, images, left in zip(questions, names, (decoded[q.sample].images for q in questions), tokens, strict=True)
-        }
+        found = {}
+        for q, own, left in zip(questions, shown, tokens, strict=True):
+            places = self._places(own.names, own.images, left) if q.pictured else []
+            found[q.sample] = PrunedImages(own.names, own.images, left, places, own.perceptual_hash)
+        return found
 
     def _places(self, names: Sequence[str], images: Sequence[Image], tokens: Sequence[ImageTokens]) -> list[TokenPlaces]:
         """Write the pictures of a question."""

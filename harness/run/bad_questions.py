@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vtpbench.harness.host.images import image_name, pillow_settings
+from vtpbench.harness.host.images import image_name, perceptual_hash, pillow_settings
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.record import OnBadQuestion
 from vtpbench.harness.run.questions import DecodedImages, PrunedImages, Question
@@ -95,7 +95,8 @@ class BadQuestions:
             try:
                 with pillow_settings(truncated=False):
                     images = question.pictures()
-                    found[question.sample] = DecodedImages(images, tuple(map(image_name, images)))
+                    first = perceptual_hash(images[0]) if images else ""
+                    found[question.sample] = DecodedImages(images, tuple(map(image_name, images)), first)
             except Exception as e:  # the task's code, the library of the data, or Pillow
                 self._leave_out(question, images, e)
         return found

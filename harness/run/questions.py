@@ -46,10 +46,11 @@ class Question:
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """The images of one question as they are shown, and their content hashes."""
+    """The images of one question as they are shown, their content hashes, and the perceptual hash of the first one."""
 
     images: list[Image]
     names: tuple[str, ...]
+    perceptual_hash: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class PrunedImages:
     images: list[Image]
     tokens: list[ImageTokens]
     places: list[TokenPlaces]
+    perceptual_hash: str
+    """Of the first image."""
 
 
 class ChangedPicture(UserError):

@@ -145,6 +145,7 @@ def _sample(sample: dict[str, Any], terms: tuple[str, ...], answer: Answer, cate
         detail=json.dumps(own, default=str, ensure_ascii=False),
         kept=json.dumps([dataclasses.asdict(image) for image in answer.kept]) if answer.kept else "",
         images=" ".join(answer.images),
+        perceptual_hash=answer.perceptual_hash,
     )
 
 

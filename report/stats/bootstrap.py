@@ -12,7 +12,8 @@ Proportion (Statistical Science 16, 2001), section 4.3.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,19 @@ CHUNK = 4_000_000
 """Weights held in memory at once."""
 
 
-def replicate(names: Sequence[str], cells: Sequence[Sums], replicates: int) -> FloatArray:
+def replicate(
+    names: Sequence[str], cells: Sequence[Sums], replicates: int, same: Mapping[str, str] = MappingProxyType({})
+) -> FloatArray:
     """Score every cell under random weights; shape (replicates, cells).
 
     All cells have the same units. The weights of a unit depend on its name only, those of a cell's prior on the cell's name and
-    its units: neither on which other cells are there, nor on their order. An image has one weight in all benchmarks.
+    its units: neither on which other cells are there, nor on their order. An image has one weight in all benchmarks; `same`
+    names images that are known by several names, see `same_pictures`.
     """
     units = cells[0].units
     columns, places = _distinct([side for cell in cells for side in (*cell.above.T, *cell.below.T)])
     totals = np.zeros((replicates, columns.shape[1]))
-    for chunk, weights in _weights(units, replicates):
+    for chunk, weights in _weights([same.get(unit, unit) for unit in units], replicates):
         totals += weights.T @ columns[chunk]
     ends = np.cumsum([2 * cell.above.shape[1] for cell in cells])
     scores = np.empty((replicates, len(cells)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from vtpbench.harness.records.record import Record
 from vtpbench.report.stats.bootstrap import replicate
 from vtpbench.report.stats.draws import Draws, draws, pooled, relative
+from vtpbench.report.stats.same_pictures import same_pictures
 from vtpbench.report.stats.sums import NoInterval, NoSamples, Sums, summarise
 from vtpbench.report.tables.settings import groups, identity, is_vanilla
 
@@ -28,15 +29,58 @@ class _Found:
     questions: int
 
 
+@dataclass(frozen=True)
+class _Column:
+    """The cells of one benchmark as sums."""
+
+    sums: dict[Key, Sums | NoInterval]
+    hashes: dict[str, str]
+    """Perceptual hashes of its pictures by their names; of tables from before there were any, none."""
+
+    @classmethod
+    def read(cls, records: Sequence[Record], samples: Samples) -> _Column:
+        """Read each per-sample table once."""
+        sums: dict[Key, Sums | NoInterval] = {}
+        hashes: dict[str, str] = {}
+        for record in records:
+            table = samples(record)
+            try:
+                sums[key(record)] = _sums(record, table)
+            except NoInterval as e:
+                sums[key(record)] = e
+            if not hashes and table is not None and "perceptual_hash" in table:
+                hashes = dict(zip(table["image"], table["perceptual_hash"], strict=True))
+        return cls(sums, hashes)
+
+    def resample(self, replicates: int, same: Mapping[str, str]) -> dict[Key, _Found | NoInterval]:
+        """Resample all cells, those with the same questions together."""
+        found: dict[Key, _Found | NoInterval] = {}
+        together: dict[int, dict[Key, Sums]] = {}
+        for name, sums in self.sums.items():
+            if isinstance(sums, NoInterval):
+                found[name] = sums
+            else:
+                together.setdefault(sums.questions, {})[name] = sums
+        for questions, cells in together.items():
+            scores = replicate([cell for _, cell in cells], list(cells.values()), replicates, same)
+            for (name, sums), values in zip(cells.items(), scores.T, strict=True):
+                found[name] = _Found(draws(values, sums), questions)
+        return found
+
+
 class ResampledScores:
     """What the samples of a table's records say about how far its numbers can be trusted."""
 
     def __init__(self, records: Iterable[Record], samples: Samples, replicates: int) -> None:
         self._found: dict[Key, _Found | NoInterval] = {}
         self._vanilla: dict[str, list[Record]] = {}
+        columns: list[_Column] = []
         for label, column in groups((r for r in records if r.score is not None), lambda r: r.benchmark.label).items():
-            self._found |= _resample(column, samples, replicates)
+            columns.append(_Column.read(column, samples))
             self._vanilla[label] = [r for r in column if is_vanilla(r)]
+        same = same_pictures([column.hashes for column in columns])
+        for column in columns:
+            self._found |= column.resample(replicates, same)
 
     def score(self, records: Sequence[Record]) -> Draws:
         """Replicates of the score, mean over the records, which are the seeds of one cell; raises `NoInterval`."""
@@ -72,24 +116,6 @@ def _row(record: Record) -> str:
 def key(record: Record) -> Key:
     """Identity of a cell within a report."""
     return record.suite, record.cell_id
-
-
-def _resample(column: Sequence[Record], samples: Samples, replicates: int) -> dict[Key, _Found | NoInterval]:
-    """Resample all cells of one benchmark, those with the same questions together."""
-    found: dict[Key, _Found | NoInterval] = {}
-    together: dict[int, dict[Key, Sums]] = {}
-    for record in column:
-        try:
-            sums = _sums(record, samples(record))
-        except NoInterval as e:
-            found[key(record)] = e
-        else:
-            together.setdefault(sums.questions, {})[key(record)] = sums
-    for questions, cells in together.items():
-        scores = replicate([cell for _, cell in cells], list(cells.values()), replicates)
-        for (name, sums), values in zip(cells.items(), scores.T, strict=True):
-            found[name] = _Found(draws(values, sums), questions)
-    return found
 
 
 def _sums(record: Record, samples: pd.DataFrame | None) -> Sums:

@@ -33,6 +33,12 @@ def test_answers_come_back_equal_whatever_the_text(journal: FileJournal):
     assert journal.known() == {a.sample: a for a in batch}
 
 
+def test_a_perceptual_hash_comes_back_and_what_is_none_is_no_answer(journal: FileJournal):
+    seen = replace(answer("0"), perceptual_hash="0123456789abcdef")
+    journal.add([seen, replace(answer("1"), perceptual_hash="none")])
+    assert journal.known() == {"0": seen}
+
+
 def test_kept_tokens_come_back_equal(journal: FileJournal):
     tiles = (((0.0, 48.0, 96.0), (0.0, 64.0)), ((0.5, 1.0), (2.0, 3.0)))
     kept = KeptTokens("0123456789abcdef-96x64", 144, tiles, ((0, (3, -1)), (2, ())))

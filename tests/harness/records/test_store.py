@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vtpbench.harness.host.checksummed import BadRecord
 from vtpbench.harness.host.files import StorageError, write_atomic
 from vtpbench.harness.records.cell import Answer, Sample
 from vtpbench.harness.records.record import Record, Status
-from vtpbench.harness.records.samples import write_table
+from vtpbench.harness.records.samples import read_table, write_table
 from vtpbench.harness.records.store import Store
 
 scripted = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "scripted_run.py")))
@@ -183,6 +184,20 @@ def test_the_table_of_samples_can_be_read_by_name(store: Store):
     store.save_samples("abc", samples)
     table = pq.read_table(store.folder / "samples" / "abc.parquet")
     assert table.to_pylist() == [vars(sample) for sample in samples]
+
+
+def test_tables_from_before_perceptual_hashes_are_read_without_them():
+    sample = Sample("0", "0" * 16, "", "q", "a", "a", 1.0, 4.0, "{}", perceptual_hash="0123456789abcdef")
+    table = pq.read_table(io.BytesIO(write_table([sample])))
+    old, foreign = io.BytesIO(), io.BytesIO()
+    pq.write_table(table.drop_columns("perceptual_hash"), old)
+    pq.write_table(table.drop_columns("images"), foreign)
+    assert list(read_table(write_table([sample]))["perceptual_hash"]) == ["0123456789abcdef"]
+    assert list(read_table(old.getvalue())["perceptual_hash"]) == [""]
+    with pytest.raises(BadRecord, match="its columns are not"):
+        read_table(foreign.getvalue())
+    with pytest.raises(BadRecord, match="a perceptual hash is none"):
+        read_table(write_table([replace(sample, perceptual_hash="0123")]))
 
 
 def test_pictures_come_back_by_name_and_no_other_file_does(store: Store):

@@ -203,6 +203,26 @@ def test_what_has_no_samples_or_others_than_vanilla_has_no_interval_and_says_why
     assert f"{row.average:.1f} %¹" in render((table,), "markdown") or f"{row.average:.1f} %²" in render((table,), "markdown")
 
 
+def test_photographs_that_two_benchmarks_store_otherwise_are_resampled_together(measured) -> None:
+    """The second benchmark asks the same questions about the same pictures, whose bytes are others."""
+    apart = by_label(measured.table())["bad"]
+    looks = [int(look) for look in np.random.default_rng(0).integers(0, 2**63, IMAGES)]
+    for record in measured.records:
+        frame = measured.frames[record.cell_id]
+        twin = next(r for r in measured.records if r.pruner == record.pruner and r.benchmark.label == "A")
+        numbers = frame["image"].str.split().str[1].astype(int)
+        hashes = [f"{looks[n] ^ (n % 8 if record.benchmark.label == 'B' else 0):016x}" for n in numbers]
+        score = measured.frames[twin.cell_id]["score"]
+        measured.frames[record.cell_id] = frame.assign(perceptual_hash=hashes, score=score)
+        measured.records[measured.records.index(record)] = record.model_copy(update={"score": twin.score})
+    shared = by_label(measured.table())["bad"]
+    one = shared.entries[0].interval[1] - shared.entries[0].interval[0]
+    assert shared.average_interval[1] - shared.average_interval[0] == pytest.approx(one, rel=0.06), (
+        "twice the same tells nothing new"
+    )
+    assert apart.average_interval[1] - apart.average_interval[0] < 0.8 * one
+
+
 def test_a_vanilla_near_zero_is_no_denominator_for_intervals(record) -> None:
     found = Measured(record)
     found.add("vanilla", 0.01, benchmarks="C")
