@@ -61,7 +61,7 @@ def read_table(data: bytes) -> pd.DataFrame:
     if any(abs(value) == float("inf") for name in NUMBERS for value in frame[name]):
         raise BadRecord("a number is not finite")
     _refuse_foreign_names(frame["sample"])
-    if not all(is_hash(text) for text in frame[NEWEST] if text):
+    if not all(is_hash(text) for text in frame[NEWEST].unique() if text):
         raise BadRecord("a perceptual hash is none")
     for text in frame["detail"]:
         _refuse_foreign_detail(text)

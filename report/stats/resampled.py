@@ -30,7 +30,7 @@ class _Found:
 
 
 @dataclass(frozen=True)
-class _Column:
+class _SummedColumn:
     """The cells of one benchmark as sums."""
 
     sums: dict[Key, Sums | NoInterval]
@@ -38,7 +38,7 @@ class _Column:
     """Perceptual hashes of its pictures by their names; of tables from before there were any, none."""
 
     @classmethod
-    def read(cls, records: Sequence[Record], samples: Samples) -> _Column:
+    def read(cls, records: Sequence[Record], samples: Samples) -> _SummedColumn:
         """Read each per-sample table once."""
         sums: dict[Key, Sums | NoInterval] = {}
         hashes: dict[str, str] = {}
@@ -74,13 +74,13 @@ class ResampledScores:
     def __init__(self, records: Iterable[Record], samples: Samples, replicates: int) -> None:
         self._found: dict[Key, _Found | NoInterval] = {}
         self._vanilla: dict[str, list[Record]] = {}
-        columns: list[_Column] = []
+        columns: list[_SummedColumn] = []
         for label, column in groups((r for r in records if r.score is not None), lambda r: r.benchmark.label).items():
-            columns.append(_Column.read(column, samples))
+            columns.append(_SummedColumn.read(column, samples))
             self._vanilla[label] = [r for r in column if is_vanilla(r)]
-        same = same_pictures([column.hashes for column in columns])
-        for column in columns:
-            self._found |= column.resample(replicates, same)
+        same = same_pictures([summed.hashes for summed in columns])
+        for summed in columns:
+            self._found |= summed.resample(replicates, same)
 
     def score(self, records: Sequence[Record]) -> Draws:
         """Replicates of the score, mean over the records, which are the seeds of one cell; raises `NoInterval`."""

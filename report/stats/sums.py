@@ -138,9 +138,9 @@ def together(info: BenchmarkInfo, samples: pd.DataFrame) -> pd.Series[str]:
 
 def _units(samples: pd.DataFrame, info: BenchmarkInfo) -> pd.Series[str]:
     """Name the unit of each sample; questions without an image get names that no other benchmark has."""
-    own = info.dataset + ":" + samples["sample"].astype(str)
-    names: pd.Series[str] = samples["image"].where(samples["image"] != "", own).astype(str)
-    return names
+    names: pd.Series[str] = samples["image"].astype(str)
+    without = names == ""
+    return names.mask(without, info.dataset + ":" + samples["sample"].astype(str)) if without.any() else names
 
 
 def _parts(samples: pd.DataFrame, term: str, *, alone: bool) -> Parts:

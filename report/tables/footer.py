@@ -62,7 +62,7 @@ def explain(lines: Sequence[tuple[str, str]], marks: str, reference: str, replic
         NOT_BETTER: f"cannot be told apart from {other}: the same test, all rows against it",
     }
     interval = "Avg ± half of its 95 % interval, vanilla's error included: paired bootstrap over images"
-    of_seeds = "; of rows with several seeds for those that were run" if any(SPREAD in text for _, text in lines) else ""
+    of_seeds = "; other seeds included where several were run" if any(SPREAD in text for _, text in lines) else ""
     added = (
         ("Interval", f"{interval}, {replicates} replicates{of_seeds}"),
         *((mark, meaning) for mark, meaning in meanings.items() if mark in marks),
