@@ -17,7 +17,9 @@ from vtpbench.report.stats.draws import Draws, average, difference, draws, inter
 from vtpbench.report.stats.metrics import FloatArray
 from vtpbench.report.stats.sums import Sums
 
-COVERAGE = run_path(str(Path(__file__).parents[3] / "benchmarks" / "stats_coverage.py"))
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+COVERAGE = run_path(str(BENCHMARKS / "stats_coverage.py"))
+CASES = run_path(str(BENCHMARKS / "stats_coverage_cases.py"))
 
 
 def cell(seed: int, units: int = 60, name: str = "image", ratios: int = 1) -> Sums:
@@ -174,3 +176,13 @@ def test_intervals_cover_the_truth_about_as_often_as_they_promise() -> None:
     for name, share in found.items():
         assert share > 0.95 - 3.5 * error, name
     assert np.mean(list(found.values())) == pytest.approx(0.95, abs=0.035)
+
+
+def test_intervals_of_few_questions_near_a_ceiling_cover_the_truth_as_often_as_others() -> None:
+    def at_the_ceiling(generator: np.random.Generator, name: str, number: int) -> dict[str, tuple[Draws, float]]:
+        return CASES["pair"](generator, name, (0.97, 0.95), 80, number)
+
+    missed = CASES["coverage"](at_the_ceiling, 200, replicates=300, seed=1)
+    assert missed.keys() == {"score", "relative"}
+    for above, below, _ in missed.values():
+        assert above + below < 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / 200), "drawing images with replacement misses 10 and 15 %"
