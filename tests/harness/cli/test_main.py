@@ -76,7 +76,7 @@ def test_help_names_all_commands():
         (["--set", "matrix.budgets=[0]"], "a budget must be at least 1 vision token, not 0"),
         (["--dtype", "float61"], "--dtype float61: did you mean 'float16'?"),
         (["--set", "models=[./nowhere]"], "no checkpoint folder"),
-        ([], "architecture BertModel is not supported; supported: llava"),
+        ([], "architecture BertModel is not supported; supported: internvl, llava, llava_next"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(suite: Path, command: str, arguments: list[str], message: str):

@@ -53,7 +53,8 @@ def test_a_saved_model_is_the_same_model(name, checkpoints, tiny, tools) -> None
 
 
 def test_preprocessing_is_the_familys_first_unless_another_is_asked_for(checkpoints) -> None:
-    expected = {"llava": ("pad", 16), "llava_next": ("fixed672", 80), "qwen2_5_vl": ("dynamic", None)}
+    expected = {"llava": ("pad", 16), "llava_next": ("fixed672", 80)}
+    expected |= {"qwen2_5_vl": ("dynamic", None), "llava_onevision": ("native", None)}
     expected |= dict.fromkeys(("qwen2_vl", "qwen3_vl", "internvl"), ("lmms_eval", None))
     for name, folder in checkpoints.items():
         info = describe_model("tiny", str(folder)).info
