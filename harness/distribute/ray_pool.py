@@ -74,7 +74,7 @@ class RayPool:
             except StopIteration:
                 del self._telling[stream]
             except Exception as e:  # the actor died, or nothing can be done on its device any more
-                yield worker, self._bury(worker, stream, e)
+                yield worker, self._bury(worker, e)
             else:
                 self._fresh.discard(worker)
                 self._unlucky = 0
@@ -96,8 +96,9 @@ class RayPool:
         streaming = method.options(num_returns="streaming", _generator_backpressure_num_objects=IN_FLIGHT)
         self._telling[streaming.remote(*arguments)] = worker
 
-    def _bury(self, worker: Hashable, stream: Any, error: Exception) -> Lost:
-        del self._telling[stream]
+    def _bury(self, worker: Hashable, error: Exception) -> Lost:
+        # It may have two: of what it has told the end is still to come, and it was sent something else already.
+        self._telling = {stream: whose for stream, whose in self._telling.items() if whose != worker}
         self._ray.kill(self._actors.pop(worker))
         cause = getattr(error, "cause", None)
         if worker in self._fresh and isinstance(cause, UserError):
