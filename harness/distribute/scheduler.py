@@ -51,6 +51,8 @@ class Scheduler:
         self._last: dict[WorkerId, Part] = {}
         """Of the open sweep."""
         self._busy: dict[WorkerId, _Busy] = {}
+        self._shut: set[tuple[WorkerId, int]] = set()
+        """Workers, and the sweeps that they could not open though others could."""
         self._tries: Counter[Hashable] = Counter()
 
     @property
@@ -78,10 +80,12 @@ class Scheduler:
             sweep = self._of[cell]
             self._model[worker] = sweep.model
             return MeasureCell(cell, {}, sweep.costs.get(cell))  # whoever sends it fills in what is on disk
-        waiting = [sweep for sweep in self.sweeps if sweep.remaining]
+        at = Counter(id(sweep) for sweep in self._open.values())
+        waiting = [
+            sweep for sweep in self.sweeps if sweep.remaining and not ((worker, id(sweep)) in self._shut and at[id(sweep)])
+        ]
         if not waiting:
             return None
-        at = Counter(id(sweep) for sweep in self._open.values())
         chosen = min(waiting, key=lambda sweep: (sweep.model != model, -sweep.remaining / (1 + at[id(sweep)])))
         self._open[worker], self._model[worker] = chosen, chosen.model
         self._last.pop(worker, None)
@@ -111,12 +115,16 @@ class Scheduler:
         sweep.speed = max(1, busy.work.asked) / max(1e-6, self._clock() - busy.since)
 
     def closed(self, worker: WorkerId, costs: Mapping[str, Swept]) -> None:
-        """Note that a worker has left its sweep; one that could not even be opened has its cells measured one by one."""
+        """Note that a worker has left its sweep.
+
+        Where it could not be opened, or broke in the middle, its cells are measured one by one and say why. One that others
+        have opened, or are about to, is left to them.
+        """
         busy, sweep = self._busy.pop(worker), self._open.pop(worker)
-        if isinstance(busy.work, OpenSweep) and sweep.samples is None:
-            sweep.samples, sweep.left = (), []
-        if isinstance(busy.work, AskPart):  # it broke in the middle: the cells say why
-            sweep.left, sweep.returned = [], []
+        if isinstance(busy.work, OpenSweep) and any(other is sweep for other in self._open.values()):
+            self._shut.add((worker, id(sweep)))
+        elif isinstance(busy.work, OpenSweep | AskPart):
+            sweep.samples, sweep.left, sweep.returned = sweep.samples or (), [], []
         for cell, cost in costs.items():
             sweep.costs[cell] = sweep.costs[cell].with_more(cost) if cell in sweep.costs else cost
 

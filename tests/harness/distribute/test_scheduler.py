@@ -203,6 +203,22 @@ def test_a_sweep_that_cannot_be_opened_leaves_its_cells_to_say_why() -> None:
     assert scheduler.next(0) == MeasureCell("a-0", {}, None)
 
 
+def test_a_worker_that_cannot_open_what_others_could_leaves_it_to_them_and_measures_its_cells_where_there_are_none() -> None:
+    sweep = shared("a", 8)
+    scheduler = Scheduler([sweep])
+    for worker in ("able", "unable"):
+        assert isinstance(scheduler.next(worker, 2), OpenSweep)
+    scheduler.opened("able", [str(n) for n in range(8)], WINDOW)
+    assert isinstance(scheduler.next("able", 2), AskPart)
+    scheduler.closed("unable", {})
+    assert sweep.remaining, "what is left is the other's"
+    assert scheduler.next("unable", 2) is None, "it does not try again and again"
+    scheduler.lost("able", "killed")
+    assert isinstance(scheduler.next("unable", 1), OpenSweep), "nobody else is left"
+    scheduler.closed("unable", {})
+    assert scheduler.next("unable", 1) == MeasureCell("a-0", {}, None)
+
+
 def test_a_worker_stays_with_its_model_and_begins_with_the_longest() -> None:
     scheduler = Scheduler([shared("a", 8, model="m"), shared("b", 80, model="n"), shared("c", 40, model="n")])
     assert scheduler.next(0) == OpenSweep(("b-0", "b-1"))
