@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Thread
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.distribute.messages import (
     AnswersForgotten,
@@ -34,7 +34,7 @@ from vtpbench.harness.distribute.messages import (
     Work,
 )
 from vtpbench.harness.distribute.told_output import ToldOutput
-from vtpbench.harness.host.device import DeviceLost, open_device
+from vtpbench.harness.host.device import DeviceLost, open_device, refuse_failed
 from vtpbench.harness.records.cell import Answer, Cell
 from vtpbench.harness.records.environment import environment
 from vtpbench.harness.records.outcome import Outcome, Swept
@@ -46,6 +46,9 @@ from vtpbench.harness.run.job import RunOptions, make_job
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.questions import Question
 from vtpbench.harness.run.sweep import SweepShare
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Worker:
@@ -77,11 +80,11 @@ class Worker:
         """Do one thing, and tell of it as it goes; raises `DeviceLost` where nothing more can be done here."""
         events: SimpleQueue[Event | BaseException | None] = SimpleQueue()
         if isinstance(work, MeasureCell):
-            Thread(target=_telling, args=(events, self._measure, work, events), daemon=True).start()
+            Thread(target=_telling, args=(events.put, self._measure, work, events), daemon=True).start()
         elif isinstance(work, OpenSweep):
-            self._sweep = _RunningSweep(events)
+            self._sweep = running = _RunningSweep(self._device, events)
             cells = [self._cells[cell_id] for cell_id in work.cells]
-            Thread(target=_telling, args=(events, self._open_sweep, cells, self._sweep), daemon=True).start()
+            Thread(target=_telling, args=(running.tell, self._open_sweep, cells, running), daemon=True).start()
         elif self._sweep is not None:
             self._sweep.events = events
             self._sweep.parts.put(work if isinstance(work, AskPart) else None)
@@ -138,7 +141,7 @@ class Worker:
         with self._output.kept(f"sweep-{first.id}"):
             attempt(sweep, DeviceLost, f"{first.model.label} / {first.benchmark.label}")
         self._sweep = None
-        running.events.put(Closed(running.costs))
+        running.tell(Closed(running.costs))
 
     def _open(self, model: ModelInfo) -> Engine | Outcome:
         """Load a model, unless it is here."""
@@ -157,30 +160,36 @@ class Worker:
                 path.write_bytes(b"")  # it stays known, so that it is drawn once
 
 
-def _telling(events: SimpleQueue[Any], work: Any, *arguments: Any) -> None:
+def _telling(tell: Callable[[BaseException], None], work: Callable[..., None], *arguments: Any) -> None:
     """Do something in a thread of its own; what breaks there is raised where its events are read."""
     try:
         work(*arguments)
     except BaseException as e:
-        events.put(e)
+        tell(e)
 
 
 @dataclass
 class _RunningSweep:
-    """A sweep that waits for its next part between two requests of the driver."""
+    """A sweep that waits for its next part between two requests of the driver; each of them reads `events` of its own."""
 
+    device: torch.device
     events: SimpleQueue[Any]
     parts: SimpleQueue[AskPart | None] = field(default_factory=SimpleQueue)
     known: Known = field(default_factory=dict)
     costs: dict[str, Swept] = field(default_factory=dict)
 
+    def tell(self, event: Event | BaseException) -> None:
+        """Tell whoever waits now."""
+        self.events.put(event)
+
     def shares(self, window: int, questions: Sequence[Question]) -> Iterator[SweepShare]:
         """Give the parts as the driver asks for them; `window` questions share their pictures."""
-        self.events.put(Opened(tuple(question.sample for question in questions), window))
+        self.tell(Opened(tuple(question.sample for question in questions), window))
         while (asked := self.parts.get()) is not None:
             self.known = asked.known
             yield SweepShare(slice(asked.part.start, asked.part.stop), frozenset(asked.part.cells))
-            self.events.put(PartDone())
+            refuse_failed(self.device)  # rows keep their errors to themselves: it would be through with all parts at once
+            self.tell(PartDone())
 
     def journal(self, cell: Cell) -> _ToldJournal:
         """Give what is known of a cell's part, and where its answers go."""

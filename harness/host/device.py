@@ -25,6 +25,14 @@ def open_device(name: str | None) -> torch.device:
     return device
 
 
+def refuse_failed(device: torch.device) -> None:
+    """Raise `torch.AcceleratorError` where a GPU has failed earlier: it does so at whatever is asked of it next."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class DeviceLost(UserError):
     """A GPU failed such that this process can run nothing on it any more."""
 
