@@ -100,5 +100,5 @@ def is_number(value: object) -> bool:
     """Whether a value is a finite number, numpy's scalars included."""
     try:
         return not isinstance(value, (str, list, dict)) and math.isfinite(float(value))  # type: ignore[arg-type]  # refused below
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last of a whole number of many digits
         return False

@@ -17,6 +17,8 @@ def count_faults(record: Record, rows: Sequence[Sample]) -> Iterator[str]:
     """Say where the counts of a record are not those of its table."""
     if record.n != len(rows):
         yield f"the record counts {record.n} samples, its table holds {len(rows)}"
+    if record.skipped and record.benchmark.on_bad_question == "fail":
+        yield f"it leaves out question {min(record.skipped)}, and was to fail where one cannot be asked"
     if both := sorted({row.sample for row in rows} & set(record.skipped)):
         yield f"question {both[0]} is answered, and left out as well"
     total = len({row.sample for row in rows} | set(record.skipped))

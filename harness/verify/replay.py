@@ -43,6 +43,8 @@ class Replay(TextAnswers):
                 raise UserError(f"question {name} has no row, and was not left out")
         if strange := sorted(set(self._answers) - set(asked)):
             raise UserError(f"question {strange[0]} is none that the benchmark asks")
+        if both := sorted(set(self._answers) & set(self._skipped)):
+            raise UserError(f"question {both[0]} has a row, and was left out as well")
         drop_requests(self._task, self._questions, self._skipped)
         return [self._answers.get(name, "") for name in asked]
 

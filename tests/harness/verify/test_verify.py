@@ -184,6 +184,20 @@ def other_tokens(folder: Folder) -> None:
     folder.save_rows(one, [replace(row, tokens=20.0) for row in folder.rows(one)])
 
 
+def wrong_left_out(folder: Folder) -> None:
+    """Leave out what a pruner has wrong, of vanilla's, too."""
+    wrong = {row.sample for row in folder.rows(folder.one()) if not row.score}
+    for one in [folder.one(), folder.one("vanilla")]:
+        rows = [row for row in folder.rows(one) if row.sample not in wrong]
+        folder.save_rows(one, rows, n=len(rows), skipped=dict.fromkeys(wrong, "no picture"), score=100.0)
+
+
+def endless_number(folder: Folder) -> None:
+    one = folder.one()
+    first, *rest = folder.rows(one)
+    folder.save_rows(one, [replace(first, detail=f'{{"exact_match": 1{"0" * 400}}}'), *rest])
+
+
 def vanilla_gone(folder: Folder) -> None:
     vanilla = folder.one("vanilla")
     folder.file(vanilla).unlink()
@@ -223,6 +237,9 @@ def under_another_name(folder: Folder) -> None:
         (row_dropped, "cannot be scored again: question 5 has no row"),
         (row_dropped_of_one, "its table has no row of question 0"),
         (row_doubled, "'0' is no name of a sample, or stands twice"),
+        (wrong_left_out, "and was to fail where one cannot be asked"),
+        (other_facts(skipped={"0": "no picture"}), "question 0 has a row, and was left out as well"),
+        (endless_number, "question 0 differs in its table and scored again: detail exact_match"),
         (vanilla_gone, "there is no vanilla beside it"),
         (under_another_name, "holds the cell "),
     ],
@@ -249,6 +266,8 @@ def test_without_the_data_the_tasks_own_results_are_aggregated(measured: Path, s
         first, *rest = folder.rows(one)
         (told,) = scorers.rescore(elsewhere, [replace(first, score=0.25), *rest]).faults
         assert told.startswith("question 0 has the score 0.25, and the task's result {")
+        endless = replace(first, detail=first.detail.replace("1.0", f"1{'0' * 400}").replace("0.0", f"1{'0' * 400}"))
+        assert any("question 0 has the score" in told for told in scorers.rescore(elsewhere, [endless, *rest]).faults)
 
 
 def test_of_an_unknown_task_or_another_lmms_eval_the_mean_is_compared(measured: Path, scorers: Scorers) -> None:
