@@ -35,7 +35,7 @@ class _SummedColumn:
 
     sums: dict[Key, Sums | NoInterval]
     hashes: dict[str, str]
-    """Perceptual hashes of its pictures by their names; of tables from before there were any, none."""
+    """Perceptual hashes of its pictures by their names, as far as any table has them: those of earlier versions have none."""
 
     @classmethod
     def read(cls, records: Sequence[Record], samples: Samples) -> _SummedColumn:
@@ -48,8 +48,10 @@ class _SummedColumn:
                 sums[key(record)] = _sums(record, table)
             except NoInterval as e:
                 sums[key(record)] = e
-            if not hashes and table is not None and "perceptual_hash" in table:
-                hashes = dict(zip(table["image"], table["perceptual_hash"], strict=True))
+            if table is not None and "perceptual_hash" in table:
+                for image, seen in table[["image", "perceptual_hash"]].drop_duplicates().itertuples(index=False):
+                    if seen:
+                        hashes[image] = min(seen, hashes.get(image, seen))
         return cls(sums, hashes)
 
     def resample(self, replicates: int, same: Mapping[str, str]) -> dict[Key, _Found | NoInterval]:

@@ -221,6 +221,10 @@ def test_photographs_that_two_benchmarks_store_otherwise_are_resampled_together(
         "twice the same tells nothing new"
     )
     assert apart.average_interval[1] - apart.average_interval[0] < 0.8 * one
+    for record in measured.records:
+        if record.pruner.name in ("vanilla", "good"):  # of an earlier version, as `read_table` gives them
+            measured.frames[record.cell_id] = measured.frames[record.cell_id].assign(perceptual_hash="")
+    assert by_label(measured.table())["bad"] == shared, "whichever of the tables have hashes"
 
 
 def test_a_vanilla_near_zero_is_no_denominator_for_intervals(record) -> None:
