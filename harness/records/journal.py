@@ -50,13 +50,14 @@ class FileJournal:
         return sum(self._answer(line) is None for line in whole)
 
     def given_on(self) -> str | None:
-        """Kind of device that has given the answers that are there; None where there are none, or they do not say."""
+        """Kind of device that has given the answers that are there; None where there are none, or none says so."""
         if not self.path.is_file():  # what is no file may wait for ever
             return None
         with suppress(OSError), self.path.open("rb") as stream:
             for line in stream:
-                if (body := self._body(line)) is not None:
-                    return body.get(DEVICE)
+                # Lines of earlier versions do not say it; those that were added to them do.
+                if isinstance(kind := (self._body(line) or {}).get(DEVICE), str):
+                    return kind
         return None
 
     def refuse_other_device(self) -> None:

@@ -104,6 +104,14 @@ def test_a_journal_says_on_what_its_answers_were_given_and_takes_none_of_another
     assert healed.known() == {}, "the device is part of what is checked"
 
 
+def test_answers_that_were_added_to_a_journal_of_an_earlier_version_say_on_what_they_were_given(journal: FileJournal):
+    journal.add([answer("0")])
+    FileJournal(journal.path, "CPU").refuse_other_device()
+    FileJournal(journal.path, "CPU").add([answer("1")])
+    with pytest.raises(UserError, match=r"are of CPU, those of H100 would not be comparable"):
+        FileJournal(journal.path, "H100").refuse_other_device()
+
+
 def test_what_is_damaged_is_set_aside_and_the_rest_stays(journal: FileJournal):
     journal.add([answer("0"), answer("1"), answer("2")])
     damaged = journal.path.read_bytes().replace(b'"sample": "1"', b'"sample": "7"')
