@@ -28,6 +28,7 @@ def count_faults(record: Record, rows: Sequence[Sample]) -> Iterator[str]:
     if limit is not None and record.benchmark.draw is None and total > limit:
         yield f"the record asks {limit} questions at most, its table holds {total}"
     yield from _share_faults(record, rows)
+    yield from _image_faults(rows)
     if record.observed is not None:
         yield from _token_faults(record, record.observed, rows)
 
@@ -49,6 +50,18 @@ def _share_faults(record: Record, rows: Sequence[Sample]) -> Iterator[str]:
             yield f"of the answers, `{name}` is {said!r} in the record and {seen!r} in its table"
 
 
+def _image_faults(rows: Sequence[Sample]) -> Iterator[str]:
+    """Say which row contradicts itself about its images: the first one is what is resampled, and tokens are of images."""
+    for row in rows:
+        first = (row.images.split() or [""])[0]
+        if row.image != first:
+            yield f"question {row.sample} has the image '{row.image:.40}' in one column and '{first:.40}' in another"
+            return
+        if not first and row.tokens:
+            yield f"question {row.sample} has {row.tokens:.2f} vision tokens, and no image"
+            return
+
+
 def _token_faults(record: Record, observed: Observed, rows: Sequence[Sample]) -> Iterator[str]:
     images = sum(map(images_of, rows))
     if observed.images != images:
@@ -58,8 +71,8 @@ def _token_faults(record: Record, observed: Observed, rows: Sequence[Sample]) ->
     mean = sum(row.tokens * images_of(row) for row in rows) / images
     if not agree(observed.tokens, mean):
         yield f"the record observed {observed.tokens:.6g} tokens, those of its table have the mean {mean:.6g}"
-    if observed.per_layer and not agree(observed.tokens, fmean(observed.per_layer)):
-        layers = fmean(observed.per_layer)
+    layers = fmean(observed.per_layer or [0.0])
+    if not agree(observed.tokens, layers):
         yield f"the record observed {observed.tokens:.6g} tokens, those of its layers have the mean {layers:.6g}"
     fixed = record.model.vision_tokens
     if fixed is not None and not agree(observed.original, fixed):

@@ -143,6 +143,9 @@ class _Inspector:
             self._blame(record, "is ok, and lacks a score, its token counts or a table of samples")
         if record.status == "ok" and not record.n:
             self._blame(record, "is ok, and has no samples")
+        table = self._store.samples_path(record.cell_id)
+        if record.status in ("infeasible", "unsupported") and table.exists():
+            self._blame(record, f"its samples have answers, and the record says that it is {record.status}", table)
 
     def _judge_tables(self, records: Sequence[Record]) -> None:
         """Look at the tables of a model on a benchmark; all ask the same questions."""
@@ -213,11 +216,11 @@ def _other_questions(rows: Mapping[str, Sample], other: Record, others: Mapping[
     if gone or new:
         what = f"no row of question {gone[0]}" if gone else f"a row of question {new[0]}"
         yield f"has {what}, unlike {cell_name(other)}"
-    asked = ({name: getattr(row, name) for name in ASKED} for row in rows.values())
-    for row, facts in zip(rows.values(), asked, strict=True):
-        if row.sample in others:
-            twin = {name: getattr(others[row.sample], name) for name in ASKED}
-            if told := next(differences(facts, twin), None):
+    for row in rows.values():
+        if (twin := others.get(row.sample)) is not None:
+            shown = ("perceptual_hash",) if row.perceptual_hash and twin.perceptual_hash else ()
+            facts, its = ({name: getattr(each, name) for name in (*ASKED, *shown)} for each in (row, twin))
+            if told := next(differences(facts, its), None):
                 yield f"question {row.sample} is another than that of {cell_name(other)}: {told}"
                 return
 

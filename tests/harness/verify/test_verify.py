@@ -198,6 +198,21 @@ def endless_number(folder: Folder) -> None:
     folder.save_rows(one, [replace(first, detail=f'{{"exact_match": 1{"0" * 400}}}'), *rest])
 
 
+def in_all(**facts: Any) -> Change:
+    """Change columns of all tables alike."""
+
+    def change(folder: Folder) -> None:
+        for one in [each for each in folder.records() if each.status == "ok"]:
+            folder.save_rows(one, [replace(row, **facts) for row in folder.rows(one)])
+
+    return change
+
+
+def other_look(folder: Folder) -> None:
+    one = folder.one()
+    folder.save_rows(one, [replace(row, perceptual_hash="0" * 16) for row in folder.rows(one)])
+
+
 def vanilla_gone(folder: Folder) -> None:
     vanilla = folder.one("vanilla")
     folder.file(vanilla).unlink()
@@ -240,6 +255,11 @@ def under_another_name(folder: Folder) -> None:
         (wrong_left_out, "and was to fail where one cannot be asked"),
         (other_facts(skipped={"0": "no picture"}), "question 0 has a row, and was left out as well"),
         (endless_number, "question 0 differs in its table and scored again: detail exact_match"),
+        (other_facts(status="infeasible", score=None, stderr=None, samples_sha256=None), "the record says that it is infeasible"),
+        (in_all(image="f" * 16), f"question 0 has the image '{'f' * 16}' in one column and "),
+        (in_all(image="", images=""), "question 0 has 16.00 vision tokens, and no image"),
+        (other_look, "question 0 is another than that of demo / vanilla / demo-open / seed 0: perceptual_hash"),
+        (other_facts("observed", per_layer=[]), "those of its layers have the mean 0"),
         (vanilla_gone, "there is no vanilla beside it"),
         (under_another_name, "holds the cell "),
     ],
