@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vtpbench.report.html.costs import Axis, axes
 from vtpbench.report.html.view import Line, Section, ShownRow
-from vtpbench.report.site.facts import CHECKS
+from vtpbench.report.site.facts import CHECKS, Check
 from vtpbench.report.site.site_table import FindOrigin, SiteTable, check_of, with_lines
 from vtpbench.report.tables.layout import NONE, CellText
 
@@ -21,22 +21,26 @@ def board(results: SiteTable, methods: str, origin: FindOrigin) -> Section:
     part = results.linked(methods)
     rows = [line.row for _, line in results.lines]
     known = [axis for axis in axes(rows, results.profiles) if axis.key.partition("-")[0] in SHOWN_COSTS]
-    checked = any(check_of(row, origin) is not None for row in rows)
+    checks = {line.id: check_of(line.row, results.vanilla, origin) for _, line in results.lines}
+    checked = any(check is not None for check in checks.values())
     header = ("Pruner", "Tokens", "Avg", "n", *(axis.label for axis in known), *([VERIFIED] if checked else []))
-    short = with_lines(part, lambda lines: sorted((_short(line, known, checked, origin) for line in lines), key=_rank))
+
+    def short(line: Line) -> Line:
+        return _short(line, known, (_check(checks[line.id]),) if checked else ())
+
+    averages = with_lines(part, lambda lines: sorted((short(line) for line in lines), key=_rank))
     costs = frozenset(axis.label for axis in known)
-    return replace(short, header=header, average=header.index("Avg"), has_lengths=False, rising=costs)
+    return replace(averages, header=header, average=header.index("Avg"), has_lengths=False, rising=costs)
 
 
 def _rank(line: Line) -> float:
     return float("inf") if line.row.average is None else -line.row.average
 
 
-def _short(line: Line, known: Sequence[Axis], checked: bool, origin: FindOrigin) -> Line:
+def _short(line: Line, known: Sequence[Axis], more: Sequence[ShownRow]) -> Line:
     name, tokens, *_, average, n = line.shown
     plain = replace(average, place=replace(average.place, text=_average(line, average.place.text), notes=()))
-    costs = [_cost(axis, line) for axis in known]
-    return replace(line, shown=(name, tokens, plain, n, *costs, *([_check(line, origin)] if checked else [])))
+    return replace(line, shown=(name, tokens, plain, n, *(_cost(axis, line) for axis in known), *more))
 
 
 def _average(line: Line, text: str) -> str:
@@ -51,6 +55,5 @@ def _cost(axis: Axis, line: Line) -> ShownRow:
     return ShownRow(CellText(text or NONE, spread.rstrip(")")), None if cost is None else cost.value)
 
 
-def _check(line: Line, origin: FindOrigin) -> ShownRow:
-    check = check_of(line.row, origin)
+def _check(check: Check | None) -> ShownRow:
     return ShownRow(CellText("no" if check is None else CHECKS[check]), None if check is None else list(CHECKS).index(check))

@@ -70,6 +70,11 @@ class SiteTable:
         """Rows, each behind the title of its budget."""
         return [(group.title, line) for group in self.whole.groups for line in group.lines]
 
+    @property
+    def vanilla(self) -> list[Record]:
+        """Records that scores are divided by."""
+        return [record for _, line in self.lines if line.pruner < 0 for record in records_of_row(line.row)]
+
     def linked(self, folder: str) -> Section:
         """Lead from the names of pruners to their pages below a folder."""
 
@@ -94,7 +99,7 @@ class SiteTable:
 
     def origins(self, origin: FindOrigin) -> list[SpeedLine]:
         """Say of each row where it comes from."""
-        return [_origin(title, line, origin) for title, line in self.lines]
+        return [_origin(title, line, self.vanilla, origin) for title, line in self.lines]
 
 
 def with_lines(part: Section, change: Callable[[Sequence[Line]], Iterable[Line]]) -> Section:
@@ -103,16 +108,22 @@ def with_lines(part: Section, change: Callable[[Sequence[Line]], Iterable[Line]]
     return replace(part, groups=tuple(group for group in groups if group.lines))
 
 
-def check_of(row: TableRow, origin: FindOrigin) -> Check | None:
-    """Say what was found of a row: the worst of its cells; None where nobody looked at all of them."""
-    found = [origin(record).check for record in records_of_row(row)]
+def check_of(row: TableRow, vanilla: Sequence[Record], origin: FindOrigin) -> Check | None:
+    """Say what was found of a row: the worst of its cells; None where nobody looked at all of them.
+
+    A fault in those of the table's `vanilla` cells that its scores are divided by is a fault of the row.
+    """
+    own = records_of_row(row)
+    divided = {record.benchmark.label for record in own if record.score is not None}
+    denominators = [origin(record).check for record in vanilla if record.benchmark.label in divided]
+    found = [*(origin(record).check for record in own), *(check for check in denominators if check == "faulty")]
     worst_first = [check for check in CHECKS if check in found]
     return worst_first[0] if worst_first and None not in found else None
 
 
-def _origin(title: str, line: Line, origin: FindOrigin) -> SpeedLine:
+def _origin(title: str, line: Line, vanilla: Sequence[Record], origin: FindOrigin) -> SpeedLine:
     records = records_of_row(line.row)
-    check = check_of(line.row, origin)
+    check = check_of(line.row, vanilla, origin)
     used = [record.environment.versions for record in records]
     days = sorted({record.created[:10] for record in records})
     texts = (

@@ -134,6 +134,16 @@ def test_a_row_is_verified_as_well_as_the_worst_of_its_cells(record: MakeRecord,
     assert "2026-01-01" in page
 
 
+def test_a_fault_of_vanilla_is_one_of_every_row_that_is_divided_by_it(record: MakeRecord) -> None:
+    vanilla = [record("vanilla", name, 80.0) for name in ("GQA", "POPE")]
+    records = [*vanilla, record("random", "GQA", 60.0), *(record("fastv", name, 70.0) for name in ("GQA", "POPE"))]
+    found = pages(records, origin=lambda one: Origin("mine", "faulty" if one.cell_id == vanilla[1].cell_id else "answers"))
+    told = {row[0]: row[-1] for row in rows(found["index.html"])}
+    assert told == {"vanilla": "NOT SOUND", "fastv": "NOT SOUND", "random": "from answers"}
+    (page,) = (text for name, text in found.items() if name.startswith("tables/"))
+    assert page.count("NOT SOUND") == 2
+
+
 def test_nobody_is_called_verified_where_nobody_looked(record: MakeRecord) -> None:
     found = pages([record("vanilla", score=80.0), record("random", score=60.0)])
     assert "Verified" not in found["index.html"].partition("<table")[2].partition("</table>")[0]
