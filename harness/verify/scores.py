@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import isclose
 from statistics import fmean
@@ -18,6 +19,7 @@ from vtpbench.harness.records.record import TOLERANCE, BenchmarkInfo, Record, ag
 from vtpbench.harness.run.attempt import attempt
 from vtpbench.harness.run.sample_scores import sample_score
 from vtpbench.harness.run.scoring import ROUNDED
+from vtpbench.harness.suite.task_metrics import choose_score
 from vtpbench.harness.verify.aggregates import total_of
 from vtpbench.harness.verify.known import KnownBenchmarks
 from vtpbench.pruners.errors import UserError
@@ -66,7 +68,14 @@ class Scorers:
             return self._by_mean(record, rows, f"scored with lmms-eval {there}, here is {here}")
         benchmark = self._known.same(info)
         if benchmark is not None:
-            return Rescored("answers", tuple(self._replays.faults(benchmark, record, rows)))
+            again = Rescored("answers", tuple(self._replays.faults(benchmark, record, rows)))
+        else:
+            again = self._without_data(record, rows)
+        return replace(again, faults=(*again.faults, *direction_faults(info, self._known.like(info))))
+
+    def _without_data(self, record: Record, rows: Sequence[Sample]) -> Rescored:
+        """Compare with what the task gave for each sample, where the task is known."""
+        info = record.benchmark
         like = self._known.like(info)
         if not like:
             return self._by_mean(record, rows, f"the task {info.task} is not known here, name its suite with --suite")
@@ -90,6 +99,15 @@ class Scorers:
         if record.stderr is None or len(scores) < len(rows) or not scores:
             return Rescored("none", unlike, why)
         return Rescored("means", (*unlike, *score_faults(record, fmean(scores), ROUNDED)), why)
+
+
+def direction_faults(info: BenchmarkInfo, like: Sequence[Benchmark]) -> Iterator[str]:
+    """Say where a record has another direction than its task: relative accuracies would be turned round."""
+    with suppress(UserError):  # a file of the task is not here
+        known = {choose_score(each.definition(), each.metric, each.label).higher_is_better for each in like}
+        if known and info.higher_is_better not in known:
+            said, true = ("more", "less") if info.higher_is_better else ("less", "more")
+            yield f"the record says that {said} of {info.metric} is better, its task says that {true} is"
 
 
 def score_faults(record: Record, total: float, rounded: float = 0.0) -> Iterator[str]:
