@@ -15,7 +15,7 @@ MARKED = "READ_ME.txt"
 def write_pages(folder: Path, mark: str, pages: Iterable[tuple[str, str]]) -> list[Path]:
     """Write pages, path and text of each, and remove those of last time that are none any more; returns their files.
 
-    `mark` is the line by which the folder is known again. Files that are no pages stay.
+    `mark` is the line by which the folder is known again. Files that are no pages stay, and so do folders without pages.
 
     Raises
     ------
@@ -29,7 +29,8 @@ def write_pages(folder: Path, mark: str, pages: Iterable[tuple[str, str]]) -> li
     for name, text in pages:
         written.append(folder / name)
         write_atomic(written[-1], text.encode())
-    for stale in sorted({*folder.glob("*.html"), *folder.glob("*/*.html")} - set(written)):
+    places = {folder, *(file.parent for file in written)}
+    for stale in sorted({page for place in places for page in place.glob("*.html")} - set(written)):
         with writing(stale):
             stale.unlink()
     return written

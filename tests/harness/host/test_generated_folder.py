@@ -12,10 +12,12 @@ def test_pages_replace_those_of_last_time_and_other_files_stay(tmp_path: Path) -
     folder = tmp_path / "new" / "site"
     assert write_pages(folder, MARK, [("index.html", "1"), ("a/x.html", "2")]) == [folder / "index.html", folder / "a" / "x.html"]
     (folder / "CNAME").write_text("example.invalid")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.html").write_text("mine")
     write_pages(folder, MARK, [("index.html", "3"), ("a/y.html", "4")])
     found = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
     assert found.pop(MARKED).startswith(f"{MARK}\n")
-    assert found == {"index.html": "3", "a/y.html": "4", "CNAME": "example.invalid"}
+    assert found == {"index.html": "3", "a/y.html": "4", "CNAME": "example.invalid", "mine/notes.html": "mine"}
 
 
 @pytest.mark.parametrize("content", [{"notes.txt": "mine"}, {MARKED: "Another mark.\n"}, {"index.html": "mine"}])
