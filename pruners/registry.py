@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 GROUP = "vtpbench.pruners"
 SHARED = tuple(
     f"{name}.py"
-    for name in ("base", "budget", "cells", "evidence", "geometry", "quotas", "random", "ranking", "tiles", "transfer")
+    for name in (
+        "base",
+        "budget",
+        "cells",
+        "evidence",
+        "geometry",
+        "pictures",
+        "quotas",
+        "random",
+        "ranking",
+        "tiles",
+        "transfer",
+    )
 )
 """Modules whose change can change what a built-in pruner keeps."""
 CHOOSING = ("score", "selection_order", "select", "reduce", "apply_order", "apply")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
+from vtpbench import pruners
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import BUILT_IN, SHARED, build, entries, find
 
@@ -239,6 +241,14 @@ def test_built_ins_are_hashed_with_all_their_modules(tmp_path: Path, monkeypatch
     assert read("sparsevlm") >= {"rating.py", "merge.py", *shared}
     assert read("fastv") == {"pruners/fastv.py", *shared}
     assert "pruners/random.py" in shared
+
+
+def test_what_shared_modules_import_is_hashed_too():
+    folder, passive = Path(pruners.__file__).parent, {"errors.py", "lazy.py"}  # messages, and torch itself
+    trees = [ast.parse((folder / name).read_text()) for name in SHARED]
+    imported = {node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    own = {f"{module.removeprefix('vtpbench.pruners.')}.py" for module in imported if module.startswith("vtpbench.pruners.")}
+    assert own - passive <= set(SHARED)
 
 
 def test_code_differs_between_built_ins():
