@@ -241,33 +241,40 @@ def require_searchable(device: torch.device) -> None:
 
 
 def _batches(rows: Sequence[RowInProgress], protocol: ProfileProtocol) -> list[int]:
-    """Say which batches to measure; the largest is searched with vanilla, which holds most tokens, then the others are asked."""
+    """Say which batches to measure; the largest is searched with vanilla, which holds most tokens, then the others are asked.
+
+    With graphs all rows are asked together: while one takes its turn those of all others lie there.
+    """
     if not protocol.largest:
         return list(protocol.batches)
     require_searchable(rows[0].subject.family.device)
     asked = [row.as_graphs() for row in rows] if protocol.graphs else rows
-    fitting = [partial(_fits, row, protocol) for row in asked]
-    found = largest_for_all(fitting[1:], largest(fitting[0], LARGEST))
+    others = [asked] if protocol.graphs else [[row] for row in asked[1:]]
+    limit = largest(partial(_fits, asked[:1], protocol), LARGEST)
+    found = largest_for_all([partial(_fits, rows, protocol) for rows in others], limit)
     if not found:
         raise UserError("not even one prompt fits the GPU; use a smaller model or dtype")
     return [*(batch for batch in protocol.batches if batch < found), found]
 
 
-def _fits(row: RowInProgress, protocol: ProfileProtocol, batch: int) -> bool:
-    """Try a batch; a row that drops out over it fits any.
+def _fits(rows: Sequence[RowInProgress], protocol: ProfileProtocol, batch: int) -> bool:
+    """Try a batch with rows, and with those that they replay beside the graphs of all; one that drops out over it fits any.
 
     Where the allocator had to give back what it holds and ask the driver again, a batch does not fit: its times would be
     those of the driver.
     """
-    device = row.subject.family.device
-    before = _retries(device)
+    family, prompts = rows[0].subject.family, protocol.prompts(batch)
+    before = _retries(family.device)
     try:
-        row.attempt(_settle if row.launched is not None else _run, protocol.prompts(batch))
-        return _retries(device) == before
+        for row in rows:
+            row.attempt(_settle if row.launched is not None else _run, prompts)
+        for launched in [row.launched for row in rows if row.launched is not None]:
+            launched.attempt(_run, prompts)
+        return _retries(family.device) == before
     except TooLarge:
         return False
     finally:
-        row.subject.family.forget_graphs()
+        family.forget_graphs()
         torch.cuda.empty_cache()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from pretended_gpu import PretendedGpu
 from rehearsal import on_pretended_gpu
 
@@ -14,6 +16,8 @@ from vtpbench.harness.efficiency import stages
 from vtpbench.harness.efficiency.activity import Activity
 from vtpbench.harness.efficiency.options import ProfileOptions, file_name, profile_models, pruner_rows
 from vtpbench.harness.efficiency.profile import ProfileProtocol, profile
+from vtpbench.harness.efficiency.rows import RowInProgress
+from vtpbench.harness.efficiency.stages import Prompts, PrunerAtBudget
 from vtpbench.harness.models.dummy import describe_dummy
 from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.harness.records.efficiency import STAGES, Ceilings, EfficiencyRecord, load_efficiency
@@ -113,6 +117,31 @@ def test_what_was_not_replayed_is_said_below_the_table(records: list[EfficiencyR
     (somewhere,) = build([records[1].model_copy(update={"rows": [*records[1].rows[:-1], rows[-1]]})])
     assert everywhere.notes == ("tower: launched, not replayed, in all rows: reads",)
     assert somewhere.notes == ("tower: launched, not replayed, in fastv @ 10: reads",)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_the_largest_batch_is_one_beside_the_graphs_of_all_rows(graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, lying = tiny_llava(), list[int]()
+
+    def take(row: RowInProgress, prompts: Prompts) -> None:
+        size = len(prompts.images)
+        if size + sum(lying) > 24:
+            raise torch.OutOfMemoryError("no room")
+        if row.launched is not None:
+            lying.append(size)
+
+    monkeypatch.setattr(family, "forget_graphs", lying.clear)
+    for name, stand_in in {
+        "_run": take,
+        "_settle": take,
+        "_retries": lambda device: 0,
+        "require_searchable": lambda device: None,
+    }.items():
+        monkeypatch.setattr(profiling, name, stand_in)
+    rows = [RowInProgress(row, PrunerAtBudget(family, row.pruner, row.budget)) for row in pruner_rows(ASKED)]
+    assert len(rows) == 3
+    protocol = replace(PROTOCOL, batches=(1,), largest=True, graphs=graphs)
+    assert profiling._batches(rows, protocol) == [1, 6 if graphs else 24]  # of one row, and the graphs of three
 
 
 def test_graphs_need_a_gpu(tmp_path: Path) -> None:
