@@ -129,7 +129,7 @@ class UnknownNames(tuple[str, ...]):
     def _refuse(self, *_: object) -> NoReturn:
         raise RuntimeError("the pruner asks for the names of the pictures inside the language model")
 
-    __iter__ = __getitem__ = _refuse
+    __iter__ = __getitem__ = __len__ = __contains__ = __repr__ = __eq__ = __hash__ = _refuse
 
 
 @dataclass(frozen=True)

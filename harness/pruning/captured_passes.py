@@ -27,6 +27,8 @@ KEPT, SEEN = 128, 4096
 
 WATCHED = "every selection is to be shown to an observer"
 """Why a pass in which tokens leave is run."""
+CROWDED = f"there are {KEPT} others, and no more are captured at once"
+"""Why a pass is run that came too late."""
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Makes something that does again what a function does to the same addresses."""
@@ -54,7 +56,7 @@ class Pass(Generic[T]):
     key : all that the host decides by; passes of one key differ in `tensors` alone
     tensors : all that it depends on, on the device
     launch : runs it
-    again : runs it on tensors like `tensors`, with nothing else of the batch, and in what `place` gave; None = anywhere
+    again : runs it on tensors like `tensors`, with nothing else of the batch, and in what `place` gave
     place : gives lasting room for an outcome like one that is shown
     obstacle : why it cannot be captured, as is known beforehand; empty where nothing is known
 
@@ -122,6 +124,11 @@ class CapturedPasses:
         self._recordings: dict[Hashable, _Recording | str] = {}
         self._active = self._any_size = False
 
+    @property
+    def captured(self) -> int:
+        """Count the passes that are replayed."""
+        return sum(isinstance(each, _Recording) for each in self._recordings.values())
+
     @contextmanager
     def applied(self, active: bool = True, *, any_size: bool = False) -> Iterator[None]:
         """Replay what can be inside the context; `any_size` = also what is so large that launches do not matter."""
@@ -162,24 +169,31 @@ class CapturedPasses:
         return found
 
     def _look_up(self, asked: Pass[T]) -> _Recording | str | None:
-        """Find the recording, or why there is none; None where the pass comes for the first time, or too many did."""
+        """Find the recording, or why there is none; None where the pass comes for the first time."""
         key = asked.name, asked.key, tuple((each.shape, each.dtype) for each in asked.tensors)
         try:
             number = hash(key)
         except TypeError:  # a pruner of one's own may hold a list
             return "an option cannot be hashed"
-        if key not in self._recordings and number in self._seen and len(self._recordings) < KEPT:
-            recording = self._record(asked)  # may forget all others
-            self._recordings[key] = recording
-        if len(self._seen) == SEEN:
-            self._seen.clear()
-        self._seen.add(number)
-        return self._recordings.get(key)
+        if key in self._recordings:
+            return self._recordings[key]
+        if number not in self._seen:
+            if len(self._seen) == SEEN:
+                self._seen.clear()
+            self._seen.add(number)
+            return None
+        if len(self._recordings) == KEPT:
+            return CROWDED
+        recording = self._record(asked)  # may forget all others
+        self._recordings[key] = recording
+        return recording
 
     def _record(self, asked: Pass[T]) -> _Recording | str:
         """Capture a pass; the reason where that fails, or the replay is not what was captured."""
         try:
             return self._captured(asked)
+        except torch.OutOfMemoryError:  # says nothing of the pass: whoever asks gives memory back, and asks again
+            raise
         except RuntimeError as e:
             return str(e).splitlines()[0]
 
@@ -188,7 +202,7 @@ class CapturedPasses:
         inputs = [each.clone(memory_format=torch.contiguous_format) for each in asked.tensors]
         copies, outcomes = KeptCopies(), list[T]()
         with copies.recorded():
-            run = asked.again(inputs, None)
+            run = asked.launch()
         place = asked.place(run)
 
         def repeat() -> None:

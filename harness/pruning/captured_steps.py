@@ -86,6 +86,8 @@ class CapturedSteps:
         run = step.logits.clone()
         try:
             replay = self.capture(step.run)
+        except torch.OutOfMemoryError:  # says nothing of steps: whoever asks gives memory back, and asks again
+            raise
         except RuntimeError as e:
             self.refused = str(e).splitlines()[0]
             return None

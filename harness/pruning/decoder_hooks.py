@@ -88,13 +88,14 @@ class DecoderPruning:
         self.step: dict[str, Any] = {}
         self.static_tables: Mapping[int, dict[str, Any]] | None = None
         """What a step with fixed addresses gives its layers, by the first layer of their stage."""
-        self.invalid_flags = [image.invalid for image in batch.images if image.invalid is not None]
+        self.invalid_flags: list[Tensor] = []
+        """Of the cuts that were made here, whether a choice was wrong."""
 
     def of(self, batch: PromptBatch) -> DecoderPruning:
         """Give the state of another batch behind the same pass, computed anew in the tensors of this one."""
         state = DecoderPruning(self.decoder, batch)
         state.stages = self.stages
-        state.invalid_flags += self.invalid_flags
+        state.invalid_flags = self.invalid_flags
         for number, image in enumerate(batch.images):
             state.trace.per_layer[number] = list(self.trace.per_layer[number])
             later = {at: places.clone() for at, places in self.trace.kept[number].items() if at}
@@ -103,8 +104,9 @@ class DecoderPruning:
 
     def raise_if_invalid(self) -> None:
         """Raise `UserError` for a wrong selection, also for one that was made at depth 0; waits for the device."""
-        if self.invalid_flags:
-            raise_if_invalid(bool(torch.stack(self.invalid_flags).any()), self.batch.images[0].schedule.name)
+        earlier = [image.invalid for image in self.batch.images if image.invalid is not None]
+        if flags := [*earlier, *self.invalid_flags]:
+            raise_if_invalid(bool(torch.stack(flags).any()), self.batch.images[0].schedule.name)
 
     def before_layer(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""

@@ -87,6 +87,11 @@ class VisionLanguageModel(ABC):
         """Passes of the tower and over prompts that are replayed as graphs, where the device has such."""
         return CapturedPasses(self._capture, self.device, self.model.dtype)
 
+    @property
+    def holds_graphs(self) -> bool:
+        """Whether something is captured that `forget_graphs` would drop."""
+        return any(vars(self)[name].captured for name in ("captured_steps", "captured_passes") if name in vars(self))
+
     def forget_graphs(self) -> None:
         """Drop all that was captured, and the memory in which it lies."""
         vars(self).pop("captured_steps", None)

@@ -38,7 +38,7 @@ class Prefill:
 
     @property
     def tensors(self) -> Sequence[Tensor]:
-        """Logits, keys and values, the places of what stays, and whether a choice was wrong."""
+        """Logits, keys and values, the places of what stays, and whether a choice inside was wrong."""
         cached = [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]
         kept = [places for image in self.pruning.trace.kept.values() for places in image.values()]
         return [*([] if self.logits is None else [self.logits]), *cached, *kept, *self.pruning.invalid_flags]

@@ -199,7 +199,7 @@ class BatchInfo(Frozen):
     graphs: bool = False
     """Whether decoding steps kept their shapes and addresses, so that a GPU could replay them."""
     graphs_replayed: list[str] = Field(default_factory=list)
-    """What was replayed, of passes of the tower and the decoder, too; the time alone depends on it."""
+    """What the process had replayed of such rows' passes when the cell ended, for whichever cell; time alone depends on it."""
     graphs_refused: str | None = None
     """What was not although it came again, with the reasons."""
 

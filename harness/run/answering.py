@@ -107,19 +107,25 @@ class Answerer:
                     yield [answer for answer in answers if answer.sample not in known]
 
     def _in_parts(self, work: Callable[[Sequence[T]], R], items: Sequence[T], batches: int) -> Iterator[R]:
-        """Do work on so many batches of items; on half as many from then on where the device has too little memory."""
-        done = 0
+        """Do work on so many batches of items; on half as many from then on where the device has too little memory.
+
+        First graphs are given up that lie there: how many there are depends on what was asked before, the batch must not.
+        """
+        done, cleared = 0, False
         while done < len(items):
             part = items[done : done + batches * self.smallest]
             start = time.perf_counter()
             try:
                 result = work(part)
             except (torch.OutOfMemoryError, torch.AcceleratorError) as e:
-                if self.smallest == 1 or not is_out_of_memory(e):
+                crowded = self.pipeline.model.holds_graphs and not cleared
+                if not is_out_of_memory(e) or (self.smallest == 1 and not crowded):
                     raise
-                self.smallest //= 2
+                cleared = True
+                if not crowded:
+                    self.smallest //= 2
             else:
-                done += len(part)
+                done, cleared = done + len(part), False
                 self.seconds += time.perf_counter() - start
                 yield result
                 continue

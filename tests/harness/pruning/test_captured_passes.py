@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY, tiny_llava
+from vtpbench.harness.pruning import captured_passes as captured
 from vtpbench.harness.pruning.captured_passes import CapturedPasses, Pass, cuda_graphs
 from vtpbench.harness.pruning.pipeline import Pipeline, PipelineResult, Prompt
 from vtpbench.pruners.base import Cut, ModelShape, Pruner, TokenView
@@ -58,6 +59,9 @@ def test_what_is_replayed_answers_as_what_is_run(family: str, name: str, tools: 
         assert passes.replays.get("tower") == (2 if family.startswith("llava") else None)
         assert passes.refused.keys() == (set() if family.startswith("llava") else {"tower"})
         assert (steps.refused, steps.captured) == (None, 1)
+        assert model.holds_graphs
+        model.forget_graphs()
+        assert not model.holds_graphs
 
 
 def test_padded_prompts_and_prompts_behind_a_shared_prefix_are_replayed(tools: Any) -> None:
@@ -106,7 +110,18 @@ class Reading(Naming):
         return view.features.sum(-1) * float(view.features[0, 0, 0])
 
 
-@pytest.mark.parametrize(("pruner", "why"), [(Naming(), "asks for the names of the pictures"), (Reading(), "a value is read")])
+@dataclass(frozen=True)
+class Counting(Naming):
+    """Asks how many names there are."""
+
+    def score(self, view: TokenView) -> Tensor:
+        return view.features.sum(-1) * len(view.keys)
+
+
+NAMES = "asks for the names of the pictures"
+
+
+@pytest.mark.parametrize(("pruner", "why"), [(Naming(), NAMES), (Counting(), NAMES), (Reading(), "a value is read")])
 def test_what_a_graph_cannot_hold_is_run_and_the_reason_known(pruner: Pruner, why: str, tools: Any) -> None:
     model = tiny_llava()
     own = asked(model, pruner, graphs=True)
@@ -178,6 +193,42 @@ def test_a_replay_that_differs_from_the_run_is_not_used() -> None:
         for _ in range(3):  # what is written to outside differs the next time
             assert not passes.run(passing(torch.ones(1, device=GPU), lambda x: calls.add_(x).clone()))[1]
         assert passes.refused == {"sum": "a replay gave other numbers than the run that was captured (up to 2 apart)"}
+
+
+def test_what_is_captured_is_compared_with_what_would_have_been_run() -> None:
+    with captured_passes() as passes:
+        for _ in range(3):
+            x = torch.ones(1, device=GPU)
+            other = replace(passing(x, lambda x: x + 1), launch=lambda x=x: Sum(x))
+            done, replayed = passes.run(other)
+            assert (done.total.tolist(), replayed) == ([1], False)
+        assert passes.refused == {"sum": "a replay gave other numbers than the run that was captured (up to 1 apart)"}
+
+
+def test_what_comes_when_no_more_is_captured_is_run_and_the_reason_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "KEPT", 1)
+    with captured_passes() as passes:
+        x = torch.ones(1, device=GPU)
+        asked = [replace(passing(x, lambda x: x + 1), name=name, key=name) for name in ("first", "second")]
+        assert [[passes.run(each)[1] for each in asked] for _ in range(3)] == [[False, False], [True, False], [True, False]]
+        assert passes.refused == {"second": captured.CROWDED}
+
+
+def test_too_little_memory_for_a_capture_says_nothing_of_the_pass() -> None:
+    room = [False]
+
+    def work(x: Tensor) -> Tensor:
+        if torch.cuda.is_current_stream_capturing() and not room[0]:
+            raise torch.OutOfMemoryError("no room")
+        return x + 1
+
+    with captured_passes() as passes:
+        passes.run(passing(torch.ones(1, device=GPU), work))
+        with pytest.raises(torch.OutOfMemoryError):
+            passes.run(passing(torch.ones(1, device=GPU), work))
+        room[0] = True
+        assert passes.run(passing(torch.ones(1, device=GPU), work))[1]
+        assert passes.refused == {}
 
 
 def test_a_graph_that_reads_memory_which_was_given_back_is_found_out() -> None:

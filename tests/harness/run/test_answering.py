@@ -161,6 +161,25 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(model, refusal
     assert found == answers(model, build("vanilla", {}), None, 16)
 
 
+class Filled(Watched):
+    """Has no room as long as graphs lie there, and for two prompts then."""
+
+    room = 0
+    holds_graphs = True
+
+    def forget_graphs(self) -> None:
+        self.holds_graphs, self.room = False, 2
+
+
+@pytest.mark.parametrize(("batch", "needed"), [(1, 1), (2, 2), (8, 2)])
+def test_graphs_give_way_before_a_batch_is_halved(model, batch: int, needed: int) -> None:
+    family = Filled(model.model, model.tokenizer, model.image_processor, model.chat_template, model.preprocessing)
+    answerer = Answerer(pipeline(family, build("vanilla", {}), lambda n: None), batch)
+    found = {a.sample: a for part in answerer.answer(MIXED[:9]) for a in part}
+    assert answerer.smallest == needed
+    assert found == answers(model, build("vanilla", {}), None, batch, MIXED[:9])
+
+
 @pytest.mark.parametrize("known", [{"0"}, {str(n) for n in range(9)}, {str(n) for n in range(17)}, {"3", "11", "12"}])
 def test_what_is_known_is_not_told_again_and_the_rest_is_asked_in_the_same_batches(model, known: set[str]) -> None:
     shapes: list[tuple[int, ...]] = []
