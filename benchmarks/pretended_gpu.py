@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from types import FrameType
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakSet
 
 import torch
 from pretended_graph import PretendedGraph
@@ -162,6 +164,8 @@ class PretendedGpu(TorchDispatchMode):
         self.launched = 0
         self._pinned: Any = WeakTensorKeyDictionary()
         self._graph: PretendedGraph | None = None
+        self._numbers = count()
+        self._pools: dict[tuple[int, int], WeakSet[PretendedGraph]] = {}
 
     def runtime(self) -> dict[str, Any]:
         """Stand for what torch asks of the driver."""
@@ -171,8 +175,8 @@ class PretendedGpu(TorchDispatchMode):
             "CUDAGraph": lambda: CapturedByGpu(self),
             "current_stream": PretendedStream,
             "stream": lambda stream: nullcontext(),
-            "graph": lambda graph, **_: self.capturing(graph),
-            "graph_pool_handle": lambda: (0, 0),
+            "graph": lambda graph, pool, **_: self.capturing(graph, pool),
+            "graph_pool_handle": lambda: (0, next(self._numbers)),
             "is_current_stream_capturing": lambda: self._graph is not None,
             "get_device_name": lambda device=None: "pretended GPU",
             "synchronize": lambda device=None: None,
@@ -182,8 +186,14 @@ class PretendedGpu(TorchDispatchMode):
         }
 
     @contextmanager
-    def capturing(self, graph: PretendedGraph) -> Iterator[None]:
-        """Refuse what a CUDA graph cannot hold: whatever waits, and copies from memory of the host that is not pinned."""
+    def capturing(self, graph: PretendedGraph, pool: tuple[int, int]) -> Iterator[None]:
+        """Refuse what a CUDA graph cannot hold: whatever waits, and copies from memory of the host that is not pinned.
+
+        And a pool of memory that all graphs have left, which torch refuses where anything else of it is in use.
+        """
+        if not self._pools.setdefault(pool, WeakSet([graph])):
+            raise RuntimeError("use_count > 0 INTERNAL ASSERT FAILED")
+        self._pools[pool].add(graph)
         self._graph = graph
         try:
             yield

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import KeptCopies
@@ -235,10 +236,14 @@ def _difference(run: Sequence[Tensor], replayed: Sequence[Tensor]) -> str | None
 
 
 def cuda_graphs(device: torch.device) -> Capture:
-    """Give the way to capture on a GPU, all graphs in one pool of memory."""
+    """Give the way to capture on a GPU, all graphs that there are at a time in one pool of memory."""
+    there: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
     pool = torch.cuda.graph_pool_handle()
 
     def capture(run: Callable[[], None]) -> Callable[[], None]:
+        nonlocal pool
+        if not there:  # torch refuses one that all of its graphs have left, as long as anything else lies in it
+            pool = torch.cuda.graph_pool_handle()
         beside, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
         beside.wait_stream(current)
         with torch.cuda.stream(beside):  # kernels that choose themselves at their first call do so outside the graph
@@ -247,6 +252,7 @@ def cuda_graphs(device: torch.device) -> Capture:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # pictures are read in another thread
             run()
+        there.add(graph)
         replay: Callable[[], None] = graph.replay
         return replay
 

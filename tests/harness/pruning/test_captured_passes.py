@@ -245,6 +245,17 @@ def test_a_graph_that_reads_memory_which_was_given_back_is_found_out() -> None:
             passes.run(passing(torch.ones(1, device=GPU), work))
 
 
+def test_graphs_are_captured_again_where_all_are_gone() -> None:
+    with torch.inference_mode(), pretended_gpu():
+        x, capture = torch.zeros(1, device=GPU), cuda_graphs(GPU)
+        for _ in range(2):  # each replay is forgotten before the next capture
+            first, second = capture(lambda: x.add_(1)), capture(lambda: x.add_(1))
+            first()
+            second()
+            del first, second
+        assert x.tolist() == [8]  # with the runs that precede captures
+
+
 def test_before_a_replay_nothing_is_there() -> None:
     with torch.inference_mode(), pretended_gpu():
         x, held, made = torch.ones(2, device=GPU), torch.zeros(2, device=GPU), list[Tensor]()
