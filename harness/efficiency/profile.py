@@ -163,11 +163,16 @@ def _warm(warmup: int, row: RowInProgress, prompts: Prompts) -> None:
 
 
 def _warm_replayed(warmup: int, row: RowInProgress, prompts: Prompts) -> None:
-    """Run until all is captured that can be, then look as often as `_warm` does; says what is replayed, and what is not."""
+    """Run until all is captured that can be, then look as often as `_warm` does; says what is replayed, and what is not.
+
+    A row that dropped out launched does so replayed, for the same reason.
+    """
     assert row.launched is not None, "a row that is replayed"
+    if row.launched.dropped is not None:
+        row.dropped = row.launched.dropped
+        return
     launched, passes, steps = row.launched.seen, row.subject.family.captured_passes, row.subject.family.captured_steps
-    if launched is None:
-        raise UserError("the same row failed where it was not replayed")
+    assert launched is not None, "looked at before"
     _settle(row, prompts)
     passes.refused.clear()
     before = dict(passes.replays)

@@ -23,7 +23,7 @@ from vtpbench.harness.models.tiny import tiny_llava
 from vtpbench.harness.records.efficiency import STAGES, Ceilings, EfficiencyRecord, load_efficiency
 from vtpbench.harness.records.record import BudgetInfo
 from vtpbench.harness.suite.specs import PrunerSpec
-from vtpbench.pruners.errors import UserError
+from vtpbench.pruners.errors import Unsupported, UserError
 from vtpbench.report.efficiency.table import build
 from vtpbench.report.efficiency.text import render
 from vtpbench.report.efficiency.throughput import throughputs
@@ -142,6 +142,21 @@ def test_the_largest_batch_is_one_beside_the_graphs_of_all_rows(graphs: bool, mo
     assert len(rows) == 3
     protocol = replace(PROTOCOL, batches=(1,), largest=True, graphs=graphs)
     assert profiling._batches(rows, protocol) == [1, 6 if graphs else 24]  # of one row, and the graphs of three
+
+
+def test_a_row_that_dropped_out_launched_drops_out_replayed_for_the_same_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(row: RowInProgress, prompts: Prompts) -> None:
+        raise Unsupported("not between newlines")
+
+    family = tiny_llava()
+    monkeypatch.setattr(profiling, "_run", refuse)
+    row = pruner_rows(ASKED)[-1]
+    launched = RowInProgress(row, PrunerAtBudget(family, row.pruner, row.budget))
+    replayed = launched.as_graphs()
+    profiling._measure([launched, replayed], PROTOCOL, 1, None, lambda *_: None)
+    assert launched.dropped is not None
+    assert (launched.dropped.status, launched.dropped.reason) == ("unsupported", "not between newlines")
+    assert replayed.dropped == launched.dropped
 
 
 def test_graphs_need_a_gpu(tmp_path: Path) -> None:
