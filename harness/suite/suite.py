@@ -120,6 +120,8 @@ class Suite(Strict):
     @field_validator("batch_size", mode="before")
     @classmethod
     def _auto(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            reject(f"a number of questions, or auto, not '{value:.40}'")
         return None if value == "auto" else value
 
     @field_validator("models")

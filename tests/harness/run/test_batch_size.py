@@ -78,9 +78,9 @@ def test_memory_is_that_of_the_data_sheet_where_the_kind_is_known(monkeypatch: p
         assert gpu_bytes(torch.device("cuda:0")) == found
 
 
-@pytest.mark.parametrize("size", ["0", "many", "2.5"])
-def test_no_other_word_and_no_other_number_is_a_size(size: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"batch_size"):
+@pytest.mark.parametrize(("size", "why"), [("0", "greater than"), ("many", "a number of questions, or auto"), ("2.5", "integer")])
+def test_no_other_word_and_no_other_number_is_a_size(size: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"batch_size.*{why}"):
         job(tmp_path, None, f"batch_size={size}")
 
 
