@@ -12,7 +12,7 @@ from vtpbench.report.stats.bootstrap import replicate
 from vtpbench.report.stats.draws import Draws, draws, pooled, relative
 from vtpbench.report.stats.same_pictures import same_pictures
 from vtpbench.report.stats.sums import NoInterval, NoSamples, Sums, summarise
-from vtpbench.report.tables.settings import groups, identity, is_vanilla
+from vtpbench.report.tables.settings import groups, is_vanilla
 
 Samples = Callable[[Record], pd.DataFrame | None]
 """Gives the per-sample table of a record, or None."""
@@ -34,6 +34,8 @@ class _SummedColumn:
     """The cells of one benchmark as sums."""
 
     sums: dict[Key, Sums | NoInterval]
+    names: dict[Key, str]
+    """Of cells, the same in all versions of the code: what is drawn for a cell must not change with its id."""
     hashes: dict[str, str]
     """Perceptual hashes of its pictures by their names, as far as any table has them: those of earlier versions have none."""
 
@@ -41,6 +43,7 @@ class _SummedColumn:
     def read(cls, records: Sequence[Record], samples: Samples) -> _SummedColumn:
         """Read each per-sample table once."""
         sums: dict[Key, Sums | NoInterval] = {}
+        names = {key(record): f"{_row(record)} {record.seed}" for record in records}
         hashes: dict[str, str] = {}
         for record in records:
             table = samples(record)
@@ -52,7 +55,7 @@ class _SummedColumn:
                 for image, seen in table[["image", "perceptual_hash"]].drop_duplicates().itertuples(index=False):
                     if seen:
                         hashes[image] = min(seen, hashes.get(image, seen))
-        return cls(sums, hashes)
+        return cls(sums, names, hashes)
 
     def resample(self, replicates: int, same: Mapping[str, str]) -> dict[Key, _Found | NoInterval]:
         """Resample all cells, those with the same questions together."""
@@ -64,7 +67,7 @@ class _SummedColumn:
             else:
                 together.setdefault(sums.questions, {})[name] = sums
         for questions, cells in together.items():
-            scores = replicate([cell for _, cell in cells], list(cells.values()), replicates, same)
+            scores = replicate([self.names[cell] for cell in cells], list(cells.values()), replicates, same)
             for (name, sums), values in zip(cells.items(), scores.T, strict=True):
                 found[name] = _Found(draws(values, sums), questions)
         return found
@@ -111,8 +114,8 @@ class ResampledScores:
 
 
 def _row(record: Record) -> str:
-    """Name the row of a table that a record belongs to, which is the same on all benchmarks."""
-    return f"{identity(record.pruner)} {identity(record.budget)}"
+    """Name the row of a table that a record belongs to: the same on all benchmarks, and in all versions of the code."""
+    return f"{record.pruner.name} {sorted(record.pruner.options.items())} {record.budget.label}"
 
 
 def key(record: Record) -> Key:

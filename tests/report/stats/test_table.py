@@ -253,6 +253,15 @@ def test_intervals_depend_neither_on_other_rows_nor_on_order(measured) -> None:
     assert alone.average_interval == pytest.approx(whole.average_interval, rel=1e-12)
 
 
+def test_intervals_are_the_same_of_the_same_answers_under_other_ids(measured) -> None:
+    """Another version of the code gives cells other ids."""
+    before = [[row.average_interval for row in block.rows] for block in measured.table().blocks]
+    ids = {record.cell_id: f"{n:016x}" for n, record in enumerate(measured.records)}
+    measured.records = [record.model_copy(update={"cell_id": ids[record.cell_id]}) for record in measured.records]
+    measured.frames = {ids[name]: frame for name, frame in measured.frames.items()}
+    assert [[row.average_interval for row in block.rows] for block in measured.table().blocks] == before
+
+
 def test_records_without_any_samples_give_the_plain_table_and_a_note(matrix) -> None:
     (plain,), (asked,) = build(matrix), build(matrix, samples=lambda record: None)
     assert asked.footer == plain.footer
