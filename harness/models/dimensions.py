@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.pruners.errors import UserError
@@ -119,15 +121,21 @@ def _decoder(text: Any, tied: bool) -> DecoderDimensions:
     )
 
 
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width, of which a configuration file may say one alone where they are equal."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
 def clip_dimensions(config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
-    """Sizes of a CLIP tower and the projector of two layers behind it."""
+    """Sizes of a tower that is built as CLIP's, and of the projector of two layers behind it."""
     vision, width = config.vision_config, config.text_config.hidden_size
     tower = TowerDimensions(
         layers=vision.num_hidden_layers,
         width=vision.hidden_size,
         intermediate=vision.intermediate_size,
         matrices=2,
-        patch=vision.num_channels * vision.patch_size**2,
+        patch=vision.num_channels * prod(sides(vision.patch_size)),
         patches=1,
         cls=1,
         window=None,

@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from vtpbench.harness.models.answer_rule import READS_NO_STOPS, AnswerRule
 from vtpbench.harness.models.dimensions import TowerDimensions
-from vtpbench.harness.models.pretrained import read_pretrained
+from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.template import chat_template
 from vtpbench.harness.models.token_boxes import WHOLE, divide
 from vtpbench.harness.pruning.model import VisionLanguageModel
@@ -74,11 +74,22 @@ class Family(VisionLanguageModel):
         """Shape of a model with this configuration, and the vision tokens of an image where every image has equally many."""
 
     @classmethod
-    @abstractmethod
     def load(
         cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
     ) -> Family:
-        """Load a checkpoint that was verified to be of this family."""
+        """Load a checkpoint that was verified to be of this family, as transformers names its parts."""
+        from transformers import AutoImageProcessor
+
+        model = load_pretrained(cls.model_class(), path, device, dtype=dtype, attn_implementation=attention)
+        tokenizer, images = cls.read_tokenizer(path), read_pretrained(AutoImageProcessor, path, backend="pil")
+        return cls(model, tokenizer, images, template, preprocessing)
+
+    @classmethod
+    def read_tokenizer(cls, path: Path) -> Any:
+        """Read the tokenizer of a checkpoint."""
+        from transformers import AutoTokenizer
+
+        return read_pretrained(AutoTokenizer, path)
 
     @classmethod
     def dimensions(cls, config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:

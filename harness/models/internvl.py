@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from vtpbench.harness.models.dimensions import TowerDimensions
+from vtpbench.harness.models.dimensions import TowerDimensions, clip_dimensions
 from vtpbench.harness.models.family import Family
-from vtpbench.harness.models.internvl_tiles import TilesInTurn, arrangement, joined, sides, tile_side
-from vtpbench.harness.models.llava import ImageTiles, at_size
+from vtpbench.harness.models.internvl_tiles import TilesInTurn, arrangement, joined, tile_side
+from vtpbench.harness.models.llava import ImageTiles, at_size, tiles_of
 from vtpbench.harness.models.llava_next import group_tiles
 from vtpbench.harness.models.positions import position_limit
-from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.token_boxes import stretched_tiles
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, VisionTokens
 from vtpbench.harness.pruning.encoder_evidence import AttentionNames, encoder_evidence, record_activations
@@ -108,19 +106,8 @@ class InternVL(Family):
     def dimensions(cls, config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
         """Sizes of the tower, and of a projector that takes four patches side by side."""
         vision, width = config.vision_config, config.text_config.hidden_size
-        tower = TowerDimensions(
-            layers=vision.num_hidden_layers,
-            width=vision.hidden_size,
-            intermediate=vision.intermediate_size,
-            matrices=2,
-            patch=vision.num_channels * math.prod(sides(vision.patch_size)),
-            patches=4,
-            cls=1,
-            window=None,
-            full=vision.num_hidden_layers,
-            merger=(),
-        )
-        return tower, (4 * vision.hidden_size, width, width)
+        tower, _ = clip_dimensions(config)
+        return replace(tower, patches=4), (4 * vision.hidden_size, width, width)
 
     @classmethod
     def published_processor(cls, config: Any) -> Any:
@@ -131,17 +118,6 @@ class InternVL(Family):
         height, width = config.vision_config.image_size
         colours = {"image_mean": IMAGENET_DEFAULT_MEAN, "image_std": IMAGENET_DEFAULT_STD}
         return GotOcr2ImageProcessorPil(size={"height": height, "width": width}, min_patches=1, max_patches=12, **colours)
-
-    @classmethod
-    def load(
-        cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
-    ) -> InternVL:
-        """Load a checkpoint; the caller has verified that it is one."""
-        from transformers import AutoImageProcessor, AutoTokenizer
-
-        model = load_pretrained(cls.model_class(), path, device, dtype=dtype, attn_implementation=attention)
-        images = read_pretrained(AutoImageProcessor, path, backend="pil")
-        return cls(model, read_pretrained(AutoTokenizer, path), images, template, preprocessing)
 
     @property
     def decoder(self) -> nn.Module:
@@ -183,8 +159,7 @@ class InternVL(Family):
 
     def pixels(self, group: ImageGroup) -> Tensor:
         """Give the tiles of each image, the thumbnail last, `(images, tiles, channels, height, width)`."""
-        assert isinstance(group, ImageTiles), "what `group` gave"
-        return group.pixels.reshape(len(group.members), -1, *group.pixels.shape[1:])
+        return tiles_of(group).by_image
 
     def _grid(self, image: Image) -> TilesInTurn:
         """How the tokens of an image lie: the numbers of rows and columns of tiles are the image processor's choice."""
@@ -205,9 +180,8 @@ class InternVL(Family):
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry, and put the base tile first."""
-        assert isinstance(group, ImageTiles), "what `group` gave"
-        unit = 2 * self.model.config.vision_config.patch_size[0]
-        pixels, grid = at_size(group.pixels, group.grid, schedule.target_grid, unit)
+        tiles, unit = tiles_of(group), 2 * self.model.config.vision_config.patch_size[0]
+        pixels, grid = at_size(tiles.pixels, tiles.grid, schedule.target_grid, unit)
         parts = [self._run_tower(chunk, grid, schedule.needs) for chunk in pixels.split(self.images_per_pass)]
 
         def whole(tiles: Sequence[Tensor]) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.models.anyres import AnyRes
+from vtpbench.harness.models.dimensions import sides
 from vtpbench.pruners.base import Grid
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.lazy import torch
@@ -32,12 +32,6 @@ def tile_side(config: Any) -> int:
     if height != width or down != across or height % (2 * down):
         raise Unsupported(f"only InternVL with square tiles of 2 x 2 square patches is supported, not {height} x {width} pixels")
     return height // (2 * down)
-
-
-def sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width, of which a configuration file may say one alone where they are equal."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
 
 
 def joined(patches: Tensor, grid: Grid) -> Tensor:

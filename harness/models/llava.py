@@ -16,7 +16,7 @@ from PIL.Image import Image
 from vtpbench.harness.models.dimensions import TowerDimensions, clip_dimensions
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.positions import position_limit
-from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
+from vtpbench.harness.models.pretrained import read_pretrained
 from vtpbench.harness.models.token_boxes import padded_or_cropped
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.captured_passes import WATCHED, Pass, named
@@ -48,6 +48,17 @@ class ImageTiles(ImageGroup):
     """Images cut into tiles; `pixels` is `(images * tiles, channels, height, width)` float32."""
 
     pixels: Tensor
+
+    @property
+    def by_image(self) -> Tensor:
+        """The tiles of each image, `(images, tiles, channels, height, width)`."""
+        return self.pixels.reshape(len(self.members), -1, *self.pixels.shape[1:])
+
+
+def tiles_of(group: ImageGroup) -> ImageTiles:
+    """Take a group for what the families that cut images into tiles made it."""
+    assert isinstance(group, ImageTiles), "what `group` gave"
+    return group
 
 
 @dataclass(frozen=True)
@@ -187,16 +198,11 @@ class Llava(Family):
         return padded_or_cropped(self, image, grid)
 
     @classmethod
-    def load(
-        cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
-    ) -> Llava:
-        """Load a checkpoint; the caller has verified that it is one."""
-        from transformers import AutoImageProcessor, AutoProcessor
+    def read_tokenizer(cls, path: Path) -> Any:
+        """Read it as a part of the checkpoint's processor."""
+        from transformers import AutoProcessor
 
-        model = load_pretrained(cls.model_class(), path, device, dtype=dtype, attn_implementation=attention)
-        processor = read_pretrained(AutoProcessor, path)
-        images = read_pretrained(AutoImageProcessor, path, backend="pil")
-        return cls(model, processor.tokenizer, images, template, preprocessing)
+        return read_pretrained(AutoProcessor, path).tokenizer
 
     @property
     def decoder(self) -> nn.Module:
@@ -234,14 +240,12 @@ class Llava(Family):
 
     def pixels(self, group: ImageGroup) -> Tensor:
         """Give the tiles of each image, `(images, tiles, channels, height, width)`."""
-        assert isinstance(group, ImageTiles), "what `group` gave"
-        return group.pixels.reshape(len(group.members), -1, *group.pixels.shape[1:])
+        return tiles_of(group).by_image
 
     def encode(self, group: ImageGroup, schedule: Schedule) -> VisionTokens:
         """Run the tower over the tiles of images with the same geometry."""
-        assert isinstance(group, ImageTiles), "what `group` gave"
-        size, patch = schedule.target_grid, self.model.config.vision_config.patch_size
-        pixels, grid = at_size(group.pixels, group.grid, size, patch)
+        tiles, size, patch = tiles_of(group), schedule.target_grid, self.model.config.vision_config.patch_size
+        pixels, grid = at_size(tiles.pixels, tiles.grid, size, patch)
         plan = EncoderPlan(schedule, Grid(1, grid.height, grid.width), self.prefix)
         chunks = pixels.split(self.images_per_pass)
         encoded = EncodedTiles.join([self._tiles(chunk, plan, size is not None) for chunk in chunks])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from vtpbench.harness.models.anyres import AnyRes, PackedAnyRes
 from vtpbench.harness.models.dimensions import TowerDimensions, clip_dimensions
 from vtpbench.harness.models.llava import ImageTiles, tile_side
 from vtpbench.harness.models.llava_next import LlavaNext
-from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.token_boxes import packed
 from vtpbench.harness.pruning.batch import ImageGroup, VisionTokens
 from vtpbench.harness.pruning.schedule import Schedule
@@ -24,7 +22,6 @@ from vtpbench.pruners.base import Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported, UserError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 AT_MOST = re.compile(r"anyres_max_(\d+)")
@@ -89,17 +86,6 @@ class LlavaOnevision(LlavaNext):
         side, half = config.vision_config.image_size, [0.5] * 3
         sizes = {"size": {"height": side, "width": side}, "image_grid_pinpoints": config.image_grid_pinpoints}
         return LlavaOnevisionImageProcessorPil(**sizes, image_mean=half, image_std=half)
-
-    @classmethod
-    def load(
-        cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
-    ) -> LlavaOnevision:
-        """Load a checkpoint; the caller has verified that it is one."""
-        from transformers import AutoImageProcessor, AutoTokenizer
-
-        model = load_pretrained(cls.model_class(), path, device, dtype=dtype, attn_implementation=attention)
-        images = read_pretrained(AutoImageProcessor, path, backend="pil")
-        return cls(model, read_pretrained(AutoTokenizer, path), images, template, preprocessing)
 
     def laid_out(self, grid: AnyRes) -> AnyRes:
         """Give how the tokens lie once the enlarged picture is resized."""

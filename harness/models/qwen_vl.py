@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +13,6 @@ from vtpbench.harness.models.dimensions import TowerDimensions
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.mrope import mrope_positions
 from vtpbench.harness.models.positions import position_limit
-from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
 from vtpbench.harness.models.qwen_attention import block_evidence
 from vtpbench.harness.models.qwen_groups import ImagePatches, SizedImages, group_by_grid, group_patches
 from vtpbench.harness.models.qwen_pictures import PictureRule, fitted
@@ -120,19 +118,6 @@ class QwenVL(Family):
     def dimensions(cls, config: Any) -> tuple[TowerDimensions, tuple[int, ...]]:
         """Sizes of the tower; the merger is part of it, so that there is no projector."""
         return cls.tower_dimensions(config), ()
-
-    @classmethod
-    def load(
-        cls, path: Path, dtype: torch.dtype, device: torch.device, attention: str, preprocessing: str, template: str
-    ) -> QwenVL:
-        """Load a checkpoint; the caller has verified that it is one."""
-        from transformers import AutoImageProcessor, AutoTokenizer
-
-        options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
-        model = load_pretrained(cls.model_class(), path, device, **options)
-        tokenizer = read_pretrained(AutoTokenizer, path)
-        images = read_pretrained(AutoImageProcessor, path, backend="pil")
-        return cls(model, tokenizer, images, template, preprocessing)
 
     @classmethod
     def published_processor(cls, config: Any) -> Any:
