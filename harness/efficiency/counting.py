@@ -71,7 +71,7 @@ def _finished(row: RowInProgress, found: PrunerFlops, new_tokens: int) -> Measur
     decoder = Dimensions.from_config(family.model.config).decoder
     entered = [float(n) for n in found.per_layer]
     work = Workload(found.tokens.grid, tuple(entered), found.text, new_tokens, float(found.total), found.tokens.tower)
-    cached = 2 * decoder.kv_heads * decoder.head_dim * family.model.dtype.itemsize  # of one token in one layer
+    cached = decoder.cached * family.model.dtype.itemsize  # of one token in one layer
     return Measured(
         pruner=row.pruner_row.info,
         budget=row.pruner_row.budget,

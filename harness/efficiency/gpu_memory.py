@@ -53,7 +53,7 @@ class GpuMemory:
         """Bytes of the keys and values of one prompt and its answer."""
         decoder = self.dimensions.decoder
         columns = sum(work.per_layer) + decoder.layers * (work.text + work.new)
-        return self.number * 2 * decoder.kv_heads * decoder.head_dim * columns
+        return self.number * decoder.cached * columns
 
     def _decoding(self, work: Workload, size: int) -> float:
         """Bytes of the activations of a layer of the language model, in the prefill of a batch."""

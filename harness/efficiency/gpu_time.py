@@ -70,7 +70,7 @@ class GpuClock:
     def _cached(self, work: Workload, text: int) -> float:
         """Bytes of the keys and values of one prompt's tokens."""
         decoder = self.dimensions.decoder
-        return BYTES * 2 * decoder.kv_heads * decoder.head_dim * (sum(work.per_layer) + decoder.layers * text)
+        return BYTES * decoder.cached * (sum(work.per_layer) + decoder.layers * text)
 
     def _pass(self, flops: float, cached: float, share: float, *, replayed: bool = False) -> float:
         bandwidth = self.gpu.tb_per_s * 1e12

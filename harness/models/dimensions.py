@@ -66,6 +66,11 @@ class DecoderDimensions:
     """Whether one matrix embeds tokens and gives the logits."""
 
     @property
+    def cached(self) -> int:
+        """Numbers that a token leaves behind in each layer: its keys and its values."""
+        return 2 * self.kv_heads * self.head_dim
+
+    @property
     def parameters(self) -> int:
         """Weights of its matrices, embeddings among them; biases and norms, under 1 %, are not counted."""
         attention = 2 * self.width * self.head_dim * (self.heads + self.kv_heads)

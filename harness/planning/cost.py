@@ -12,7 +12,7 @@ from vtpbench.harness.efficiency.flops import Workload
 from vtpbench.harness.efficiency.gpu_time import GpuClock, TypicalPrompt
 from vtpbench.harness.efficiency.gpus import Gpu, gpu_table
 from vtpbench.harness.models.described_sizes import dimensions_of
-from vtpbench.harness.run.batch_size import peak_bytes
+from vtpbench.harness.run.batch_size import TEXT, peak_bytes
 from vtpbench.harness.run.forecast import schedule_of, supposed_grid
 from vtpbench.harness.run.plan import build_pruner
 from vtpbench.pruners.base import Grid
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from vtpbench.harness.records.cell import Cell
     from vtpbench.pruners.base import ModelShape
 
-TEXT_BEFORE, TEXT_AFTER, ANSWER = 35, 25, 4
-"""Tokens that are assumed of a prompt, before and behind its image, and of an answer: a question that a word answers."""
+TEXT_BEFORE, ANSWER = 35, 4
+"""Tokens that are assumed of a prompt before its image, and of an answer: a question that a word answers."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Row:
 
     def prompt(self, each: float, batch: int) -> TypicalPrompt:
         """Give the prompt of a benchmark with so many questions a picture."""
-        work = Workload(self.grid, self.per_layer, TEXT_BEFORE + TEXT_AFTER, ANSWER, tower=self.tower)
+        work = Workload(self.grid, self.per_layer, TEXT, ANSWER, tower=self.tower)
         return TypicalPrompt(work, TEXT_BEFORE, min(each, batch) if self.shares else 1.0, self.graphs)
 
 

@@ -11,13 +11,13 @@ from vtpbench.harness.efficiency.gpus import find_gpu, gpu_table
 from vtpbench.harness.host.printable import one_line
 from vtpbench.harness.host.text_grid import text_grid
 from vtpbench.harness.models.described_sizes import dimensions_of
-from vtpbench.harness.planning.cost import ANSWER, TEXT_AFTER, TEXT_BEFORE, CostEstimate, estimate
+from vtpbench.harness.planning.cost import ANSWER, CostEstimate, estimate
 from vtpbench.harness.planning.inspection import ANYWHERE, NOT_HERE
 from vtpbench.harness.planning.page import estimator, render_plan
 from vtpbench.harness.planning.questions import QuestionCount, count_questions
 from vtpbench.harness.planning.speed import render_speed
 from vtpbench.harness.records.store import Store
-from vtpbench.harness.run.batch_size import SIZES
+from vtpbench.harness.run.batch_size import SIZES, TEXT
 from vtpbench.harness.run.job import Job, RunOptions, load_suite, make_job
 from vtpbench.harness.suite.task_data import MissingData, local_data
 from vtpbench.report.stats.smallest import DISCORDANCE, POWER, smallest_difference
@@ -185,7 +185,7 @@ def _assumptions(job: Job, cells: Sequence[Cell], gpu: Gpu) -> list[str]:
     scaled = f", scaled by the data sheets' peak and bandwidth: no {gpu.title} was measured" if gpu.name != measured.gpu else ""
     graphs = "; decoding steps and small prefills as CUDA graphs" if all(cell.graphs for cell in cells) else ""
     return [
-        f"assumed: batches of {sizes}, {TEXT_BEFORE + TEXT_AFTER} text tokens, answers of {ANSWER} tokens{images}{graphs}; "
+        f"assumed: batches of {sizes}, {TEXT} text tokens, answers of {ANSWER} tokens{images}{graphs}; "
         "not counted: what pruners compute, loading, scoring",
         f"by what an {source} with a slow host reached{scaled}; take it for right within a factor of two",
     ]

@@ -27,8 +27,10 @@ SIZES = (64, 32, 16, 8, 4, 2, 1)
 """The largest is where more did not bring more on an H200; see docs/efficiency.md."""
 SHARE = 0.8
 """Of the memory; the rest is for what pruners compute, for long questions, and for what the allocator leaves between."""
-TEXT, ANSWER = 60, 128
-"""Tokens of a prompt beside its image, and of an answer, for which there is room; longer ones halve their batch by themselves."""
+TEXT = 60
+"""Tokens of a prompt beside its image."""
+ROOM = 128
+"""Tokens of an answer for which there is room; longer answers, as larger pictures, halve their batch by themselves."""
 
 
 def gpu_bytes(device: torch.device) -> float | None:
@@ -59,7 +61,7 @@ def fitting_batch_size(models: Collection[Described], memory: float, *, graphs: 
 def peak_bytes(model: Described, size: int, *, graphs: bool) -> float:
     """Bytes that a batch of unpruned prompts needs of a GPU, each with a picture of its own."""
     grid = supposed_grid(model.info, model.shape)
-    work = Workload(grid, (float(grid.n),) * model.shape.decoder_layers, TEXT, ANSWER)
+    work = Workload(grid, (float(grid.n),) * model.shape.decoder_layers, TEXT, ROOM)
     try:
         dimensions = dimensions_of(model)
     except (UserError, Unsupported) as e:

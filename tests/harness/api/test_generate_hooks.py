@@ -318,19 +318,23 @@ def test_what_is_out_of_reach_is_said_when_the_block_begins(stock) -> None:
         raise AssertionError("the block must not begin")
 
 
+@dataclass(frozen=True)
+class Asking(Pruner):
+    """Keeps what it was asked in a list."""
+
+    seen: list[tuple[str, ...]]
+    reads_question = True
+
+    def score(self, view: TokenView) -> torch.Tensor:
+        self.seen.append(view.questions)
+        return view.features[..., 0]
+
+
 @pytest.mark.parametrize("with_processor", [True, False])
 def test_pruners_see_the_prompts_where_a_processor_is_given(with_processor, stock) -> None:
     own, seen = stock("llava"), []
 
-    @dataclass(frozen=True)
-    class Asking(Pruner):
-        reads_question = True
-
-        def score(self, view: TokenView) -> torch.Tensor:
-            seen.append(view.questions)
-            return view.features[..., 0]
-
-    with vtpbench.pruned(own.model, Asking(), budget=4, processor=own.processor if with_processor else None):
+    with vtpbench.pruned(own.model, Asking(seen), budget=4, processor=own.processor if with_processor else None):
         own.generate(own.inputs(QUESTIONS, IMAGES), 1)
     assert seen[0] == (tuple(QUESTIONS) if with_processor else ())
 
@@ -338,14 +342,6 @@ def test_pruners_see_the_prompts_where_a_processor_is_given(with_processor, stoc
 def test_a_prompt_that_the_template_did_not_make_is_shown_whole(stock) -> None:
     own, seen = stock("llava"), []
 
-    @dataclass(frozen=True)
-    class Asking(Pruner):
-        reads_question = True
-
-        def score(self, view: TokenView) -> torch.Tensor:
-            seen.extend(view.questions)
-            return view.features[..., 0]
-
-    with vtpbench.pruned(own.model, Asking(), budget=4, processor=own.processor):
+    with vtpbench.pruned(own.model, Asking(seen), budget=4, processor=own.processor):
         own.generate(own.processor(images=IMAGES[0], text="<image>Look: what is it?", return_tensors="pt"), 1)
-    assert seen == ["Look: what is it?"]
+    assert [question for asked in seen for question in asked] == ["Look: what is it?"]
