@@ -75,12 +75,7 @@ class Replays:
         answers = {row.sample: Answer(row.sample, row.answer, tuple(row.images.split()), (), ()) for row in rows}
         texts = {name: answer.text for name, answer in answers.items()}
         tasks = self._tasks.setdefault(record.benchmark.dataset, TaskLoader())
-        with (
-            TemporaryDirectory() as scratch,
-            output_to(Path(scratch) / "said"),
-            asking(tasks, benchmark, record.benchmark) as asked,
-        ):
-            loaded, questions = asked
+        with _quietly(), asking(tasks, benchmark, record.benchmark) as (loaded, questions):
             evaluation = evaluate(Replay(texts, record.skipped, loaded.task, questions), loaded, record.benchmark)
         results, samples = results_of(evaluation, loaded, questions, record.benchmark)
         return scored(record.benchmark, Evaluated(results, samples, answers, benchmark.category, loaded.is_mean))
