@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -74,11 +76,14 @@ class Campaign:
     left: int = 0
     _run: subprocess.Popen[bytes] | None = None
 
-    def kill(self, what: str, after_s: float) -> None:
-        """Kill the run or a worker so long after it has begun; a run that ends before is begun anew, so that every kill hits."""
+    def kill(self, what: str, after_s: Callable[[], float]) -> None:
+        """Kill the run or a worker so long after it has begun; a run that ends before is begun anew, so that every kill hits.
+
+        The time is drawn again then: one that is longer than a whole run would never come.
+        """
         while True:
             run = self._run = self._run or start(self.folder, self.limit, self.workers)
-            victim = self._awaited(run, what, after_s)
+            victim = self._awaited(run, what, after_s())
             if victim is None:
                 if self._end():
                     shutil.rmtree(self.folder)
@@ -150,7 +155,7 @@ def main() -> None:
         campaign = Campaign(Path(scratch) / "killed", arguments.limit, arguments.workers, whole)
         kills = ["run"] * arguments.kills + ["worker"] * arguments.worker_kills
         for what in draw.sample(kills, len(kills)):
-            campaign.kill(what, draw.uniform(1.0, arguments.longest))
+            campaign.kill(what, partial(draw.uniform, 1.0, arguments.longest))
             print(f"killed {campaign.done['run']} runs, {campaign.done['worker']} workers", file=sys.stderr, flush=True)
         same = campaign.finish()
     print(f"{campaign.done['run']} runs and {campaign.done['worker']} workers killed; processes left: {campaign.left}")
