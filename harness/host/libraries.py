@@ -43,64 +43,109 @@ class OutputFile:
                     stream.write(lines)
 
 
+class Output:
+    """Where what is said goes at the time."""
+
+    def __init__(self, file: OutputFile) -> None:
+        self.file = file
+        self.streams = OutputStream(sys.stdout, self), OutputStream(sys.stderr, self)
+
+    @classmethod
+    def current(cls) -> Output | None:
+        """Give the one that has both streams; None where they are the host's, or somebody has put others there."""
+        output = sys.stdout.output if isinstance(sys.stdout, OutputStream) else None
+        return output if output is not None and sys.stderr is output.streams[1] else None
+
+    def add(self, text: object) -> None:
+        """Write lines."""
+        self.file.add(str(text))
+
+    @contextmanager
+    def at(self, file: OutputFile) -> Iterator[None]:
+        """Let another file have what is said meanwhile; lines that were begun end where they began."""
+        before = self.file
+        self._end_lines()
+        self.file = file
+        try:
+            yield
+        finally:
+            self._end_lines()
+            self.file = before
+
+    def _end_lines(self) -> None:
+        for stream in self.streams:
+            stream.end_line()
+
+
 class OutputStream(io.TextIOBase):
     """Stands for stdout or stderr: what is written goes to a file until `release`, and then to the stream behind it.
 
     A library that is first imported meanwhile may hold on to it, and must be heard afterwards, too.
     """
 
-    def __init__(self, behind: Any, file: OutputFile) -> None:
+    def __init__(self, behind: Any, output: Output) -> None:
         self._behind, self._rest = behind, ""
-        self._file: OutputFile | None = file
+        self.output: Output | None = output
 
     def write(self, text: str) -> int:
         """Write whole lines; what begins with a carriage return is a progress bar, and is left out."""
-        if self._file is None:
+        if self.output is None:
             return int(self._behind.write(text))
         if not text.startswith("\r"):
             lines, newline, self._rest = (self._rest + text).rpartition("\n")
-            self._file.add(lines + newline)
+            self.output.add(lines + newline)
         return len(text)
 
     def flush(self) -> None:
         """Flush the stream behind; the file has every line already."""
-        if self._file is None:
+        if self.output is None:
             self._behind.flush()
+
+    def end_line(self) -> None:
+        """Write the line that was begun."""
+        rest, self._rest = self._rest, ""
+        if self.output is not None:
+            self.output.add(rest)
 
     def release(self) -> None:
         """Write the line that was begun, and step aside."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.add(self._rest)
+        try:
+            self.end_line()
+        finally:
+            self.output = None
 
 
 @contextmanager
 def output_to(path: Path, append: bool = False) -> Iterator[None]:
     """Keep what is printed, warned and logged in a file, new unless it is to `append`, away from the terminal.
 
-    Sinks of loguru and handlers of `logging` that the host added hear the same as ever, but for the lines of lmms-eval.
-    Progress bars are left out.
+    Inside another such block only the file changes until the inner one ends. Sinks of loguru and handlers of `logging` that the
+    host added hear the same as ever, but for the lines of lmms-eval. Progress bars are left out.
     """
     from loguru import logger  # before stderr is another: its first sink writes there
 
     file = OutputFile(path, append)
-    streams = OutputStream(sys.stdout, file), OutputStream(sys.stderr, file)
+    if (outer := Output.current()) is not None:
+        with outer.at(file):
+            yield
+        return
+    output = Output(file)
     with ExitStack() as stack:
-        _take_logging(file, stack)
-        for stream in streams:
+        _take_logging(output, stack)
+        for stream in output.streams:
             stack.callback(stream.release)
-        sink = logger.add(lambda line: file.add(str(line)), format=LOGURU_LINE, level="DEBUG", catch=False)
+        sink = logger.add(output.add, format=LOGURU_LINE, level="DEBUG", catch=False)
         stack.callback(logger.remove, sink)
         logger.disable(LMMS_EVAL)
         stack.callback(logger.enable, LMMS_EVAL)
-        stack.enter_context(redirect_stdout(streams[0]))
-        stack.enter_context(redirect_stderr(streams[1]))
+        stack.enter_context(redirect_stdout(output.streams[0]))
+        stack.enter_context(redirect_stderr(output.streams[1]))
         yield
 
 
-def _take_logging(file: OutputFile, stack: ExitStack) -> None:
-    """Add the file to the handlers of `logging`, and take the terminal from the handlers of libraries."""
-    handler = _OutputHandler(file)
+def _take_logging(output: Output, stack: ExitStack) -> None:
+    """Add an output to the handlers of `logging`, and take the terminal from the handlers of libraries."""
+    handler = _OutputHandler(output)
     for logger in (logging.getLogger(), *map(logging.getLogger, LOGGERS)):
         if logger.name in LOGGERS:
             for other in filter(_is_terminal, list(logger.handlers)):
@@ -112,16 +157,16 @@ def _take_logging(file: OutputFile, stack: ExitStack) -> None:
 
 
 class _OutputHandler(logging.Handler):
-    """Adds the lines of `logging` to a file."""
+    """Adds the lines of `logging` to an output."""
 
-    def __init__(self, file: OutputFile) -> None:
+    def __init__(self, output: Output) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter(LINE))
-        self._file = file
+        self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
         """Add a line."""
-        self._file.add(self.format(record))
+        self._output.add(self.format(record))
 
 
 def _is_terminal(handler: logging.Handler) -> bool:
@@ -144,6 +189,18 @@ def without_progress_bars() -> Iterator[None]:
             transformers.logging.disable_progress_bar()
             stack.callback(transformers.logging.enable_progress_bar)
         yield
+
+
+@contextmanager
+def without_load_counts() -> Iterator[None]:
+    """Let datasets not tell a server on the internet whenever a table is read: it would wait where none can be reached."""
+    from datasets import config
+
+    before, config.HF_UPDATE_DOWNLOAD_COUNTS = config.HF_UPDATE_DOWNLOAD_COUNTS, False
+    try:
+        yield
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS = before
 
 
 @contextmanager

@@ -83,6 +83,18 @@ class PromptLayout:
                 column += part.length
         return found
 
+    @property
+    def by_kind(self) -> tuple[Tensor, Tensor]:
+        """Places of the text tokens and of the vision tokens, `(n,)` each, in a batch whose rows stand one behind the other."""
+        text, vision = list["Tensor"](), list["Tensor"]()
+        for r, row in enumerate(self.rows):
+            place = (r + 1) * self.width - self.lengths[r]
+            for part in row:
+                (text if part.image is None else vision).append(torch.arange(place, place + part.length))
+                place += part.length
+        nothing = torch.empty(0, dtype=torch.int64)
+        return torch.cat([nothing, *text]), torch.cat([nothing, *vision])
+
     @_remembered
     def valid(self, device: torch.device) -> Tensor:
         """Columns that hold a token, `(rows, width)` bool."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,10 +23,14 @@ from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.lazy import torch
 
 if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
     from torch import Tensor, nn
 
 IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""
+PROMPTS = 1024
+"""Prompts whose tokens are remembered: more than the questions of a window."""
 
 
 class TextTower(Protocol):
@@ -260,6 +264,15 @@ class VisionLanguageModel(ABC):
         if MARK in prompt:
             return self.quoted.token_ids(prompt, begin=not begun)
         return list(self.tokenizer(prompt, add_special_tokens=not begun)["input_ids"])
+
+    @cached_property
+    def prompt_ids(self) -> _lru_cache_wrapper[tuple[int, ...]]:
+        """Tokens of a question's prompt with so many images; those that were asked for last are remembered, as every row asks."""
+
+        def prompt_ids(question: str, n_images: int) -> tuple[int, ...]:
+            return tuple(self.token_ids(self.render(question, n_images)))
+
+        return lru_cache(PROMPTS)(prompt_ids)
 
     @cached_property
     def quoted(self) -> QuotedTokens:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING
 
 from PIL.Image import Image
@@ -186,8 +186,9 @@ class Pipeline:
     def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> PromptBatch:
         """Step 3: build the prompts with exactly as many places as tokens are kept; images without a token leave no trace."""
         kept = [[image for image in row if len(image.index)] for row in images]
-        rendered = [self.model.render(question, len(own)) for question, own in zip(questions, kept, strict=True)]
-        return self.assemble_ids([self.model.token_ids(prompt) for prompt in rendered], kept)
+        return self.assemble_ids(
+            [self.model.prompt_ids(question, len(own)) for question, own in zip(questions, kept, strict=True)], kept
+        )
 
     @torch.inference_mode()
     def assemble_ids(self, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[ImageTokens]]) -> PromptBatch:
@@ -199,14 +200,17 @@ class Pipeline:
             if (named := sum(token == self.model.image_id for token in ids)) != len(own):
                 raise AssertionError(f"a prompt names {named} images, {len(own)} were given")
             coming, spans = iter(own), list[Span]()
-            for token in ids:
-                if token != self.model.image_id:
-                    words.append(token)
+            for is_text, run in groupby(ids, key=lambda token: token != self.model.image_id):
+                if is_text:
+                    text = list(run)
+                    words.extend(text)
                     before = spans.pop().length if spans and spans[-1].image is None else 0
-                    spans.append(Span(before + 1))
-                elif len((image := next(coming)).index):
-                    spans.append(Span(len(image.index), len(flat)))
-                    flat.append(image)
+                    spans.append(Span(before + len(text)))
+                    continue
+                for _ in run:
+                    if len((image := next(coming)).index):
+                        spans.append(Span(len(image.index), len(flat)))
+                        flat.append(image)
             rows.append(tuple(spans))
         layout, left = PromptLayout(tuple(rows)), tuple(flat)
         heads = tuple(tuple(takewhile(lambda token: token != self.model.image_id, ids)) for ids in prompts)
@@ -217,20 +221,12 @@ class Pipeline:
         """Embed the text, project the vision tokens, and put both in their places; padding is zero."""
         model = self.model
         words: Tensor = model.model.get_input_embeddings()(copy_to_device(torch.tensor(ids), model.device))
-        embeds = words.new_zeros(len(layout.rows), layout.width, words.shape[-1])
-        vision = model.embed_images(images) if images else words[:0]
-        next_word, next_row = 0, 0
-        for r, row in enumerate(layout.rows):
-            column = layout.width - layout.lengths[r]
-            for span in row:
-                if span.image is None:
-                    embeds[r, column : column + span.length] = words[next_word : next_word + span.length]
-                    next_word += span.length
-                else:
-                    embeds[r, column : column + span.length] = vision[next_row : next_row + span.length]
-                    next_row += span.length
-                column += span.length
-        return embeds
+        embeds = words.new_zeros(len(layout.rows) * layout.width, words.shape[-1])
+        of_text, of_images = (copy_to_device(places, model.device) for places in layout.by_kind)
+        embeds.index_copy_(0, of_text, words)
+        if images:
+            embeds.index_copy_(0, of_images, model.embed_images(images).to(embeds.dtype))
+        return embeds.view(len(layout.rows), layout.width, -1)
 
     def generate(self, batch: PromptBatch, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:
         """Step 4: `prefill`, then `decode`."""

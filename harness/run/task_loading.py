@@ -19,6 +19,7 @@ from vtpbench.harness.run.bad_questions import is_of_question, problem_of
 from vtpbench.harness.run.lmms_library import TaskManager, get_task_dict, load_yaml_config
 from vtpbench.harness.run.sample_scores import is_number
 from vtpbench.harness.run.subset import draw_questions, keep_questions
+from vtpbench.harness.run.task_data import TaskData
 from vtpbench.harness.run.task_modules import fresh_modules
 from vtpbench.harness.suite.benchmarks import require_unchanged, task_config
 from vtpbench.harness.suite.task_metrics import is_mean, metric_entries, own_aggregations
@@ -79,6 +80,7 @@ class TaskLoader:
     def __init__(self) -> None:
         self._known: dict[str, _Facts] = {}
         self._drawn: dict[tuple[str, int, DrawInfo], list[int]] = {}
+        self._data = TaskData()
 
     @contextmanager
     def load(self, benchmark: Benchmark, info: BenchmarkInfo) -> Iterator[LoadedTask]:
@@ -92,7 +94,8 @@ class TaskLoader:
         facts = self._known[benchmark.label]
         calls: list[AggregateCall] = []
         with fresh_modules(benchmark.file.parent):
-            name, task = _load_task(benchmark.label, facts)
+            with self._data.read_once():
+                name, task = _load_task(benchmark.label, facts)
             if new:
                 require_unchanged(benchmark, info.dataset)
             for metric in benchmark.drop:  # what has no aggregation is not computed

@@ -23,16 +23,16 @@ def fresh_modules(folder: Path) -> Iterator[None]:
     `sys.path`, or from anywhere but installed packages. A module that the task's YAML names, such as `utils` of
     `!function utils.score`, is executed anew by lmms-eval whenever it loads the task.
     """
-    path, before = list(sys.path), dict(sys.modules)
-    shared = {name: module for name, module in before.items() if name.startswith(TASKS)}
+    path, before = list(sys.path), set(sys.modules)
+    shared = {name: sys.modules[name] for name in before if name.startswith(TASKS)}
     _forget(shared)
     try:
         yield
     finally:
         places = [Path(place) for place in sys.path if place not in path]
-        new = {name: module for name, module in sys.modules.items() if name not in before or name in shared}
-        roots = {name.partition(".")[0] for name in before}
-        _forget(name for name, module in new.items() if _is_of_task(name, module, folder, places, roots))
+        new = [name for name in list(sys.modules) if name not in before or name in shared]
+        roots = {name.partition(".")[0] for name in before} if new else set[str]()
+        _forget(name for name in new if _is_of_task(name, sys.modules[name], folder, places, roots))
         sys.path[:] = path
         for name, module in shared.items():
             _remember(name, module)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import datasets
@@ -87,6 +88,37 @@ def test_a_line_that_was_begun_is_kept_and_progress_bars_are_not(tmp_path: Path)
         print("\n", file=sys.stderr)
         print("b", end="")
     assert (tmp_path / "a.log").read_text() == "ab\n"
+
+
+def test_inside_another_block_only_the_file_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with output_to(tmp_path / "outer.log"):
+        print("begun", end="")
+        outer = sys.stdout
+        with output_to(tmp_path / "inner.log"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            speak()
+            print("also begun", end="")
+            held = sys.stdout
+        print("afterwards")
+        print("held", file=held)
+        assert sys.stdout is outer
+    said = (tmp_path / "inner.log").read_text().splitlines()
+    assert {"printed", "WARNING mine: logged"} <= set(said)
+    assert said[-1] == "also begun"
+    assert any(line.endswith(": by loguru") for line in said)
+    assert (tmp_path / "outer.log").read_text().splitlines() == ["begun", "afterwards", "held"]
+    print("on the terminal")
+    assert capsys.readouterr().out == "on the terminal\n"
+
+
+def test_streams_that_somebody_puts_there_meanwhile_are_taken_as_the_host_s(tmp_path: Path) -> None:
+    own = io.StringIO()
+    with output_to(tmp_path / "outer.log"), redirect_stdout(own):
+        with output_to(tmp_path / "inner.log"):
+            print("inner")
+        print("own")
+    assert own.getvalue() == "own\n"
+    assert (tmp_path / "inner.log").read_text() == "inner\n"
 
 
 def test_the_host_s_logging_is_as_it_was(

@@ -149,6 +149,14 @@ def test_rows_of_several_budgets_are_put_in_order_once_and_keep_what_each_keeps_
     assert len(orders) - once == 3 * once, "alone, each budget is asked anew"
 
 
+def test_questions_are_tokenized_once_for_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenized = TINY["llava"](), list[str]()
+    real = type(model).token_ids
+    monkeypatch.setattr(type(model), "token_ids", lambda own, prompt: (tokenized.append(prompt), real(own, prompt))[1])
+    swept(model, [Row(model, build(name, {})) for name in ("vanilla", "random", "visionzip")])
+    assert len(tokenized) == len(set(tokenized))
+
+
 def test_questions_are_embedded_once_for_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     model, texts = TINY["llava"](), list[list[str]]()
     plain = ClipTextTower._embed

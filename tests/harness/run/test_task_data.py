@@ -1,0 +1,63 @@
+"""The data of a task are read once for all its cells; what one does to its copy reaches no other, and nobody is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import config, load
+
+from vtpbench.harness.run.task_data import TaskData
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Any]:
+    """Read a table of two questions, as lmms-eval calls it."""
+    questions = [{"question": "Why?", "answer": "a"}, {"question": "How?", "answer": "b"}]
+    file = tmp_path / "questions.json"
+    file.write_text("\n".join(map(json.dumps, questions)))
+
+    def read(**more: Any) -> Any:
+        config = datasets.DownloadConfig()
+        return datasets.load_dataset("json", data_files={"test": str(file)}, download_config=config, **more)
+
+    return read
+
+
+def test_the_same_call_reads_once_and_gives_copies_of_its_own(read: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    data, calls, real = TaskData(), list[Any](), datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **named: (calls.append(named), real(*given, **named))[1])
+    patched = datasets.load_dataset
+    with data.read_once():
+        first = read()
+        first["test"].set_format("numpy", columns=["answer"])
+        first["other"] = first.pop("test").select([0])
+    with data.read_once():
+        second = read()
+        assert list(second) == ["test"]
+        assert second["test"][1] == {"question": "How?", "answer": "b"}, "no format of another's"
+    assert len(calls) == 1
+    assert datasets.load_dataset is patched
+
+
+def test_another_call_is_another_table(read: Callable[..., Any]) -> None:
+    with TaskData().read_once():
+        assert len(read()["test"]) == 2
+        assert len(read(split="test[:1]")) == 1
+
+
+def test_no_server_is_told(read: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(load, "get_session", lambda: told.append("session"))
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
+    with TaskData().read_once():
+        read()
+    assert not told
+    assert config.HF_UPDATE_DOWNLOAD_COUNTS, "as the host has it"
+    read()
+    assert told, "or this test could not fail"
