@@ -124,7 +124,7 @@ def _row(cell: Cell, shape: ModelShape) -> _Row | None:
     inside = {cut.at % shape.vision_layers: cut.keep for cut in schedule.tower_cuts}
     return _Row(
         grid,
-        _by_layer({cut.at: cut.keep for cut in schedule.cuts}, n, shape.decoder_layers),
+        _by_layer({cut.at: cut.keep for cut in schedule.cuts}, grid.n, shape.decoder_layers),
         alone=bool(inside) or schedule.target_grid is not None,
         skips=schedule.skips_tower,
         shares=cell.share_prefix and all(cut.at == 0 for cut in schedule.cuts),

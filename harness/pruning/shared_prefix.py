@@ -1,8 +1,8 @@
 """Prefill what prompts of a batch begin with, system prompt and image, once for all questions about a picture.
 
-A batch can share where each prompt is text, one image, text; where as many tokens are left of each image, and the text before it
-is the same; where nothing leaves inside the language model; and where a picture comes more than once. Other batches are
-prefilled whole. Prompts then lie as prefix, padding, question, so that all prefixes end in the same column.
+A batch can share where each prompt is text, one image, text, and the text before the image is the same; where nothing leaves
+inside the language model; and where a picture comes more than once. Other batches are prefilled whole. Prompts then lie as
+padding, prefix, padding, question, so that all prefixes end in the same column, however many tokens are left of each image.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def distinct_prefixes(batch: PromptBatch, flash: bool) -> list[int] | None:
         return None
     if any([span.image for span in row] != [None, n, None] for n, row in enumerate(rows)):
         return None
-    if len({(row[0].length, row[1].length) for row in rows}) > 1 or len(set(batch.heads)) > 1:
+    if len(set(batch.heads)) > 1:
         return None
     numbers: dict[int, int] = {}
     found = [numbers.setdefault(id(image), len(numbers)) for image in images]
@@ -85,9 +85,9 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
     from vtpbench.harness.pruning.key_value_cache import repeated  # imports transformers
 
     layout, device = batch.layout, batch.embeds.device
-    prefix = sum(span.length for span in layout.rows[0][:2])
-    columns = copy_to_device(_prefix_first(layout, prefix), device)
-    embeds, positions = take(batch.embeds, columns), _columns_of(batch.positions, columns)
+    order = _prefix_first(layout)
+    columns, valid = (copy_to_device(each, device) for each in (order.columns, order.valid))
+    embeds, positions, prefix = take(batch.embeds, columns), _columns_of(batch.positions, columns), order.prefix
     first = [pictures.index(n) for n in range(max(pictures) + 1)]
     own = copy_to_device(torch.tensor(first), device)
     rows = tuple((layout.rows[r][0], replace(layout.rows[r][1], image=n)) for n, r in enumerate(first))
@@ -107,7 +107,7 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
     start = DecoderInput(
         embeds[:, prefix:],
         positions[..., prefix:],
-        layout.valid(device).gather(1, columns) if layout.padded else None,
+        None if order.valid.all() else valid,
         repeated(done.cache, copy_to_device(torch.tensor(pictures), device)),
     )
     mask = None if start.valid is None else start.valid.long()
@@ -115,16 +115,37 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: l
     return PrefilledBatch(start, logits, whole, done.pruning)
 
 
-def _prefix_first(layout: PromptLayout, prefix: int) -> Tensor:
-    """Columns of left-padded prompts in the order prefix, padding, question, `(rows, width)`."""
-    order = torch.arange(layout.width).expand(len(layout.rows), -1).clone()
-    for r, length in enumerate(layout.lengths):
+@dataclass(frozen=True)
+class _PrefixFirst:
+    """Left-padded prompts as padding, prefix, padding, question.
+
+    Attributes
+    ----------
+    prefix : columns of the longest prefix
+    columns : (rows, width) int64, the column of the prompts that comes there; for padding the first
+    valid : (rows, width) bool, which hold a token
+
+    """
+
+    prefix: int
+    columns: Tensor
+    valid: Tensor
+
+
+def _prefix_first(layout: PromptLayout) -> _PrefixFirst:
+    """Put prompts into that order, on the host."""
+    before = [row[0].length + row[1].length for row in layout.rows]
+    behind = [length - own for length, own in zip(layout.lengths, before, strict=True)]
+    prefix, width = max(before), max(before) + max(behind)
+    columns, valid = torch.zeros(len(before), width, dtype=torch.int64), torch.zeros(len(before), width, dtype=torch.bool)
+    for r, (length, own, rest) in enumerate(zip(layout.lengths, before, behind, strict=True)):
         padding = layout.width - length
-        order[r, :prefix] = torch.arange(padding, padding + prefix)
-        order[r, prefix : prefix + padding] = torch.arange(padding)
-    return order
+        columns[r, prefix - own : prefix] = torch.arange(padding, padding + own)
+        columns[r, width - rest :] = torch.arange(padding + own, layout.width)
+        valid[r, prefix - own : prefix] = valid[r, width - rest :] = True
+    return _PrefixFirst(prefix, columns, valid)
 
 
 def _columns_of(positions: Tensor, columns: Tensor) -> Tensor:
     """Take columns of position ids, `(rows, width)` or `(axes, rows, width)`."""
-    return positions.gather(-1, columns.expand(positions.shape))
+    return positions.gather(-1, columns.expand(*positions.shape[:-1], -1))

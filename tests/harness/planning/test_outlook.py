@@ -135,6 +135,14 @@ def test_the_cost_follows_the_gpu_the_questions_and_the_batch(tmp_path: Path) ->
     assert hours(found["h200"]) < hours(plan("llava15", tmp_path, SMALL, "batch_size=16", gpu="h200"))
 
 
+def test_a_picture_that_is_made_smaller_costs_the_tokens_that_it_has_then(tmp_path: Path) -> None:
+    def cost(row: str) -> float:
+        matrix = f"matrix={{pruners: [{row}], budgets: [64], benchmarks: [gqa, pope]}}"
+        return hours(plan("llava15", tmp_path, matrix, gpu="h200"))
+
+    assert cost("downsample") == pytest.approx(cost("pool"), rel=0.1)
+
+
 def test_a_row_that_is_impossible_costs_nothing(tmp_path: Path) -> None:
     alone, beside = (
         SMALL.replace("[random, {label: FastV, name: fastv}, oc-vtp]", rows) for rows in ("[random]", "[random, fastv]")

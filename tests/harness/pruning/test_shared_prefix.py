@@ -21,6 +21,16 @@ from vtpbench.pruners.base import Pruner, Selection, TokenView
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
 
+@dataclass(frozen=True)
+class Uneven(Pruner):
+    """Keeps the first tokens of an image, of every second one three fewer."""
+
+    def reduce(self, view: TokenView) -> Selection:
+        index = torch.arange(view.cut.keep).expand(len(view.keys), -1)
+        fewer = torch.tensor([3 * (int(key) % 2) for key in view.keys])
+        return Selection(index, valid=index < view.cut.keep - fewer[:, None])
+
+
 QUESTIONS = ["What?", "Is there a thing in the picture, or is there none?", "Which?", "How many of them are there?", "Hm?"]
 
 
@@ -60,10 +70,10 @@ def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
 
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ["vanilla", "random", "visionzip", "pool", "prumerge-plus"])
+@pytest.mark.parametrize("name", ["vanilla", "random", "visionzip", "pool", "prumerge-plus", "uneven"])
 def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, family: str, attention: str, name: str) -> None:
     model = TINY[family](attention)
-    pruner = build(name, {})
+    pruner = Uneven() if name == "uneven" else build(name, {})
     batch = batch_of(pipeline(model, pruner), tools)
     whole, by_itself = pipeline(model, pruner).generate(batch, 8)
     shared, together = pipeline(model, pruner, share_prefix=True).generate(batch, 8)
@@ -78,9 +88,10 @@ def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, f
 
 
 @pytest.mark.parametrize("family", DECODERS)
-def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, family: str) -> None:
+@pytest.mark.parametrize("pruner", [build("visionzip", {}), Uneven()], ids=repr)
+def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, family: str, pruner: Pruner) -> None:
     model = TINY[family]()
-    batch = batch_of(pipeline(model, build("visionzip", {})), tools)
+    batch = batch_of(pipeline(model, pruner), tools)
     behind = prefill_prefixes(model, batch, [0, 1, 0, 1, 0])
     start = behind.start
     assert start.valid is not None, "questions differ in length"
@@ -119,6 +130,18 @@ def test_a_picture_enters_the_language_model_once(tools: Any) -> None:
     assert seen[:2] == [(2, prefix), (5, batch.layout.width - prefix)]
 
 
+def test_pictures_of_which_other_numbers_of_tokens_are_left_share_a_pass(tools: Any) -> None:
+    model = tiny_llava()
+    own = pipeline(model, Uneven(), share_prefix=True)
+    batch = batch_of(own, tools)
+    prefixes = [row[0].length + row[1].length for row in batch.layout.rows]
+    assert prefixes[0] == prefixes[1] + 3
+    behind = [length - prefix for length, prefix in zip(batch.layout.lengths, prefixes, strict=True)]
+    with columns_seen(model) as seen:
+        own.generate(batch, 2)
+    assert seen[:2] == [(2, max(prefixes)), (5, max(behind))]
+
+
 def test_what_cannot_share_is_prefilled_whole(tools: Any) -> None:
     model = tiny_llava()
     own = pipeline(model, build("vanilla", {}))
@@ -128,12 +151,13 @@ def test_what_cannot_share_is_prefilled_whole(tools: Any) -> None:
         "two pictures in a prompt": [[first, second], [first, second]],
         "a prompt without a picture": [[first], [], [first]],
         "one prompt": [[first]],
-        "other counts": [[first], [first], [replace(second, features=second.features[:5], index=second.index[:5])]],
     }
     for why, images in several.items():
         assert distinct_prefixes(own.assemble(QUESTIONS[: len(images)], images), flash=False) is None, why
     fine = own.assemble(QUESTIONS[:2], [[first], [first]])
     assert distinct_prefixes(fine, flash=False) == [0, 0]
+    other = replace(second, features=second.features[:5], index=second.index[:5])
+    assert distinct_prefixes(own.assemble(QUESTIONS[:3], [[first], [other], [first]]), flash=False) == [0, 1, 0]
     assert distinct_prefixes(fine, flash=True) is None
     assert distinct_prefixes(replace(fine, heads=((1,), (2,))), flash=False) is None
     inside = pipeline(model, build("fastv", {"layer": 1}))
