@@ -1,5 +1,6 @@
 """Fixtures that several folders share."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,11 @@ def tiny_text_tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_clip().save_pretrained(folder)
     clip_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let prompts share a prefill wherever they can, also where it does not pay: tiny models have few tokens."""
+    from vtpbench.harness.pruning import shared_prefix  # not for every test: it imports much
+
+    monkeypatch.setattr(shared_prefix, "PASS", -math.inf)

@@ -14,9 +14,12 @@ from vtpbench.harness.efficiency.flops import Flops, Workload, count
 from vtpbench.harness.efficiency.gpus import Gpu, Reached
 from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.pruning.prefill import LARGEST
+from vtpbench.harness.pruning.question_rows import MOST
 
 BYTES = 2
 """Of a number, 16-bit."""
+FILLED = 0.85
+"""How much of the rows behind prefixes is questions, which differ in length and in number from picture to picture (supposed)."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,21 @@ class GpuClock:
         if prompt.shared_by <= 1:
             small = size * (tokens + prompt.work.text) <= LARGEST
             return self._pass(size * _prefill(whole), 0.0, 1.0, replayed=prompt.graphs and small) + steps
-        own = Workload(prompt.work.grid, prompt.work.per_layer, prompt.before, tower=prompt.work.tower)
-        prefix = _prefill(count(self.dimensions, own))
-        behind = size * self._cached(prompt.work, prompt.before)
         pictures = size / prompt.shared_by
         small = pictures * (tokens + prompt.before) <= LARGEST
-        first = self._pass(pictures * prefix, 0.0, 1.0, replayed=prompt.graphs and small)
-        return first + self._pass(size * (_prefill(whole) - prefix), behind, self.reached.prefix_cache) + steps
+        first = self._pass(pictures * self._prefix(prompt), 0.0, 1.0, replayed=prompt.graphs and small)
+        rows = min(size, size / (FILLED * min(prompt.shared_by, MOST)))
+        return first + self.questions(prompt, size / FILLED, rows) + steps
+
+    def questions(self, prompt: TypicalPrompt, size: float, rows: float) -> float:
+        """Seconds of one pass over so many questions in so many rows, each behind a prefix of its own."""
+        own = _prefill(count(self.dimensions, prompt.work)) - self._prefix(prompt)
+        return self._pass(size * own, rows * self._cached(prompt.work, prompt.before), self.reached.prefix_cache)
+
+    def _prefix(self, prompt: TypicalPrompt) -> float:
+        """Operations of the pass over what precedes a question."""
+        own = Workload(prompt.work.grid, prompt.work.per_layer, prompt.before, tower=prompt.work.tower)
+        return _prefill(count(self.dimensions, own))
 
     def _cached(self, work: Workload, text: int) -> float:
         """Bytes of the keys and values of one prompt's tokens."""

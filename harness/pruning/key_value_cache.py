@@ -85,6 +85,14 @@ def repeated(cache: Cache, rows: Tensor) -> Cache:
     return made
 
 
+def gathered(cache: Cache, rows: Tensor, columns: Tensor) -> Cache:
+    """Give each prompt of one row of a cache, `(prompts,)`, some of its columns, `(prompts, columns)`."""
+    made = buffered(len(cache.layers))
+    for layer, source in zip(made.layers, cache.layers, strict=True):
+        layer.update(*(each.transpose(1, 2)[rows[:, None], columns].transpose(1, 2) for each in (source.keys, source.values)))
+    return made
+
+
 def _longer(before: Tensor | None, like: Tensor, columns: int) -> Tensor:
     """Make a buffer for so many columns that begins with what was there before."""
     rows, heads, _, width = like.shape

@@ -215,10 +215,17 @@ class VisionLanguageModel(ABC):
 
     def last_states(self, embeds: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         """Run the decoder over `(rows, columns, dim)` behind `cache`; states of the last column, `(rows, 1, dim)`."""
+        return self.states(embeds, positions, mask, cache)[:, -1:]
+
+    def states(self, embeds: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+        """Run the decoder over `(rows, columns, dim)` behind `cache`; states of as many.
+
+        A mask of two dimensions is what transformers calls an attention mask, one of four says what each token sees.
+        """
         found: Tensor = self.decoder(
             inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return found[:, -1:]
+        return found
 
     def logits(self, states: Tensor) -> Tensor:
         """Take states of one column, `(rows, 1, dim)`, to logits, `(rows, vocabulary)` float32."""

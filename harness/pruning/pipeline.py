@@ -236,9 +236,9 @@ class Pipeline:
     def prefill(self, batch: PromptBatch) -> PrefilledBatch:
         """Take step 4 up to the first token; cuts inside the language model act here."""
         model = self.model
-        pictures = distinct_prefixes(batch, model.is_flash) if self.share_prefix else None
+        shared = distinct_prefixes(batch, model.is_flash) if self.share_prefix else None
         with model.captured_passes.applied(self.graphs):
-            return prefill_whole(model, batch) if pictures is None else prefill_prefixes(model, batch, pictures)
+            return prefill_whole(model, batch) if shared is None else prefill_prefixes(model, batch, shared)
 
     @torch.inference_mode()
     def decode(self, begun: PrefilledBatch, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:

@@ -107,9 +107,10 @@ def seen_mask(decoder: Any, seen: Tensor) -> Tensor:
 
     Transformers would do so in every step, and wait for the device to learn whether it is needed.
     """
-    kernel: str = decoder.config._attn_implementation
-    if "flash" in kernel:
-        return seen
-    if kernel != "eager":
-        return seen[:, None, None, :]
-    return like(torch.empty(0, dtype=decoder.dtype), seen[:, None, None, :])
+    return seen if "flash" in decoder.config._attn_implementation else seen_by_each(decoder, seen[:, None])
+
+
+def seen_by_each(decoder: Any, seen: Tensor) -> Tensor:
+    """Write which columns each token sees, `(rows, tokens, columns)` bool, for a kernel that is no FlashAttention."""
+    eager = decoder.config._attn_implementation == "eager"
+    return like(torch.empty(0, dtype=decoder.dtype), seen[:, None]) if eager else seen[:, None]

@@ -1,13 +1,15 @@
 """Prefill what prompts of a batch begin with, system prompt and image, once for all questions about a picture.
 
-A batch can share where each prompt is text, one image, text, and the text before the image is the same; where nothing leaves
-inside the language model; and where a picture comes more than once. Other batches are prefilled whole. Prompts then lie as
-padding, prefix, padding, question, so that all prefixes end in the same column, however many tokens are left of each image.
+A batch can share where each prompt is text, one image, text, and the text before the image is the same, and where nothing leaves
+inside the language model. It does where pictures come so often that two passes cost less than one over whole prompts. All
+prefixes end in the same column, however many tokens are left of each image; what follows them goes through in rows of its own
+(`question_rows.py`), and is then cached prompt by prompt: padding, prefix, padding, question.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vtpbench.harness.pruning.batch import PromptBatch
@@ -15,7 +17,8 @@ from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace
 from vtpbench.harness.pruning.decoding import DecoderInput
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.prefill import prefill
-from vtpbench.pruners.base import take
+from vtpbench.harness.pruning.question_rows import QuestionRows, side_by_side
+from vtpbench.harness.pruning.sequence import seen_by_each
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vtpbench.harness.pruning.model import VisionLanguageModel
+
+PASS = 512
+"""What a pass more costs, in tokens: its launches and the weights that it reads (400 of the embedded model on a processor)."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,46 @@ class PrefilledBatch:
     pruning: DecoderPruning
 
 
-def distinct_prefixes(batch: PromptBatch, flash: bool) -> list[int] | None:
-    """Give each prompt the number of its picture among the distinct ones; None where the batch cannot share.
+@dataclass(frozen=True)
+class SharedPrefixes:
+    """What prompts of a batch begin with, and how they go on.
+
+    Attributes
+    ----------
+    layout : of the whole prompts
+    pictures : number of each prompt's picture among the distinct ones
+
+    """
+
+    layout: PromptLayout
+    pictures: tuple[int, ...]
+
+    @cached_property
+    def first(self) -> list[int]:
+        """Give the first prompt that shows each picture."""
+        return [self.pictures.index(n) for n in range(max(self.pictures) + 1)]
+
+    @cached_property
+    def prefixes(self) -> PromptLayout:
+        """Lay out system prompt and picture, one row for each picture."""
+        rows = (self.layout.rows[row] for row in self.first)
+        return PromptLayout(tuple((before, replace(image, image=n)) for n, (before, image, *_) in enumerate(rows)))
+
+    @cached_property
+    def questions(self) -> QuestionRows:
+        """Lay out what follows."""
+        lengths = zip(self.layout.lengths, self.pictures, strict=True)
+        behind = tuple(length - self.prefixes.lengths[picture] for length, picture in lengths)
+        return side_by_side(self.pictures, behind, self.prefixes.lengths)
+
+    @property
+    def cost(self) -> float:
+        """What the two passes cost beside one over whole prompts, in tokens."""
+        return PASS + len(self.first) * self.prefixes.width + self.questions.cost
+
+
+def distinct_prefixes(batch: PromptBatch, flash: bool) -> SharedPrefixes | None:
+    """Find what prompts share; None where a batch cannot, or is cheaper prefilled whole.
 
     FlashAttention takes no padding in the middle.
     """
@@ -54,11 +98,12 @@ def distinct_prefixes(batch: PromptBatch, flash: bool) -> list[int] | None:
         return None
     if any([span.image for span in row] != [None, n, None] for n, row in enumerate(rows)):
         return None
-    if len(set(batch.heads)) > 1:
-        return None
     numbers: dict[int, int] = {}
-    found = [numbers.setdefault(id(image), len(numbers)) for image in images]
-    return found if len(numbers) < len(rows) else None
+    pictures = tuple(numbers.setdefault(id(image), len(numbers)) for image in images)
+    if len(set(batch.heads)) > 1 or len(numbers) == len(rows):
+        return None
+    shared = SharedPrefixes(batch.layout, pictures)
+    return shared if shared.cost < len(rows) * batch.layout.width else None
 
 
 @torch.inference_mode()
@@ -72,80 +117,43 @@ def prefill_whole(model: VisionLanguageModel, batch: PromptBatch) -> PrefilledBa
 
 
 @torch.inference_mode()
-def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, pictures: list[int]) -> PrefilledBatch:
-    """Run the language model over each distinct prefix, and over what follows it in each prompt.
+def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, shared: SharedPrefixes) -> PrefilledBatch:
+    """Run the language model over each distinct prefix, and over what follows it in each prompt."""
+    from vtpbench.harness.pruning.key_value_cache import gathered, repeated  # imports transformers
 
-    Parameters
-    ----------
-    model : whose decoder runs
-    batch : that can share
-    pictures : number of each prompt's picture among the distinct ones
-
-    """
-    from vtpbench.harness.pruning.key_value_cache import repeated  # imports transformers
-
-    layout, device = batch.layout, batch.embeds.device
-    order = _prefix_first(layout)
-    columns, valid = (copy_to_device(each, device) for each in (order.columns, order.valid))
-    embeds, positions, prefix = take(batch.embeds, columns), _columns_of(batch.positions, columns), order.prefix
-    first = [pictures.index(n) for n in range(max(pictures) + 1)]
-    own = copy_to_device(torch.tensor(first), device)
-    rows = tuple((layout.rows[r][0], replace(layout.rows[r][1], image=n)) for n, r in enumerate(first))
-    prefixes = PromptBatch(
-        embeds[own, :prefix],
-        positions[..., own, :prefix],
-        PromptLayout(rows),
-        tuple(batch.images[r] for r in first),
-        added=tuple(batch.added[r] for r in first if batch.added),
-    )
-    done = prefill(model, prefixes, logits=False)
+    layout, rows, device = batch.layout, shared.questions, batch.embeds.device
+    done = prefill(model, _prefixes_of(batch, shared), logits=False)
     trace = done.pruning.trace
     whole = ForwardTrace(
-        per_layer={row: list(trace.per_layer[n]) for row, n in enumerate(pictures)},
-        kept={row: dict(trace.kept[n]) for row, n in enumerate(pictures)},
+        per_layer={row: list(trace.per_layer[n]) for row, n in enumerate(shared.pictures)},
+        kept={row: dict(trace.kept[n]) for row, n in enumerate(shared.pictures)},
     )
+    cache = repeated(done.cache, copy_to_device(torch.tensor(rows.pictures), device))
+    tokens = copy_to_device(rows.tokens(layout.width), device)
+    mask = None if rows.apart and not rows.padded else seen_by_each(model.decoder, copy_to_device(rows.seen(), device))
+    states = model.states(batch.embeds.flatten(0, 1)[tokens], batch.positions.flatten(-2)[..., tokens], mask, cache)
+    logits = model.logits(states.flatten(0, 1)[copy_to_device(rows.last(), device)][:, None])
     start = DecoderInput(
-        embeds[:, prefix:],
-        positions[..., prefix:],
-        None if order.valid.all() else valid,
-        repeated(done.cache, copy_to_device(torch.tensor(pictures), device)),
+        batch.embeds[:, -1:],
+        batch.positions[..., -1:],
+        copy_to_device(rows.valid(), device) if rows.padded else None,
+        cache if rows.apart else gathered(cache, *(copy_to_device(each, device) for each in rows.cached())),
     )
-    mask = None if start.valid is None else start.valid.long()
-    logits = model.next_logits(start.embeds, start.positions, mask, start.cache)
     return PrefilledBatch(start, logits, whole, done.pruning)
 
 
-@dataclass(frozen=True)
-class _PrefixFirst:
-    """Left-padded prompts as padding, prefix, padding, question.
-
-    Attributes
-    ----------
-    prefix : columns of the longest prefix
-    columns : (rows, width) int64, the column of the prompts that comes there; for padding the first
-    valid : (rows, width) bool, which hold a token
-
-    """
-
-    prefix: int
-    columns: Tensor
-    valid: Tensor
-
-
-def _prefix_first(layout: PromptLayout) -> _PrefixFirst:
-    """Put prompts into that order, on the host."""
-    before = [row[0].length + row[1].length for row in layout.rows]
-    behind = [length - own for length, own in zip(layout.lengths, before, strict=True)]
-    prefix, width = max(before), max(before) + max(behind)
-    columns, valid = torch.zeros(len(before), width, dtype=torch.int64), torch.zeros(len(before), width, dtype=torch.bool)
-    for r, (length, own, rest) in enumerate(zip(layout.lengths, before, behind, strict=True)):
-        padding = layout.width - length
-        columns[r, prefix - own : prefix] = torch.arange(padding, padding + own)
-        columns[r, width - rest :] = torch.arange(padding + own, layout.width)
-        valid[r, prefix - own : prefix] = valid[r, width - rest :] = True
-    return _PrefixFirst(prefix, columns, valid)
-
-
-def _columns_of(positions: Tensor, columns: Tensor) -> Tensor:
-    """Take columns of position ids, `(rows, width)` or `(axes, rows, width)`."""
-    return positions.gather(-1, columns.expand(*positions.shape[:-1], -1))
+def _prefixes_of(batch: PromptBatch, shared: SharedPrefixes) -> PromptBatch:
+    """Take from prompts of a batch what they begin with, left-padded to the longest; padding is any token."""
+    whole, layout = batch.layout, shared.prefixes
+    columns = torch.zeros(len(layout.rows), layout.width, dtype=torch.int64)
+    for n, (row, length) in enumerate(zip(shared.first, layout.lengths, strict=True)):
+        start = (row + 1) * whole.width - whole.lengths[row]
+        columns[n, layout.width - length :] = torch.arange(start, start + length)
+    places = copy_to_device(columns, batch.embeds.device)
+    return PromptBatch(
+        batch.embeds.flatten(0, 1)[places],
+        batch.positions.flatten(-2)[..., places],
+        layout,
+        tuple(batch.images[row] for row in shared.first),
+        added=tuple(batch.added[row] for row in shared.first if batch.added),
+    )

@@ -16,8 +16,7 @@ def test_every_whole_line_is_handed_on_once_under_the_name_of_its_log(tmp_path: 
             print("inside")
             logging.getLogger("a library").warning("careful")
         print("begun ", end="", flush=True)
-        warned = "WARNING a library: careful\n"  # which both hear, as they do in a run on one device
-        assert dict(output.new()) == {"a": f"inside\n{warned}", "sweep-a": f"outside\n{warned}"}
+        assert dict(output.new()) == {"a": "inside\nWARNING a library: careful\n", "sweep-a": "outside\n"}
         assert list(output.new()) == []
         print("and ended: ü")
     with output.kept("a"):

@@ -127,6 +127,7 @@ def test_a_row_that_continues_no_token_gets_nothing_added() -> None:
     assert torch.equal(kept.continued(rows), rows[:, [0, 2]])
 
 
+@pytest.mark.usefixtures("always_shared")
 def test_a_shared_prefix_has_its_levels(family, tools) -> None:
     """Questions about one picture behind one prefill of it answer as each alone."""
     image = tools.picture(40, 30)

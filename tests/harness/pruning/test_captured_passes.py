@@ -64,6 +64,7 @@ def test_what_is_replayed_answers_as_what_is_run(family: str, name: str, tools: 
         assert not model.holds_graphs
 
 
+@pytest.mark.usefixtures("always_shared")
 def test_padded_prompts_and_prompts_behind_a_shared_prefix_are_replayed(tools: Any) -> None:
     model = tiny_llava()
     own = asked(model, build("fastv", {}), graphs=True)

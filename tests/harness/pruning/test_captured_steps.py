@@ -34,6 +34,7 @@ def batch_of(lane: Pipeline, tools: Any, questions: list[str], pictures: int = 3
 CASES = [("vanilla", "sdpa", LONG), ("sparsevlm", "eager", 6), ("pyramiddrop", "sdpa", LONG), ("prumerge", "sdpa", 6)]
 
 
+@pytest.mark.usefixtures("always_shared")
 @pytest.mark.parametrize(("name", "attention", "new"), CASES)
 @pytest.mark.parametrize("family", DECODERS)
 def test_answers_are_those_of_steps_that_grow(family: str, name: str, attention: str, new: int, tools: Any) -> None:

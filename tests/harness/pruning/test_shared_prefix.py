@@ -16,10 +16,11 @@ from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.pruning.shared_prefix import distinct_prefixes, prefill_prefixes
+from vtpbench.harness.pruning.shared_prefix import PASS, distinct_prefixes, prefill_prefixes
 from vtpbench.pruners.base import Pruner, Selection, TokenView
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
+
 
 @dataclass(frozen=True)
 class Uneven(Pruner):
@@ -53,6 +54,12 @@ def batch_of(pipeline: Pipeline, tools: Any) -> PromptBatch:
     return pipeline.assemble(QUESTIONS, [[images[n % 2]] for n in range(len(QUESTIONS))])
 
 
+def pictures_of(batch: PromptBatch) -> tuple[int, ...] | None:
+    """Number of each prompt's picture where the batch shares."""
+    shared = distinct_prefixes(batch, flash=False)
+    return None if shared is None else shared.pictures
+
+
 @contextmanager
 def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
     """Note rows and columns that enter the first decoder layer, in every pass."""
@@ -68,6 +75,7 @@ def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
     handle.remove()
 
 
+@pytest.mark.usefixtures("always_shared")
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", ["vanilla", "random", "visionzip", "pool", "prumerge-plus", "uneven"])
@@ -77,7 +85,7 @@ def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, f
     batch = batch_of(pipeline(model, pruner), tools)
     whole, by_itself = pipeline(model, pruner).generate(batch, 8)
     shared, together = pipeline(model, pruner, share_prefix=True).generate(batch, 8)
-    assert distinct_prefixes(batch, flash=False) == [0, 1, 0, 1, 0]
+    assert pictures_of(batch) == (0, 1, 0, 1, 0)
     assert shared == whole
     assert (together.per_layer, together.written, together.ended) == (by_itself.per_layer, by_itself.written, by_itself.ended)
     assert together.finite == by_itself.finite
@@ -87,29 +95,25 @@ def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, f
         }
 
 
+@pytest.mark.usefixtures("always_shared")
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("pruner", [build("visionzip", {}), Uneven()], ids=repr)
 def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, family: str, pruner: Pruner) -> None:
     model = TINY[family]()
     batch = batch_of(pipeline(model, pruner), tools)
-    behind = prefill_prefixes(model, batch, [0, 1, 0, 1, 0])
-    start = behind.start
-    assert start.valid is not None, "questions differ in length"
+    shared = distinct_prefixes(batch, flash=False)
+    assert shared is not None
+    behind = prefill_prefixes(model, batch, shared)
+    assert behind.start.valid is not None, "questions differ in length"
     with torch.inference_mode():
-        shared = model.model(
-            inputs_embeds=start.embeds,
-            position_ids=start.positions,
-            attention_mask=start.valid.long(),
-            past_key_values=start.cache,
-        ).logits[:, -1]
         for row, length in enumerate(batch.layout.lengths):
             alone = model.decoder(
                 inputs_embeds=batch.embeds[row : row + 1, -length:],
                 position_ids=batch.positions[..., row : row + 1, -length:],
                 **added_to(model, batch, row, length),
             ).last_hidden_state
-            expected = model.model.get_output_embeddings()(alone[:, -1:])[0, -1]
-            torch.testing.assert_close(shared[row], expected, rtol=1e-4, atol=1e-5)
+            expected = model.logits(alone[:, -1:])[0]
+            torch.testing.assert_close(behind.logits[row], expected, rtol=1e-4, atol=1e-5)
 
 
 def added_to(model: Family, batch: PromptBatch, row: int, length: int) -> dict[str, Any]:
@@ -120,6 +124,7 @@ def added_to(model: Family, batch: PromptBatch, row: int, length: int) -> dict[s
     return {"visual_pos_masks": shown[row : row + 1, -length:], "deepstack_visual_embeds": list(batch.added[row])}
 
 
+@pytest.mark.usefixtures("always_shared")
 def test_a_picture_enters_the_language_model_once(tools: Any) -> None:
     model = tiny_llava()
     own = pipeline(model, build("vanilla", {}), share_prefix=True)
@@ -127,21 +132,24 @@ def test_a_picture_enters_the_language_model_once(tools: Any) -> None:
     prefix = sum(span.length for span in batch.layout.rows[0][:2])
     with columns_seen(model) as seen:
         own.generate(batch, 2)
-    assert seen[:2] == [(2, prefix), (5, batch.layout.width - prefix)]
+    assert seen[0] == (2, prefix)
+    assert seen[1][0] < len(QUESTIONS), "several questions behind one prefix"
+    assert seen[2] == (5, 1), "a step of all answers"
 
 
+@pytest.mark.usefixtures("always_shared")
 def test_pictures_of_which_other_numbers_of_tokens_are_left_share_a_pass(tools: Any) -> None:
     model = tiny_llava()
     own = pipeline(model, Uneven(), share_prefix=True)
     batch = batch_of(own, tools)
     prefixes = [row[0].length + row[1].length for row in batch.layout.rows]
     assert prefixes[0] == prefixes[1] + 3
-    behind = [length - prefix for length, prefix in zip(batch.layout.lengths, prefixes, strict=True)]
     with columns_seen(model) as seen:
         own.generate(batch, 2)
-    assert seen[:2] == [(2, max(prefixes)), (5, max(behind))]
+    assert seen[0] == (2, max(prefixes))
 
 
+@pytest.mark.usefixtures("always_shared")
 def test_what_cannot_share_is_prefilled_whole(tools: Any) -> None:
     model = tiny_llava()
     own = pipeline(model, build("vanilla", {}))
@@ -155,9 +163,9 @@ def test_what_cannot_share_is_prefilled_whole(tools: Any) -> None:
     for why, images in several.items():
         assert distinct_prefixes(own.assemble(QUESTIONS[: len(images)], images), flash=False) is None, why
     fine = own.assemble(QUESTIONS[:2], [[first], [first]])
-    assert distinct_prefixes(fine, flash=False) == [0, 0]
+    assert pictures_of(fine) == (0, 0)
     other = replace(second, features=second.features[:5], index=second.index[:5])
-    assert distinct_prefixes(own.assemble(QUESTIONS[:3], [[first], [other], [first]]), flash=False) == [0, 1, 0]
+    assert pictures_of(own.assemble(QUESTIONS[:3], [[first], [other], [first]])) == (0, 1, 0)
     assert distinct_prefixes(fine, flash=True) is None
     assert distinct_prefixes(replace(fine, heads=((1,), (2,))), flash=False) is None
     inside = pipeline(model, build("fastv", {"layer": 1}))
@@ -173,9 +181,23 @@ class Twice(Pruner):
         return Selection(torch.zeros(len(view.features), view.cut.keep, dtype=torch.int64))
 
 
+@pytest.mark.usefixtures("always_shared")
 def test_a_wrong_selection_is_refused_behind_a_shared_prefix_too(tools: Any) -> None:
     own = pipeline(tiny_llava(), Twice(), share_prefix=True)
     batch = batch_of(own, tools)
     assert distinct_prefixes(batch, flash=False) is not None
     with pytest.raises(UserError, match="Twice"):
         own.generate(batch, 2)
+
+
+def test_a_batch_shares_where_two_passes_cost_less_than_one(tools: Any) -> None:
+    own = pipeline(tiny_llava(), build("vanilla", {}))
+    first, second = pruned(own, tools)
+    seldom = own.assemble(["Why?"] * 3, [[first], [second], [first]])
+    often = own.assemble(["Why?"] * 16, [[first], [second]] * 8)
+    assert pictures_of(seldom) is None
+    assert pictures_of(often) == (0, 1) * 8
+    shared = distinct_prefixes(often, flash=False)
+    assert shared is not None
+    prefix = shared.prefixes.width
+    assert PASS + 2 * prefix < shared.cost < 16 * often.layout.width

@@ -35,6 +35,7 @@ from vtpbench.pruners.vanilla import Vanilla
 
 PICTURES = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (30 + n, 40, 3), dtype=np.uint8)) for n in range(5)]
 BATCH = 2
+pytestmark = pytest.mark.usefixtures("always_shared")
 
 
 def question(n: int, pictures: Sequence[int]) -> Question:
