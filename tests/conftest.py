@@ -79,3 +79,14 @@ def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     from vtpbench.harness.pruning import shared_prefix  # not for every test: it imports much
 
     monkeypatch.setattr(shared_prefix, "PASS", -math.inf)
+
+
+@pytest.fixture(params=["alone", "side by side"])
+def question_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let questions behind a prefix stand as they do on a processor, or as on a GPU."""
+    from vtpbench.harness.pruning import shared_prefix
+
+    distinct = shared_prefix.SharedPrefixes
+    most = 1 if request.param == "alone" else shared_prefix.MOST
+    monkeypatch.setattr(shared_prefix, "SharedPrefixes", lambda layout, pictures, _: distinct(layout, pictures, most))
+    return str(request.param)

@@ -1,7 +1,7 @@
-"""How the questions of a batch lie in the pass behind their prefixes: several about one picture side by side in a row.
+"""How the questions of a batch lie in the pass behind their prefixes: alone, or several about one picture side by side in a row.
 
-A row reads the keys and values of its prefix once for all its questions, of which each sees the prefix and itself. Known on the
-host, so that asking it never waits for the device.
+Such a row reads the keys and values of its prefix once for all its questions, of which each sees the prefix and itself. Known on
+the host, so that asking it never waits for the device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 CACHED = 1 / 8
 """What a column that a row has cached costs beside a new token: 3.3 and 28 microseconds on an H200 (docs/efficiency.md)."""
 MOST = 8
-"""Questions of the longest length that a row has room for, so that rows are not mostly mask."""
+"""Questions of the longest length that a row has room for on a GPU, so that rows are not mostly mask.
+
+On a processor each stands alone: there the copy, prompt by prompt, of what was cached costs more than the reading that it saves.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class QuestionRows:
 
 
 @lru_cache(256)
-def side_by_side(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: tuple[int, ...]) -> QuestionRows:
+def side_by_side(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: tuple[int, ...], most: int) -> QuestionRows:
     """Put questions into the rows that cost least; all rows of a sweep ask the same, and many behind prefixes of equal length.
 
     Parameters
@@ -134,9 +137,12 @@ def side_by_side(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: 
     pictures : number of each question's picture
     lengths : tokens of each question
     prefixes : tokens of each picture's prefix
+    most : questions of the longest length that a row has room for; 1 = each stands alone
 
     """
-    most = min(MOST, max(map(pictures.count, set(pictures))))
+    if most == 1:
+        return QuestionRows(pictures, tuple((q,) for q in range(len(pictures))), lengths, prefixes)
+    most = min(most, max(map(pictures.count, set(pictures))))
     ways = [_rows(pictures, lengths, prefixes, max(lengths) * room) for room in range(1, most + 1)]
     return min(ways, key=lambda rows: rows.cost)
 

@@ -17,7 +17,7 @@ from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace
 from vtpbench.harness.pruning.decoding import DecoderInput
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.prefill import prefill
-from vtpbench.harness.pruning.question_rows import QuestionRows, side_by_side
+from vtpbench.harness.pruning.question_rows import MOST, QuestionRows, side_by_side
 from vtpbench.harness.pruning.sequence import seen_by_each
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
@@ -58,11 +58,13 @@ class SharedPrefixes:
     ----------
     layout : of the whole prompts
     pictures : number of each prompt's picture among the distinct ones
+    most : questions that may stand in a row, see `side_by_side`
 
     """
 
     layout: PromptLayout
     pictures: tuple[int, ...]
+    most: int
 
     @cached_property
     def first(self) -> list[int]:
@@ -80,7 +82,7 @@ class SharedPrefixes:
         """Lay out what follows."""
         lengths = zip(self.layout.lengths, self.pictures, strict=True)
         behind = tuple(length - self.prefixes.lengths[picture] for length, picture in lengths)
-        return side_by_side(self.pictures, behind, self.prefixes.lengths)
+        return side_by_side(self.pictures, behind, self.prefixes.lengths, self.most)
 
     @property
     def cost(self) -> float:
@@ -102,7 +104,7 @@ def distinct_prefixes(batch: PromptBatch, flash: bool) -> SharedPrefixes | None:
     pictures = tuple(numbers.setdefault(id(image), len(numbers)) for image in images)
     if len(set(batch.heads)) > 1 or len(numbers) == len(rows):
         return None
-    shared = SharedPrefixes(batch.layout, pictures)
+    shared = SharedPrefixes(batch.layout, pictures, MOST if batch.embeds.device.type == "cuda" else 1)
     return shared if shared.cost < len(rows) * batch.layout.width else None
 
 

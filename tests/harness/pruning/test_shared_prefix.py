@@ -75,7 +75,7 @@ def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
     handle.remove()
 
 
-@pytest.mark.usefixtures("always_shared")
+@pytest.mark.usefixtures("always_shared", "question_rows")
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", ["vanilla", "random", "visionzip", "pool", "prumerge-plus", "uneven"])
@@ -95,7 +95,7 @@ def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, f
         }
 
 
-@pytest.mark.usefixtures("always_shared")
+@pytest.mark.usefixtures("always_shared", "question_rows")
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("pruner", [build("visionzip", {}), Uneven()], ids=repr)
 def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, family: str, pruner: Pruner) -> None:
@@ -125,7 +125,7 @@ def added_to(model: Family, batch: PromptBatch, row: int, length: int) -> dict[s
 
 
 @pytest.mark.usefixtures("always_shared")
-def test_a_picture_enters_the_language_model_once(tools: Any) -> None:
+def test_a_picture_enters_the_language_model_once(tools: Any, question_rows: str) -> None:
     model = tiny_llava()
     own = pipeline(model, build("vanilla", {}), share_prefix=True)
     batch = batch_of(own, tools)
@@ -133,7 +133,8 @@ def test_a_picture_enters_the_language_model_once(tools: Any) -> None:
     with columns_seen(model) as seen:
         own.generate(batch, 2)
     assert seen[0] == (2, prefix)
-    assert seen[1][0] < len(QUESTIONS), "several questions behind one prefix"
+    alone = (5, batch.layout.width - prefix)
+    assert seen[1] == (alone if question_rows == "alone" else (2, 101)), "several questions behind one prefix"
     assert seen[2] == (5, 1), "a step of all answers"
 
 
