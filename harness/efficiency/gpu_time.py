@@ -59,14 +59,15 @@ class GpuClock:
         cached = size * self._cached(prompt.work, prompt.work.text)
         steps = sum(self._pass(size * flops, cached, self.reached.step_cache, replayed=prompt.graphs) for flops in whole.decode)
         tokens = max(prompt.work.per_layer)
+        small = size * (tokens + prompt.work.text) <= LARGEST
+        alone = self._pass(size * _prefill(whole), 0.0, 1.0, replayed=prompt.graphs and small)
         if prompt.shared_by <= 1:
-            small = size * (tokens + prompt.work.text) <= LARGEST
-            return self._pass(size * _prefill(whole), 0.0, 1.0, replayed=prompt.graphs and small) + steps
+            return alone + steps
         pictures = size / prompt.shared_by
         small = pictures * (tokens + prompt.before) <= LARGEST
         first = self._pass(pictures * self._prefix(prompt), 0.0, 1.0, replayed=prompt.graphs and small)
         rows = min(size, size / (FILLED * min(prompt.shared_by, MOST)))
-        return first + self.questions(prompt, size / FILLED, rows) + steps
+        return min(alone, first + self.questions(prompt, size / FILLED, rows)) + steps
 
     def questions(self, prompt: TypicalPrompt, size: float, rows: float) -> float:
         """Seconds of one pass over so many questions in so many rows, each behind a prefix of its own."""

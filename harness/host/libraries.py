@@ -69,12 +69,15 @@ class Output:
         try:
             yield
         finally:
-            self._end_lines()
-            self.file = before
+            try:
+                self._end_lines()
+            finally:
+                self.file = before
 
     def _end_lines(self) -> None:
-        for stream in self.streams:
-            stream.end_line()
+        with ExitStack() as stack:
+            for stream in self.streams:
+                stack.callback(stream.end_line)
 
 
 class OutputStream(io.TextIOBase):

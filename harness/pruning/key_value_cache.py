@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -38,6 +38,11 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyp
             buffer[..., columns - states.shape[-2] : columns, :] = states
         self.keys, self.values = keys, values = tuple(buffer[..., :columns, :] for buffer in self._buffers)
         return keys, values
+
+    def forget(self) -> None:
+        """Let go of all columns."""
+        self.keys = self.values = self._buffers = None
+        self.is_initialized = False
 
 
 class StaticLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyped
@@ -78,18 +83,21 @@ def static(layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Cache:
 
 
 def repeated(cache: Cache, rows: Tensor) -> Cache:
-    """Give each prompt, `(prompts,)`, the keys and values of one row of a cache."""
-    made = buffered(len(cache.layers))
-    for layer, source in zip(made.layers, cache.layers, strict=True):
-        layer.update(source.keys[rows], source.values[rows])
-    return made
+    """Give each prompt, `(prompts,)`, the keys and values of one row of a cache, which is empty then."""
+    return _made_of(cache, lambda states: states[rows])
 
 
 def gathered(cache: Cache, rows: Tensor, columns: Tensor) -> Cache:
-    """Give each prompt of one row of a cache, `(prompts,)`, some of its columns, `(prompts, columns)`."""
+    """Give each prompt, `(prompts,)`, of one row of a cache some columns, `(prompts, columns)`; the cache is empty then."""
+    return _made_of(cache, lambda states: states.transpose(1, 2)[rows[:, None], columns].transpose(1, 2))
+
+
+def _made_of(cache: Cache, take: Callable[[Tensor], Tensor]) -> Cache:
+    """Make a cache of parts of another, layer by layer, so that not both are there whole."""
     made = buffered(len(cache.layers))
     for layer, source in zip(made.layers, cache.layers, strict=True):
-        layer.update(*(each.transpose(1, 2)[rows[:, None], columns].transpose(1, 2) for each in (source.keys, source.values)))
+        layer.update(take(source.keys), take(source.values))
+        source.forget()
     return made
 
 

@@ -23,14 +23,16 @@ from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.lazy import torch
 
 if TYPE_CHECKING:
-    from functools import _lru_cache_wrapper
-
     from torch import Tensor, nn
 
 IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""
 PROMPTS = 1024
 """Prompts whose tokens are remembered: more than the questions of a window."""
+
+
+PromptIds = Callable[[str, int], Sequence[int]]
+"""Gives the tokens of a question's prompt with so many images."""
 
 
 class TextTower(Protocol):
@@ -272,14 +274,17 @@ class VisionLanguageModel(ABC):
             return self.quoted.token_ids(prompt, begin=not begun)
         return list(self.tokenizer(prompt, add_special_tokens=not begun)["input_ids"])
 
+    def prompt_ids(self, question: str, n_images: int) -> tuple[int, ...]:
+        """Render and tokenize a question's prompt with so many images."""
+        return tuple(self.token_ids(self.render(question, n_images)))
+
     @cached_property
-    def prompt_ids(self) -> _lru_cache_wrapper[tuple[int, ...]]:
-        """Tokens of a question's prompt with so many images; those that were asked for last are remembered, as every row asks."""
+    def remembered_prompt_ids(self) -> PromptIds:
+        """`prompt_ids` that knows the prompts it was asked for last, as every row of a sweep asks for the same.
 
-        def prompt_ids(question: str, n_images: int) -> tuple[int, ...]:
-            return tuple(self.token_ids(self.render(question, n_images)))
-
-        return lru_cache(PROMPTS)(prompt_ids)
+        It goes by the template, system message and tokenizer that the model had then.
+        """
+        return lru_cache(PROMPTS)(self.prompt_ids)
 
     @cached_property
     def quoted(self) -> QuotedTokens:

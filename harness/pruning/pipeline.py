@@ -17,7 +17,7 @@ from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch,
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace, layer_hooks
 from vtpbench.harness.pruning.decoding import decode
 from vtpbench.harness.pruning.layout import PromptLayout, Span
-from vtpbench.harness.pruning.model import VisionLanguageModel
+from vtpbench.harness.pruning.model import PromptIds, VisionLanguageModel
 from vtpbench.harness.pruning.schedule import (
     BudgetRule,
     EvidenceCollector,
@@ -183,12 +183,16 @@ class Pipeline:
         )
 
     @torch.inference_mode()
-    def assemble(self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]]) -> PromptBatch:
-        """Step 3: build the prompts with exactly as many places as tokens are kept; images without a token leave no trace."""
+    def assemble(
+        self, questions: Sequence[str], images: Sequence[Sequence[ImageTokens]], prompt_ids: PromptIds | None = None
+    ) -> PromptBatch:
+        """Step 3: build the prompts with exactly as many places as tokens are kept; images without a token leave no trace.
+
+        `prompt_ids` tokenizes, by default each prompt anew.
+        """
         kept = [[image for image in row if len(image.index)] for row in images]
-        return self.assemble_ids(
-            [self.model.prompt_ids(question, len(own)) for question, own in zip(questions, kept, strict=True)], kept
-        )
+        tokenize = prompt_ids or self.model.prompt_ids
+        return self.assemble_ids([tokenize(question, len(own)) for question, own in zip(questions, kept, strict=True)], kept)
 
     @torch.inference_mode()
     def assemble_ids(self, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[ImageTokens]]) -> PromptBatch:

@@ -1,7 +1,7 @@
 """How the questions of a batch lie in the pass behind their prefixes: alone, or several about one picture side by side in a row.
 
-Such a row reads the keys and values of its prefix once for all its questions, of which each sees the prefix and itself. Known on
-the host, so that asking it never waits for the device.
+Such a row reads the keys and values of its prefix once for all its questions, of which each sees the prefix and itself. All is
+known on the host, so that nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from vtpbench.pruners.lazy import torch
+from vtpbench.pruners.transfer import copy_to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CACHED = 1 / 8
 """What a column that a row has cached costs beside a new token: 3.3 and 28 microseconds on an H200 (docs/efficiency.md)."""
-MOST = 8
-"""Questions of the longest length that a row has room for on a GPU, so that rows are not mostly mask.
+PAIR = 1 / 2048
+"""What a token and a column that it may see cost beside a new token, by operations at a quarter of the rate of products."""
+MOST, WIDEST = 8, 512
+"""Questions of the longest length, and columns, that a row has room for on a GPU: rows must not be mostly mask.
 
 On a processor each stands alone: there the copy, prompt by prompt, of what was cached costs more than the reading that it saves.
 """
@@ -56,7 +59,7 @@ class QuestionRows:
     @property
     def cost(self) -> float:
         """What the pass costs, in new tokens."""
-        return len(self.questions) * (self.width + CACHED * self.prefix)
+        return len(self.questions) * (self.width + CACHED * self.prefix + PAIR * self.width * (self.prefix + self.width))
 
     @property
     def apart(self) -> bool:
@@ -94,13 +97,14 @@ class QuestionRows:
             [r * self.width + column + length - 1 for (r, column), length in zip(places, self.lengths, strict=True)]
         )
 
-    def seen(self) -> Tensor:
+    def seen(self, device: torch.device) -> Tensor:
         """Which columns each token sees, `(rows, width, prefix + width)` bool; padding sees the prefix."""
         whose = torch.full((len(self.questions), self.width), -1)
         for q, (r, column) in self.places.items():
             whose[r, column : column + self.lengths[q]] = q
-        alike = (whose[:, :, None] == whose[:, None]) & (whose >= 0)[:, None]
         before = self._behind([self.prefixes[picture] for picture in self.pictures], self.prefix)
+        whose, before = copy_to_device(whose, device), copy_to_device(before, device)  # what follows is large, and made there
+        alike = (whose[:, :, None] == whose[:, None]) & (whose >= 0)[:, None]
         return torch.cat([before[:, None].expand(-1, self.width, -1), alike.tril()], dim=-1)
 
     def cached(self) -> tuple[Tensor, Tensor]:
@@ -142,7 +146,7 @@ def side_by_side(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: 
     """
     if most == 1:
         return QuestionRows(pictures, tuple((q,) for q in range(len(pictures))), lengths, prefixes)
-    most = min(most, max(map(pictures.count, set(pictures))))
+    most = max(1, min(most, WIDEST // max(lengths), max(map(pictures.count, set(pictures)))))
     ways = [_rows(pictures, lengths, prefixes, max(lengths) * room) for room in range(1, most + 1)]
     return min(ways, key=lambda rows: rows.cost)
 

@@ -132,13 +132,16 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, shared: Sha
     )
     cache = repeated(done.cache, copy_to_device(torch.tensor(rows.pictures), device))
     tokens = copy_to_device(rows.tokens(layout.width), device)
-    mask = None if rows.apart and not rows.padded else seen_by_each(model.decoder, copy_to_device(rows.seen(), device))
+    valid = copy_to_device(rows.valid(), device) if rows.padded else None
+    mask = None if valid is None else valid.long()
+    if not rows.apart:
+        mask = seen_by_each(model.decoder, rows.seen(device))
     states = model.states(batch.embeds.flatten(0, 1)[tokens], batch.positions.flatten(-2)[..., tokens], mask, cache)
     logits = model.logits(states.flatten(0, 1)[copy_to_device(rows.last(), device)][:, None])
     start = DecoderInput(
         batch.embeds[:, -1:],
         batch.positions[..., -1:],
-        copy_to_device(rows.valid(), device) if rows.padded else None,
+        valid,
         cache if rows.apart else gathered(cache, *(copy_to_device(each, device) for each in rows.cached())),
     )
     return PrefilledBatch(start, logits, whole, done.pruning)

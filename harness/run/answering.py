@@ -162,7 +162,8 @@ class Answerer:
     def _assemble(self, questions: Sequence[Question], pruned: Sequence[PrunedImages]) -> PromptBatch:
         """Make the prompts of a batch; raises `BadQuestion` for one that cannot be made or does not fit into the model."""
         try:
-            batch = self.pipeline.assemble([q.text for q in questions], [own.tokens for own in pruned])
+            prompt_ids = self.pipeline.model.remembered_prompt_ids
+            batch = self.pipeline.assemble([q.text for q in questions], [own.tokens for own in pruned], prompt_ids)
         except Exception:
             for q, own in zip(questions, pruned, strict=True):
                 self.bad.text_tokens(q, own)  # names the one that is to blame

@@ -126,7 +126,7 @@ class BadQuestions:
         """Count the tokens of a prompt that are none of its images; None where it cannot be tokenized and is left out."""
         images = len(own.tokens)
         try:
-            return len(self.model.prompt_ids(question.text, images)) - images
+            return len(self.model.remembered_prompt_ids(question.text, images)) - images
         except Exception as e:  # a template's, a tokenizer's
             self._leave_out(question, own.images, e)
         return None

@@ -30,7 +30,8 @@ class TaskData:
                 if not isinstance(given, datasets.DatasetDict):
                     return given
                 self._known[call] = given
-            return datasets.DatasetDict({split: copy.copy(table) for split, table in self._known[call].items()})
+            # The rows of a copy are the same, on the disk; its description is its own.
+            return datasets.DatasetDict({split: copy.deepcopy(table) for split, table in self._known[call].items()})
 
         datasets.load_dataset = load_once
         try:

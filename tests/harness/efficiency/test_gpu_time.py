@@ -104,7 +104,19 @@ def test_what_is_replayed_waits_for_no_host(batch: int, tokens: int, small: bool
 
 def test_questions_behind_a_prefix_are_launched() -> None:
     shared = replace(prompt(64, shared_by=2.0), graphs=True)
-    assert clock().batch(shared, 2) == pytest.approx(0.037 + clock(launch_ms=1e-3).batch(prompt(64, text=BEFORE), 1), rel=0.01)
+    assert clock().questions(shared, 2, 2) == 0.037
+
+
+def test_rows_of_several_questions_read_fewer_prefixes_and_are_not_full() -> None:
+    device, asked = clock(launch_ms=1e-3), prompt(576, shared_by=8.0)
+    prefixes = 64 / 8 * device.batch(prompt(576, text=BEFORE), 1)
+    alone, best = device.questions(asked, 64, 64), device.questions(asked, 64, 8)
+    assert best < device.batch(asked, 64) - prefixes < (alone + best) / 2
+
+
+def test_a_batch_that_would_gain_nothing_is_prefilled_whole() -> None:
+    device = clock()
+    assert device.batch(prompt(576, shared_by=1.05), 16) == device.batch(prompt(576), 16)
 
 
 def test_an_unknown_gpu_names_the_known() -> None:

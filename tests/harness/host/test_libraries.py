@@ -178,6 +178,19 @@ def test_a_disk_that_refuses_is_a_storage_error(tmp_path: Path) -> None:
         print("said")
 
 
+def test_where_an_inner_file_refuses_the_outer_one_is_heard_again(tmp_path: Path) -> None:
+    def refused() -> None:
+        with output_to(tmp_path / "inner.log"):
+            (tmp_path / "inner.log").mkdir()
+            print("begun", end="")
+
+    with output_to(tmp_path / "outer.log"):
+        with pytest.raises(StorageError, match="cannot write"):
+            refused()
+        print("outer")
+    assert (tmp_path / "outer.log").read_text() == "outer\n"
+
+
 HOST = """
 import sys
 from loguru import logger

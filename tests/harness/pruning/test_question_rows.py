@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from vtpbench.harness.pruning.question_rows import MOST, QuestionRows, side_by_side
+from vtpbench.harness.pruning.question_rows import MOST, WIDEST, QuestionRows, side_by_side
 
 
 def drawn(seed: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -46,7 +46,7 @@ def test_each_token_sees_its_prefix_and_what_precedes_it_in_its_question(seed: i
     for picture, length in enumerate(prefixes):
         prefix[picture, rows.prefix - length :] = -100 - picture
     held = torch.cat([prefix[list(rows.pictures)], numbers], dim=1)
-    seen = rows.seen()
+    seen = rows.seen(torch.device("cpu"))
     for q, (row, column) in rows.places.items():
         for place in range(lengths[q]):
             own = held[row][seen[row, column + place]].tolist()
@@ -75,7 +75,7 @@ def test_one_question_a_picture_is_as_it_would_be_alone() -> None:
     rows = side_by_side((0, 1, 2), (4, 4, 4), (9, 9, 9), MOST)
     assert rows.apart
     assert not rows.padded
-    assert rows.seen().tolist() == [[[True] * 9 + [column <= n for column in range(4)] for n in range(4)]] * 3
+    assert rows.seen(torch.device("cpu")).tolist() == [[[True] * 9 + [column <= n for column in range(4)] for n in range(4)]] * 3
 
 
 def test_a_long_prefix_is_read_for_several_and_rows_are_not_filled_with_padding() -> None:
@@ -84,3 +84,8 @@ def test_a_long_prefix_is_read_for_several_and_rows_are_not_filled_with_padding(
     one_of_many = side_by_side((0,) * 8 + tuple(range(1, 9)), (25,) * 16, (60,) * 9, MOST)
     assert one_of_many.width < 8 * 25, "a row of eight would make all others as wide"
     assert one_of_many.cost <= QuestionRows((0,) * 16, tuple((q,) for q in range(16)), (25,) * 16, (60,) * 9).cost
+
+
+def test_rows_of_long_questions_are_not_mostly_mask() -> None:
+    assert side_by_side((0,) * 8, (400,) * 8, (611,), MOST).apart
+    assert side_by_side((0,) * 8, (120,) * 8, (611,), MOST).width <= WIDEST

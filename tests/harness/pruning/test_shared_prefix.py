@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pretended_gpu import moved, pretended_gpu
 from pruner_options import DECODERS
 from torch import Tensor
 
@@ -136,6 +137,20 @@ def test_a_picture_enters_the_language_model_once(tools: Any, question_rows: str
     alone = (5, batch.layout.width - prefix)
     assert seen[1] == (alone if question_rows == "alone" else (2, 101)), "several questions behind one prefix"
     assert seen[2] == (5, 1), "a step of all answers"
+
+
+@pytest.mark.usefixtures("always_shared")
+def test_on_a_gpu_questions_stand_side_by_side_and_the_host_does_not_wait(tools: Any) -> None:
+    model = tiny_llava()
+    own = pipeline(model, build("visionzip", {}), share_prefix=True)
+    expected, _ = own.generate(batch_of(own, tools), 4)
+    with pretended_gpu() as gpu, moved(model.model), columns_seen(model) as seen:
+        batch = batch_of(own, tools)
+        gpu.waits.clear()
+        begun = own.prefill(batch)
+        assert not gpu.waits
+        assert own.decode(begun, 4)[0] == expected
+    assert seen[0][0] == 2 < seen[1][0] < len(QUESTIONS), "several questions behind a picture"
 
 
 @pytest.mark.usefixtures("always_shared")

@@ -35,19 +35,23 @@ def test_the_same_call_reads_once_and_gives_copies_of_its_own(read: Callable[...
     with data.read_once():
         first = read()
         first["test"].set_format("numpy", columns=["answer"])
-        first["other"] = first.pop("test").select([0])
+        first["test"].info.description = "changed"
+        del first["test"].info.features["question"]
+        first["other"] = first.pop("test")
     with data.read_once():
         second = read()
         assert list(second) == ["test"]
         assert second["test"][1] == {"question": "How?", "answer": "b"}, "no format of another's"
+        assert second["test"].info.description != "changed"
     assert len(calls) == 1
     assert datasets.load_dataset is patched
 
 
 def test_another_call_is_another_table(read: Callable[..., Any]) -> None:
     with TaskData().read_once():
-        assert len(read()["test"]) == 2
-        assert len(read(split="test[:1]")) == 1
+        whole, one = read()["test"], read(split="test[1:]")
+        other = read(split={"test": "test[1:]"})["test"]
+    assert [len(whole), one["answer"], other["answer"]] == [2, ["b"], ["b"]]
 
 
 def test_no_server_is_told(read: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
