@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/vtpbench report suites/demo.yaml
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev
 	$(BIN)/ruff check .

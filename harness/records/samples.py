@@ -35,7 +35,7 @@ def write_table(samples: Sequence[Sample]) -> bytes:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dataclasses.asdict(sample) for sample in samples], schema=_schema()), buffer)
+    pq.write_table(pa.Table.from_pylist([vars(sample) for sample in samples], schema=_schema()), buffer)
     return buffer.getvalue()
 
 
