@@ -16,10 +16,10 @@ import numpy as np
 from vtpbench.harness.host.images import pillow_settings
 from vtpbench.harness.records.record import BenchmarkInfo, DrawInfo, agree
 from vtpbench.harness.run.bad_questions import is_of_question, problem_of
+from vtpbench.harness.run.data_cache import DataCache
 from vtpbench.harness.run.lmms_library import TaskManager, get_task_dict, load_yaml_config
 from vtpbench.harness.run.sample_scores import is_number
 from vtpbench.harness.run.subset import draw_questions, keep_questions
-from vtpbench.harness.run.task_data import TaskData
 from vtpbench.harness.run.task_modules import fresh_modules
 from vtpbench.harness.suite.benchmarks import require_unchanged, task_config
 from vtpbench.harness.suite.task_metrics import is_mean, metric_entries, own_aggregations
@@ -80,7 +80,7 @@ class TaskLoader:
     def __init__(self) -> None:
         self._known: dict[str, _Facts] = {}
         self._drawn: dict[tuple[str, int, DrawInfo], list[int]] = {}
-        self._data = TaskData()
+        self._data = DataCache()
 
     @contextmanager
     def load(self, benchmark: Benchmark, info: BenchmarkInfo) -> Iterator[LoadedTask]:

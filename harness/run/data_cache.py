@@ -12,7 +12,7 @@ import datasets
 from vtpbench.harness.host.libraries import without_load_counts
 
 
-class TaskData:
+class DataCache:
     """Keeps what `datasets.load_dataset` has given: tables on this disk, which are not loaded into memory."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import datasets
 import pytest
 from datasets import config, load
 
-from vtpbench.harness.run.task_data import TaskData
+from vtpbench.harness.run.data_cache import DataCache
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def read(tmp_path: Path) -> Callable[..., Any]:
 
 
 def test_the_same_call_reads_once_and_gives_copies_of_its_own(read: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    data, calls, real = TaskData(), list[Any](), datasets.load_dataset
+    data, calls, real = DataCache(), list[Any](), datasets.load_dataset
     monkeypatch.setattr(datasets, "load_dataset", lambda *given, **named: (calls.append(named), real(*given, **named))[1])
     patched = datasets.load_dataset
     with data.read_once():
@@ -48,7 +48,7 @@ def test_the_same_call_reads_once_and_gives_copies_of_its_own(read: Callable[...
 
 
 def test_another_call_is_another_table(read: Callable[..., Any]) -> None:
-    with TaskData().read_once():
+    with DataCache().read_once():
         whole, one = read()["test"], read(split="test[1:]")
         other = read(split={"test": "test[1:]"})["test"]
     assert [len(whole), one["answer"], other["answer"]] == [2, ["b"], ["b"]]
@@ -59,7 +59,7 @@ def test_no_server_is_told(read: Callable[..., Any], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(load, "get_session", lambda: told.append("session"))
     monkeypatch.setattr(config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
-    with TaskData().read_once():
+    with DataCache().read_once():
         read()
     assert not told
     assert config.HF_UPDATE_DOWNLOAD_COUNTS, "as the host has it"
