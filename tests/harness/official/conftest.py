@@ -103,7 +103,7 @@ class ScriptedFamily(Family):
 class ScriptedPipeline(Pipeline):
     """Takes the answers from the script of its family."""
 
-    def assemble(self, questions, images):
+    def assemble(self, questions, images, prompt_ids=None):
         return Asked(questions, tuple(image for row in images for image in row))
 
     def generate(self, batch, max_new_tokens):

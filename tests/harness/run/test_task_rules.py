@@ -72,8 +72,8 @@ class ScriptedEngine(Engine):
         engine = self
 
         class Scripted(Pipeline):
-            def assemble(self, questions: Any, images: Any) -> Any:
-                batch = super().assemble(questions, images)
+            def assemble(self, questions: Any, images: Any, prompt_ids: Any = None) -> Any:
+                batch = super().assemble(questions, images, prompt_ids)
                 batches[id(batch)] = list(questions)
                 engine.asked.extend(questions)
                 return batch
