@@ -66,13 +66,10 @@ class Output:
         before = self.file
         self._end_lines()
         self.file = file
-        try:
+        with ExitStack() as stack:
+            stack.callback(setattr, self, "file", before)
+            stack.callback(self._end_lines)
             yield
-        finally:
-            try:
-                self._end_lines()
-            finally:
-                self.file = before
 
     def _end_lines(self) -> None:
         with ExitStack() as stack:

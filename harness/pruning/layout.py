@@ -72,26 +72,28 @@ class PromptLayout:
         return min(self.lengths) < self.width
 
     @cached_property
-    def places(self) -> Mapping[int, ImageSpan]:
-        """Row, first column and length of each image, by its number in the batch."""
-        found: dict[int, ImageSpan] = {}
+    def starts(self) -> tuple[tuple[int, int, Span], ...]:
+        """Row and first column of each run of tokens."""
+        found: list[tuple[int, int, Span]] = []
         for r, row in enumerate(self.rows):
             column = self.width - self.lengths[r]
             for part in row:
-                if part.image is not None:
-                    found[part.image] = ImageSpan(r, column, part.length)
+                found.append((r, column, part))
                 column += part.length
-        return found
+        return tuple(found)
+
+    @cached_property
+    def places(self) -> Mapping[int, ImageSpan]:
+        """Row, first column and length of each image, by its number in the batch."""
+        return {part.image: ImageSpan(r, column, part.length) for r, column, part in self.starts if part.image is not None}
 
     @property
     def by_kind(self) -> tuple[Tensor, Tensor]:
         """Places of the text tokens and of the vision tokens, `(n,)` each, in a batch whose rows stand one behind the other."""
         text, vision = list["Tensor"](), list["Tensor"]()
-        for r, row in enumerate(self.rows):
-            place = (r + 1) * self.width - self.lengths[r]
-            for part in row:
-                (text if part.image is None else vision).append(torch.arange(place, place + part.length))
-                place += part.length
+        for r, column, part in self.starts:
+            start = r * self.width + column
+            (text if part.image is None else vision).append(torch.arange(start, start + part.length))
         nothing = torch.empty(0, dtype=torch.int64)
         return torch.cat([nothing, *text]), torch.cat([nothing, *vision])
 

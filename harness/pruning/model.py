@@ -29,8 +29,6 @@ IMAGE_MARKER = "<image>"
 """How benchmarks mark an image inside a question."""
 PROMPTS = 1024
 """Prompts whose tokens are remembered: more than the questions of a window."""
-
-
 PromptIds = Callable[[str, int], Sequence[int]]
 """Gives the tokens of a question's prompt with so many images."""
 

@@ -17,6 +17,8 @@ class DataCache:
 
     def __init__(self) -> None:
         self._known: dict[str, datasets.DatasetDict] = {}
+        self._asked: list[Any] = []
+        """What calls were given: some are known by their address, at which nothing else may come to lie."""
 
     @contextmanager
     def read_once(self) -> Iterator[None]:
@@ -30,6 +32,7 @@ class DataCache:
                 if not isinstance(given, datasets.DatasetDict):
                     return given
                 self._known[call] = given
+                self._asked.append((arguments, named))
             # The rows of a copy are the same, on the disk; its description is its own.
             return datasets.DatasetDict({split: copy.deepcopy(table) for split, table in self._known[call].items()})
 
