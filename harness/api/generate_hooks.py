@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from vtpbench.harness.api.stock_prompts import StockPrompts, read_prompts
 from vtpbench.harness.api.trace import SelectionTrace
 from vtpbench.harness.models.stock import hooked_family
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
+from vtpbench.harness.pruning.cache_argument import cache_in
 from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, layer_hooks
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.base import Pruner
@@ -147,7 +148,7 @@ class GenerateHooks:
     def before_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Give the language model the pruned prompts, and in later steps their mask and positions."""
         del module
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if cache is not None and cache.get_seq_length() > 0:
             return self._step(cache, args, kwargs)
         self.finish()
@@ -196,7 +197,7 @@ class GenerateHooks:
         if self._asked is None or self.current is None:
             return
         asked, self._asked = self._asked, None
-        self._cache = getattr(output, "past_key_values", None)
+        self._cache = cache_in(output) if isinstance(output, Mapping) else None
         if self._cache is not None:
             self._pruned_caches.add(self._cache)
         layers = self.pipeline.model.shape.decoder_layers

@@ -20,6 +20,7 @@ from vtpbench.harness.efficiency.operations import WatchedOperations
 from vtpbench.harness.efficiency.timers import Lap, start_timer
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch, VisionTokens
+from vtpbench.harness.pruning.cache_argument import cache_in
 from vtpbench.harness.pruning.decoder_hooks import ForwardTrace
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import tokens_for
@@ -244,7 +245,7 @@ class _PrefillObserver:
 
     def after_decoder(self, module: Any, args: Any, output: Any) -> None:
         if not self.done:
-            tensors = [tensor for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)]
+            tensors = [tensor for layer in cache_in(output).layers for tensor in (layer.keys, layer.values)]
             self.kv_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
             self.done = True
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.batch import PromptBatch
+from vtpbench.harness.pruning.cache_argument import cache_in
 from vtpbench.harness.pruning.decoder_evidence import LayerInput, decoder_evidence, text_after
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.sequence import CutResult, SequenceStage, gather_index, prefill_mask, step_mask
@@ -111,7 +112,7 @@ class DecoderPruning:
     def before_layer(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""
         del module
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if cache is not None and cache.get_seq_length(number) > 0:
             return self._decode(number, args, kwargs)
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
@@ -163,7 +164,7 @@ class DecoderPruning:
         """Let the pruner choose, then gather; leaves a new stage behind."""
         before = self.stages[-1]
         angles = self._angles(before.positions) if any(need.kind == "rotary" for need in self.needs) else None
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         arrival = LayerInput(
             self.layers, number, hidden, self.arrived, cache, before.layout, before.rotary, self.decoder.norm, angles
         )
@@ -258,7 +259,7 @@ class DecoderPruning:
         if stage.shift is not None:
             positions = positions - stage.shift
             rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
-        new = kwargs["past_key_values"].get_seq_length(stage.at) + hidden.shape[1] - stage.layout.width
+        new = cache_in(kwargs).get_seq_length(stage.at) + hidden.shape[1] - stage.layout.width
         mask = step_mask(kwargs.get("attention_mask"), stage.layout, new, hidden.device, self.flash)
         return self._tables(positions, rotary, mask)
 

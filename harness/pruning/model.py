@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from vtpbench.harness.pruning.batch import ImageGroup, ImageTokens, PromptBatch, VisionTokens
+from vtpbench.harness.pruning.cache_argument import cache_argument
 from vtpbench.harness.pruning.captured_passes import STEPS, Capture, CapturedPasses, cuda_graphs, named
 from vtpbench.harness.pruning.captured_steps import CapturedSteps
 from vtpbench.harness.pruning.layout import PromptLayout
@@ -222,9 +223,8 @@ class VisionLanguageModel(ABC):
 
         A mask of two dimensions is what transformers calls an attention mask, one of four says what each token sees.
         """
-        found: Tensor = self.decoder(
-            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        kept = {cache_argument(self.decoder): cache, "use_cache": True}
+        found: Tensor = self.decoder(inputs_embeds=embeds, position_ids=positions, attention_mask=mask, **kept).last_hidden_state
         return found
 
     def logits(self, states: Tensor) -> Tensor:

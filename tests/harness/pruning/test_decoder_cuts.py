@@ -9,6 +9,7 @@ import torch
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
+from vtpbench.harness.pruning.cache_argument import cache_in
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.registry import build
 
@@ -43,7 +44,7 @@ class Spy:
                 self.tables.append([])
                 self.cached.append([])
             self.tables[-1].append(kwargs["position_embeddings"][0].clone())
-            self.cached[-1].append(kwargs["past_key_values"].get_seq_length(number))
+            self.cached[-1].append(cache_in(kwargs).get_seq_length(number))
 
         return hook
 
