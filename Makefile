@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
+# Tests start processes by the dozen: without bytecode each would compile torch and transformers anew, which takes longer than the tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check docs clean
 
 demo: .venv/installed
