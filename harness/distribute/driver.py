@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future
+from contextlib import ExitStack, nullcontext
 from time import perf_counter
 from typing import Protocol
 
@@ -31,19 +32,23 @@ from vtpbench.harness.host.libraries import OutputFile
 from vtpbench.harness.host.stopping import StopRequest
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.journal import FileJournal
-from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.outcome import Outcome, Swept
 from vtpbench.harness.records.record import Environment
 from vtpbench.harness.run.answer_faults import trusted
 from vtpbench.harness.run.attempt import record_of
 from vtpbench.harness.run.job import Job
 from vtpbench.harness.run.loop import grouped_by_benchmark
 from vtpbench.harness.run.progress import Progress, headline
+from vtpbench.harness.run.scoring_process import ScoredCell, ScoringProcesses
 from vtpbench.harness.run.summary import CellVisit, Summary
 from vtpbench.harness.run.watch import RunWatch, questions_of
 from vtpbench.pruners.errors import UserError
 
 LARGEST_UNKNOWN = 10_000
 """Questions that a benchmark counts as until it is opened, where nobody has said how many it has."""
+
+WORKERS_A_SCORER = 4
+"""A score takes about a sixth of an answer's time on an H200 (`benchmarks/scoring.py`); there is always one scorer more."""
 
 
 class WorkerPool(Protocol):
@@ -61,8 +66,10 @@ class WorkerPool(Protocol):
         ...
 
 
-def run_distributed(job: Job, progress: Progress, pool: WorkerPool, stop: StopRequest | None = None) -> Summary:
-    """Measure the cells of a job that have no record yet on the workers of a pool.
+def run_distributed(
+    job: Job, progress: Progress, pool: WorkerPool, stop: StopRequest | None = None, scorers: ScoringProcesses | None = None
+) -> Summary:
+    """Measure the cells of a job that have no record yet on the workers of a pool; `scorers` score them beside.
 
     Raises `UserError` where a worker plans other cells, or runs on another kind of device than the first: their numbers would
     not belong into one table; `TimeIsUp` where `stop` says so.
@@ -76,20 +83,28 @@ def run_distributed(job: Job, progress: Progress, pool: WorkerPool, stop: StopRe
     todo = store.missing(job.cells)
     for label in dict.fromkeys(cell.benchmark.label for cell in todo):
         fetch(job.suite.benchmarks[label])
-    with ExitStack() as leases, progress:
+    with ExitStack() as leases, progress, scorers or nullcontext():
         mine = [cell for cell in todo if leases.enter_context(store.lease(cell))]
         if len(mine) < len(todo):
             progress.note(f"{len(todo) - len(mine)} cells are left to another run that is working on them")
         progress.start(mine)
         there = {cell.id: store.kept_answers(cell.id) for cell in mine}
         watch = leases.enter_context(RunWatch(store.folder, questions_of(mine, job.suite.benchmarks), there))
-        driver = _Driver(job, mine, progress, watch, pool)
+        driver = _Driver(job, mine, progress, watch, pool, scorers)
         driver.run(stop or StopRequest())
     return Summary(tuple(driver.visits), len(job.cells) - len(todo), perf_counter() - start, store.folder)
 
 
 class _Driver:
-    def __init__(self, job: Job, cells: Sequence[Cell], progress: Progress, watch: RunWatch, pool: WorkerPool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        cells: Sequence[Cell],
+        progress: Progress,
+        watch: RunWatch,
+        pool: WorkerPool,
+        scorers: ScoringProcesses | None,
+    ) -> None:
         self.visits: list[CellVisit] = []
         self._job, self._store, self._progress, self._pool = job, job.store, progress, pool
         self._planned = frozenset(cell.id for cell in job.cells)
@@ -99,7 +114,9 @@ class _Driver:
         self._idle: dict[Hashable, None] = {}
         self._workers: set[Hashable] = set()
         self._environment: Environment | None = None
-        self._scheduler = Scheduler([self._shared(group) for group in grouped_by_benchmark(cells)])
+        self._scorers, self._scoring = scorers, dict[str, tuple[Swept, Future[ScoredCell | None]]]()
+        sweeps = [self._shared(group) for group in grouped_by_benchmark(cells)]
+        self._scheduler = Scheduler(sweeps, has_scorers=scorers is not None)
 
     def run(self, stop: StopRequest) -> None:
         """Work until every cell has its record."""
@@ -107,6 +124,8 @@ class _Driver:
             for log in (f"sweep-{group[0].id}", *(cell.id for cell in group)):
                 self._store.forget_log(log)
         while not self._scheduler.finished:
+            self._take_scored()
+            self._score()
             self._send()
             for worker, event in self._pool.events():
                 self._take(worker, event)
@@ -127,6 +146,28 @@ class _Driver:
         if cell.id not in self._journals:
             self._journals[cell.id] = self._store.journal(cell, self._environment.device_kind)
         return self._journals[cell.id]
+
+    def _score(self) -> None:
+        """Let cells be scored, a few at a time: workers that have nothing to ask take from the same."""
+        if self._scorers is None:
+            return
+        while len(self._scoring) < 1 + len(self._workers) // WORKERS_A_SCORER:
+            found = self._scheduler.next_to_score()
+            if found is None:
+                return
+            cell, swept = self._cells[found[0]], found[1]
+            self._progress.begin_scoring(cell)
+            self._scoring[cell.id] = swept, self._scorers.score(cell, swept)
+
+    def _take_scored(self) -> None:
+        """Record what was scored meanwhile, and leave to workers what could not be."""
+        for cell_id, (swept, future) in list(self._scoring.items()):
+            if future.done():
+                del self._scoring[cell_id]
+                scored = future.result()
+                self._scheduler.scored(cell_id, done=scored is not None)
+                if scored is not None:
+                    self._record(self._cells[cell_id], scored.outcome, scored.seconds + swept.seconds)
 
     def _send(self) -> None:
         for worker in list(self._idle):

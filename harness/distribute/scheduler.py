@@ -36,11 +36,16 @@ class Scheduler:
     ----------
     sweeps : all there is to do
     clock : gives seconds
+    has_scorers : whether others than workers score: then these measure what others cannot, and the rest once all is asked
 
     """
 
-    def __init__(self, sweeps: Iterable[SharedSweep], clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
+    def __init__(self, sweeps: Iterable[SharedSweep], clock: Callable[[], float] = monotonic, has_scorers: bool = False) -> None:
+        self._clock, self._has_scorers = clock, has_scorers
+        self._scoring: set[str] = set()
+        """Cells that others than workers are at."""
+        self._refused: set[str] = set()
+        """Those that they could not score."""
         self.sweeps = list(sweeps)
         self.failed: dict[str, str] = {}
         """Cells that are given up, with the reason; whoever records them takes them out."""
@@ -74,12 +79,22 @@ class Scheduler:
                 return CloseSweep()
             part = self._last[worker] = own.take(workers, self._last.get(worker))
             return AskPart(part, own.known_in(part))
-        model = self._model.get(worker)
         ready = self._ready()
-        for cell in sorted(ready, key=lambda cell: self._of[cell].model != model):
-            sweep = self._of[cell]
-            self._model[worker] = sweep.model
-            return MeasureCell(cell, {}, sweep.costs.get(cell))  # whoever sends it fills in what is on disk
+        first = [cell for cell in ready if not self._has_scorers or self._needs_worker(cell)]
+        return self._measure(worker, first) or self._open_sweep(worker) or self._measure(worker, ready)
+
+    def _measure(self, worker: WorkerId, ready: Sequence[str]) -> Work | None:
+        """Choose a cell to be scored, of the worker's model if there is one."""
+        if not ready:
+            return None
+        cell = min(ready, key=lambda cell: self._of[cell].model != self._model.get(worker))
+        sweep = self._of[cell]
+        self._model[worker] = sweep.model
+        return MeasureCell(cell, {}, sweep.costs.get(cell))  # whoever sends it fills in what is on disk
+
+    def _open_sweep(self, worker: WorkerId) -> Work | None:
+        """Choose a sweep to take part in."""
+        model = self._model.get(worker)
         at = Counter(id(sweep) for sweep in self._open.values())
         waiting = [
             sweep for sweep in self.sweeps if sweep.remaining and not ((worker, id(sweep)) in self._shut and at[id(sweep)])
@@ -93,10 +108,30 @@ class Scheduler:
 
     def _ready(self) -> list[str]:
         """Cells whose sweep is through, and that nobody measures."""
-        measuring = {busy.work.cell for busy in self._busy.values() if isinstance(busy.work, MeasureCell)}
+        measuring = self._scoring | {busy.work.cell for busy in self._busy.values() if isinstance(busy.work, MeasureCell)}
         open_now = {id(sweep) for sweep in self._open.values()}
         through = [sweep for sweep in self.sweeps if not sweep.remaining and id(sweep) not in open_now]
         return [cell for sweep in through for cell in sweep.cells if cell in self._unmeasured and cell not in measuring]
+
+    def next_to_score(self) -> tuple[str, Swept] | None:
+        """Choose a cell that needs no worker, as its questions are answered; with what that has cost."""
+        for cell in self._ready():
+            if not self._needs_worker(cell):
+                self._scoring.add(cell)
+                return cell, self._of[cell].costs[cell]
+        return None
+
+    def _needs_worker(self, cell: str) -> bool:
+        """Whether others cannot score a cell, or its questions were not asked together."""
+        return cell in self._refused or cell not in self._of[cell].costs
+
+    def scored(self, cell: str, done: bool) -> None:
+        """Note that a cell has its outcome without a worker, or that one must measure it."""
+        self._scoring.discard(cell)
+        if done:
+            self._unmeasured.pop(cell, None)
+        else:
+            self._refused.add(cell)
 
     def opened(self, worker: WorkerId, samples: Sequence[str], window: int) -> None:
         """Note that a worker has opened its sweep; those that died at it before did not die of it."""

@@ -16,16 +16,16 @@ class Swept:
     Attributes
     ----------
     seconds : its share of the time
-    smallest : the smallest batch that was needed
+    batch : how its questions were batched
 
     """
 
     seconds: float
-    smallest: int
+    batch: BatchInfo
 
     def with_more(self, other: Swept) -> Swept:
         """Add another part of the cell's questions."""
-        return Swept(self.seconds + other.seconds, min(self.smallest, other.smallest))
+        return Swept(self.seconds + other.seconds, self.batch.with_more(other.batch))
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,13 @@ class BatchInfo(Frozen):
     graphs_refused: str | None = None
     """What was not although it came again, with the reasons."""
 
+    def with_more(self, other: BatchInfo) -> BatchInfo:
+        """Add what another part of the same cell's questions was batched as, perhaps in another process."""
+        replayed = sorted({*self.graphs_replayed, *other.graphs_replayed})
+        refused = "; ".join(dict.fromkeys(filter(None, (self.graphs_refused, other.graphs_refused)))) or None
+        smallest = min(self.smallest, other.smallest)
+        return self.model_copy(update={"smallest": smallest, "graphs_replayed": replayed, "graphs_refused": refused})
+
 
 class Environment(Frozen):
     """What the cell ran on."""

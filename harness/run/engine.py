@@ -26,7 +26,7 @@ from vtpbench.harness.run.bad_questions import BadQuestions
 from vtpbench.harness.run.evaluation import asking, evaluate, results_of
 from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.plan import build_pruner
-from vtpbench.harness.run.scoring import Evaluated, outcome
+from vtpbench.harness.run.scoring import Evaluated, cost_of, outcome
 from vtpbench.harness.run.sweep import SweepRow, SweepShare, WindowReader, sweep
 from vtpbench.harness.run.task_loading import TaskLoader
 from vtpbench.harness.run.task_questions import drop_requests, naming_questions
@@ -95,7 +95,7 @@ class Engine:
             reader.tell = ask
             with suppress(QuestionsRead):
                 evaluate(reader, loaded, info)
-        return {cell_id: Swept(answerer.seconds, answerer.smallest) for cell_id, (_, answerer) in answerers.items()}
+        return {cell_id: cost_of(cell, answerer) for cell_id, (cell, answerer) in answerers.items()}
 
     def run(
         self,
@@ -109,7 +109,7 @@ class Engine:
         """Answer and score one cell; answers that the journal knows are not asked for again. `swept` is what they have cost."""
         answerer, shape = self._answerer(cell, picture_folder), self.family.shape
         if swept is not None:
-            answerer.seconds, answerer.smallest = swept.seconds, swept.smallest
+            answerer.seconds, answerer.smallest = swept.seconds, swept.batch.smallest
         with asking(self._tasks, benchmark, cell.benchmark) as (loaded, questions):
             adapter = Adapter(
                 answerer, cell.benchmark.generation, f"vtpbench {cell.id}", journal, progress, benchmark.label, questions
@@ -120,7 +120,9 @@ class Engine:
         results, samples = results_of(evaluation, loaded, questions, cell.benchmark)
         evaluated = Evaluated(results, samples, adapter.answers, benchmark.category, loaded.is_mean)
         skipped = {**questions.skipped, **answerer.bad.skipped}
-        return replace(outcome(cell, answerer, shape, evaluated), skipped=skipped)
+        found, cost = outcome(cell, answerer.pipeline.pruner, shape, evaluated), cost_of(cell, answerer)
+        batch = cost.batch if swept is None else swept.batch.with_more(cost.batch)
+        return replace(found, skipped=skipped, generate_s=cost.seconds, batch=batch)
 
     def _answerer(self, cell: Cell, picture_folder: PictureFolder | None) -> Answerer:
         """Put a cell's pruner on the model; what is impossible says so before anything is asked."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vtpbench.harness.models.load import Described
     from vtpbench.harness.run.loop import RunContext
     from vtpbench.harness.run.progress import Progress
+    from vtpbench.harness.run.scoring_process import ScoringProcesses
     from vtpbench.harness.run.shard import Shard
     from vtpbench.harness.run.shard_run import ShardSummary
     from vtpbench.harness.run.summary import Summary
@@ -146,7 +147,7 @@ def execute(job: Job, device_name: str | None, progress: Progress, stop: StopReq
     """
     from vtpbench.harness.run.loop import run
 
-    return run(job.cells, _setting(job, job.store, device_name, progress, stop))
+    return run(job.cells, context_of(job, job.store, device_name, progress, stop))
 
 
 def execute_shard(
@@ -156,10 +157,11 @@ def execute_shard(
     from vtpbench.harness.run.shard_run import run_shard  # imports torch
 
     store = job.store.below(shard.folder(job.store.folder))
-    return run_shard(job.store.missing(job.cells), _setting(job, store, device_name, progress, stop), shard)
+    return run_shard(job.store.missing(job.cells), context_of(job, store, device_name, progress, stop), shard)
 
 
-def _setting(job: Job, store: Store, device_name: str | None, progress: Progress, stop: StopRequest | None) -> RunContext:
+def context_of(job: Job, store: Store, device_name: str | None, progress: Progress, stop: StopRequest | None) -> RunContext:
+    """Give what a run needs beside its cells."""
     from vtpbench.harness.run.loop import RunContext
 
     refuse_launcher()
@@ -172,7 +174,17 @@ def _setting(job: Job, store: Store, device_name: str | None, progress: Progress
 
     benchmarks, pictures = job.suite.benchmarks, job.suite.pictures
     where = environment(str(device))
-    return RunContext(job.suite.name, store, open_engine, benchmarks, where, progress, pictures, stop or StopRequest())
+    # On a processor a process beside would only take from the answers what it gives to the scores.
+    scorers = None if device.type == "cpu" else scorers_of(job, 1)
+    return RunContext(job.suite.name, store, open_engine, benchmarks, where, progress, pictures, stop or StopRequest(), scorers)
+
+
+def scorers_of(job: Job, count: int) -> ScoringProcesses:
+    """Give processes that score a job's cells."""
+    from vtpbench.harness.run.scoring_process import ScoringProcesses
+
+    shapes = {label: described.shape for label, described in job.models.items()}
+    return ScoringProcesses(count, job.store.folder, job.suite.benchmarks, shapes)
 
 
 def _dtype(name: str) -> Dtype:

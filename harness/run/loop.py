@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -14,11 +15,12 @@ from vtpbench.harness.host.stopping import StopRequest
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.journal import FileJournal
 from vtpbench.harness.records.outcome import Outcome, Swept
-from vtpbench.harness.records.record import Environment, ModelInfo, Record
+from vtpbench.harness.records.record import Environment, ModelInfo
 from vtpbench.harness.records.store import Store
 from vtpbench.harness.run.attempt import attempt, record_of
 from vtpbench.harness.run.pictures import PictureFolder
 from vtpbench.harness.run.progress import Progress
+from vtpbench.harness.run.scoring_process import ScoredCell, ScoringProcesses
 from vtpbench.harness.run.summary import CellVisit, Summary
 from vtpbench.harness.run.sweeper import CellEngine, Sweeper
 from vtpbench.harness.run.watch import RunWatch, questions_of
@@ -27,6 +29,9 @@ from vtpbench.pruners.errors import UserError
 
 if TYPE_CHECKING:
     from vtpbench.harness.suite.benchmarks import Benchmark
+
+LOOK_S = 1.0
+"""Seconds between two looks at whether a run is to stop, while there is nothing else to do."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class RunContext:
     benchmarks : by label
     pictures : questions of each benchmark whose kept tokens are kept, too
     stop : whether to stop behind the next batch
+    scorers : score what a sweep has answered while the device is busy with the next; None = it waits
 
     """
 
@@ -51,6 +57,7 @@ class RunContext:
     progress: Progress
     pictures: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
+    scorers: ScoringProcesses | None = None
 
     def sweeper(self) -> Sweeper:
         """Give what opens models and lets them answer."""
@@ -81,10 +88,11 @@ def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
     there = {cell.id: store.kept_answers(cell.id) for cell in todo}
     watch = RunWatch(store.folder, questions_of(todo, setting.benchmarks), there)
     progress = WatchedProgress(setting.progress, watch, setting.environment.device)
-    worker = _CellRunner(setting, progress, todo)
-    with setting.progress, watch:
+    with setting.progress, watch, ExitStack() as leases, setting.scorers or nullcontext():
+        worker = _CellRunner(setting, progress, todo, leases)
         progress.start(todo)
         busy = [cell for cells in grouped_by_benchmark(todo) for cell in worker.visit(cells)]
+        worker.settle(wait_for_all=True)
         if busy:
             progress.note(f"waiting for {len(busy)} cells that another run is working on")
         for cell in busy:
@@ -92,11 +100,28 @@ def run(cells: Sequence[Cell], setting: RunContext) -> Summary:
     return Summary(tuple(worker.visits), len(cells) - len(todo), perf_counter() - start, store.folder)
 
 
-class _CellRunner:
-    """Visits cells with at most one model in memory."""
+@dataclass(frozen=True)
+class _Scoring:
+    """A cell that is being scored by another process; its `lease` is held until it has its record."""
 
-    def __init__(self, setting: RunContext, progress: WatchedProgress, cells: Iterable[Cell]) -> None:
+    cell: Cell
+    swept: Swept
+    lease: ExitStack
+    found: Future[ScoredCell | None]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is to be measured here."""
+        return self.found.done() and self.found.result() is None
+
+
+class _CellRunner:
+    """Visits cells with at most one model in memory; their `leases` end with the run, if not before."""
+
+    def __init__(self, setting: RunContext, progress: WatchedProgress, cells: Iterable[Cell], leases: ExitStack) -> None:
         self.visits: list[CellVisit] = []
+        self._leases = leases
+        self._scoring: list[_Scoring] = []
         self._setting, self._progress = setting, progress
         self._before = {cell.id: setting.store.read(cell.id) for cell in cells}
         self._sweeper = setting.sweeper()
@@ -106,28 +131,63 @@ class _CellRunner:
 
         Returns those that another live run is at.
         """
-        store, busy, mine = self._setting.store, list[Cell](), list[Cell]()
-        with ExitStack() as leases:
-            for cell in cells:
-                if not leases.enter_context(store.lease(cell, wait)):
-                    busy.append(cell)
-                    continue
-                now = store.read(cell.id)
-                if now is not None and (store.is_whole(now) or now != self._before[cell.id]):
-                    self.visits.append(CellVisit(cell, now, elsewhere=True))
-                    self._progress.skip(cell)
-                else:
-                    mine.append(cell)
-            for cell in mine:
-                store.forget_log(cell.id)
-            spent = self._sweep(mine) if len(mine) > 1 else {}  # whatever goes wrong there, each cell says by itself
-            for cell in mine:
-                self.visits.append(CellVisit(cell, self._measure(cell, spent.get(cell.id))))
+        self.settle(wait_for_all=bool(self._scoring) and self._scoring[0].cell.model != cells[0].model)
+        store, busy, mine = self._setting.store, list[Cell](), list[tuple[Cell, ExitStack]]()
+        for cell in cells:
+            lease = self._leases.enter_context(ExitStack())
+            if not lease.enter_context(store.lease(cell, wait)):
+                busy.append(cell)
+                continue
+            now = store.read(cell.id)
+            if now is not None and (store.is_whole(now) or now != self._before[cell.id]):
+                lease.close()
+                self.visits.append(CellVisit(cell, now, elsewhere=True))
+                self._progress.skip(cell)
+            else:
+                mine.append((cell, lease))
+        for cell, _ in mine:
+            store.forget_log(cell.id)
+        together = [cell for cell, _ in mine]
+        spent = self._sweep(together) if len(mine) > 1 else {}  # whatever goes wrong there, each cell says by itself
+        for cell, lease in mine:
+            swept, scorers = spent.get(cell.id), self._setting.scorers
+            if swept is None or scorers is None:
+                self._measure(cell, lease, swept)
+            else:
+                self._progress.begin_scoring(cell)
+                self._scoring.append(_Scoring(cell, swept, lease, scorers.score(cell, swept)))
         return busy
+
+    def settle(self, wait_for_all: bool = False) -> None:
+        """Record the cells that other processes have scored by now, and measure those that they could not score.
+
+        To have them all, those are scored here as well that no process has begun with.
+        """
+        while True:
+            self._take_scored()
+            left = reversed(self._scoring)
+            mine = next((one for one in left if one.has_failed or (wait_for_all and one.found.cancel())), None)
+            if mine is not None:
+                self._scoring.remove(mine)
+                self._measure(mine.cell, mine.lease, mine.swept)
+            elif wait_for_all and self._scoring:
+                self._progress.wait_for_scores(len(self._scoring))
+                wait([one.found for one in self._scoring], LOOK_S, FIRST_COMPLETED)
+                self._setting.stop.check()
+            else:
+                return
+
+    def _take_scored(self) -> None:
+        for one in [one for one in self._scoring if one.found.done()]:
+            scored = one.found.result()
+            if scored is not None:
+                self._scoring.remove(one)
+                self._record(one.cell, one.lease, scored.outcome, scored.seconds + one.swept.seconds)
 
     def _advance(self, done: int, total: int) -> None:
         """Count answers behind each batch that is written; raises `TimeIsUp` where the run is to stop."""
         self._progress.advance(done, total)
+        self._take_scored()
         self._setting.stop.check()
 
     def _sweep(self, cells: Sequence[Cell]) -> Mapping[str, Swept]:
@@ -138,17 +198,20 @@ class _CellRunner:
         spent = self._sweeper.sweep(engine, cells, self._advance)
         return {} if isinstance(spent, Outcome) else spent
 
-    def _measure(self, cell: Cell, swept: Swept | None = None) -> Record:
+    def _measure(self, cell: Cell, lease: ExitStack, swept: Swept | None) -> None:
         """Score a cell, and ask what is left to ask; `swept` is what a sweep has spent on it."""
         self._progress.begin(cell)
         engine, start = self._sweeper.open(cell, self._fatal), perf_counter()
         with self._sweeper.log(cell):
             outcome = engine if isinstance(engine, Outcome) else self._answer(engine, cell, swept)
-        wall_s = perf_counter() - start + (swept.seconds if swept else 0.0)
+        self._record(cell, lease, outcome, perf_counter() - start + (swept.seconds if swept else 0.0))
+
+    def _record(self, cell: Cell, lease: ExitStack, outcome: Outcome, wall_s: float) -> None:
         record = record_of(cell, outcome, self._setting.suite, self._setting.environment, wall_s)
         self._setting.store.add(record)
+        self.visits.append(CellVisit(cell, record))
+        lease.close()
         self._progress.end(cell, record)
-        return record
 
     @property
     def _fatal(self) -> type[UserError]:

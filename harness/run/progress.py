@@ -64,8 +64,12 @@ class Progress(Display):
     def begin(self, cell: Cell) -> None:
         """Start a cell."""
         self._pending.pop(cell.id, None)
-        self._places[cell.id] = f"[{self._total - len(self._pending)}/{self._total}]"
+        self._places.setdefault(cell.id, f"[{self._total - len(self._pending)}/{self._total}]")
         self.note(f"{self._places[cell.id]} {cell}")
+
+    def begin_scoring(self, cell: Cell) -> None:
+        """Let a cell whose questions are answered be scored beside what comes next."""
+        self.begin(cell)
 
     def advance(self, done: int, total: int) -> None:
         """Count samples of the current cell: first those that an earlier attempt answered, then after each batch."""
@@ -98,6 +102,7 @@ class LiveProgress(Progress):
         self._begun = self._first_at = 0.0
         self._first: int | None = None
         self._sweeping = False
+        self._beside: set[str] = set()
         self._failed = 0
 
     def start(self, cells: Iterable[Cell]) -> None:
@@ -117,6 +122,11 @@ class LiveProgress(Progress):
             self._each_s, self._sweeping = (monotonic() - self._begun) / len(self._together), False
         self._show(cell, str(cell))
 
+    def begin_scoring(self, cell: Cell) -> None:
+        """Let a cell be scored beside what comes next, which alone is shown."""
+        self._pending.pop(cell.id, None)
+        self._beside.add(cell.id)
+
     def _show(self, cell: Cell, name: str) -> None:
         self._now, self._begun, self._first = cell, monotonic(), None
         self._bars.reset(self._cell, total=None, visible=True, description=escape(one_line(name)), facts="preparing")
@@ -132,14 +142,18 @@ class LiveProgress(Progress):
         self._show_run((done - self._first) / max(1, total - self._first))
 
     def end(self, cell: Cell, record: Record) -> None:
-        """Finish the current cell."""
-        if record.status == "ok":
+        """Finish the current cell, or one that was scored beside it."""
+        if cell.id in self._beside and record.timing is not None:
+            self._pace.add(cell, record.timing.generate_s)
+        elif record.status == "ok":
             swept_s = self._each_s if cell.id in self._together else 0.0
             self._pace.add(cell, swept_s + monotonic() - self._begun)
         self._failed += record.status == "failed"
         self.note(f"{cell}: {describe(record)}")
-        self._bars.update(self._cell, visible=False)
-        self._bars.update(self._run, completed=self._total - len(self._pending))
+        if cell.id not in self._beside:
+            self._bars.update(self._cell, visible=False)
+        self._beside.discard(cell.id)
+        self._bars.update(self._run, completed=self._total - len(self._pending) - len(self._beside))
 
     def skip(self, cell: Cell) -> None:
         """Leave out a cell that another run has finished meanwhile."""

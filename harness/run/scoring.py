@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.records.answer_shares import AnswerShares, count_shares
 from vtpbench.harness.records.cell import Answer, Cell, Sample, tokens_for
-from vtpbench.harness.records.outcome import Outcome
+from vtpbench.harness.records.outcome import Outcome, Swept
 from vtpbench.harness.records.record import FIXED_DIVISORS, NO_FILTER, BatchInfo, BenchmarkInfo, Observed, agree
 from vtpbench.harness.run.sample_scores import is_number, sample_score
 from vtpbench.pruners.base import ModelShape, Pruner
@@ -73,14 +73,16 @@ def scored(info: BenchmarkInfo, evaluated: Evaluated) -> Scored:
     )
 
 
-def outcome(cell: Cell, answerer: Answerer, shape: ModelShape, evaluated: Evaluated) -> Outcome:
+def outcome(cell: Cell, pruner: Pruner, shape: ModelShape, evaluated: Evaluated) -> Outcome:
     """Turn an evaluation into a cell's result; where the counts are not what was asked for, it fails and has no score.
+
+    What its answers have cost, whoever let them be given adds.
 
     Raises `UserError` as `scored` does.
     """
     found, answers = scored(cell.benchmark, evaluated), list(evaluated.answers.values())
     contradiction = _contradiction(found.rows, found.total) if evaluated.is_mean else None
-    problem = _audit(cell, answerer.pipeline.pruner, shape, answers) or contradiction
+    problem = _audit(cell, pruner, shape, answers) or contradiction
     scores = [row.score for row in found.rows]
     return Outcome(
         status="failed" if problem else "ok",
@@ -91,8 +93,6 @@ def outcome(cell: Cell, answerer: Answerer, shape: ModelShape, evaluated: Evalua
         n=len(found.rows),
         answers=_shares(found.rows, evaluated.answers),
         observed=_observed(answers, shape.decoder_layers),
-        generate_s=answerer.seconds,
-        batch=_batch(cell, answerer),
         samples=found.rows,
     )
 
@@ -102,11 +102,11 @@ def of_those_asked(term: str, value: float, asked: int) -> float:
     return value * FIXED_DIVISORS[term] / asked if term in FIXED_DIVISORS else value
 
 
-def _batch(cell: Cell, answerer: Answerer) -> BatchInfo:
-    """Say how the cell was batched and decoded."""
+def cost_of(cell: Cell, answerer: Answerer) -> Swept:
+    """Say what the answers of a cell have cost, and how they were batched and decoded."""
     pipeline = answerer.pipeline
     replayed, refused = pipeline.model.graphs_of(type(pipeline.pruner).__name__) if pipeline.graphs else ([], {})
-    return BatchInfo(
+    batch = BatchInfo(
         requested=cell.batch_size,
         smallest=answerer.smallest,
         share_prefix=cell.share_prefix,
@@ -114,6 +114,7 @@ def _batch(cell: Cell, answerer: Answerer) -> BatchInfo:
         graphs_replayed=replayed,
         graphs_refused="; ".join(f"{name}: {why}" for name, why in refused.items()) or None,
     )
+    return Swept(answerer.seconds, batch)
 
 
 def _not_counted(info: BenchmarkInfo, results: Mapping[str, Any]) -> str:

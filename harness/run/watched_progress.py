@@ -48,6 +48,14 @@ class WatchedProgress:
         self._turn_to([cell], str(cell))
         self._shown.begin(cell)
 
+    def begin_scoring(self, cell: Cell) -> None:
+        """Let a cell be scored beside what comes next."""
+        self._shown.begin_scoring(cell)
+
+    def wait_for_scores(self, cells: int) -> None:
+        """Say that nothing is left but to score so many cells."""
+        self._watch.doing(HERE, f"scoring {cells} cells")
+
     def advance(self, done: int, total: int) -> None:
         """Count samples: first those that an earlier attempt answered, then after each batch."""
         if self._first:

@@ -21,7 +21,7 @@ from vtpbench.harness.distribute.ray_pool import RayPool
 from vtpbench.harness.gather.status import examine
 from vtpbench.harness.records.journal import FileJournal
 from vtpbench.harness.records.store import Store
-from vtpbench.harness.run.job import Job, RunOptions, execute, make_job
+from vtpbench.harness.run.job import Job, RunOptions, execute, make_job, scorers_of
 from vtpbench.harness.run.progress import Progress
 from vtpbench.harness.run.summary import Summary
 
@@ -107,11 +107,11 @@ class WatchedPool:
         return [(event.cell, answer.sample) for event in told for answer in event.answers]
 
 
-def run_on(suite: Path, out: Path, workers: int, killing: bool = False) -> tuple[Summary, WatchedPool]:
+def run_on(suite: Path, out: Path, workers: int, scorers: int = 0) -> tuple[Summary, WatchedPool]:
     options = RunOptions(out)
     with ForkedPool(str(suite), options, workers) as pool:
-        watched = WatchedPool(pool, killing)
-        return run_distributed(make_job(str(suite), options, print), quiet(), watched), watched
+        watched, job = WatchedPool(pool), make_job(str(suite), options, print)
+        return run_distributed(job, quiet(), watched, scorers=scorers_of(job, scorers) if scorers else None), watched
 
 
 def tables(store: Store) -> dict[str, bytes]:
@@ -147,10 +147,14 @@ def require_equal(summary: Summary, pool: WatchedPool, alone: Job) -> None:
     assert len(told) == len(set(told)) == CELLS * QUESTIONS, "no answer lost, none given twice"
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_any_number_of_workers_finds_what_one_process_finds(suite: Path, alone: Job, tmp_path: Path, workers: int) -> None:
-    summary, pool = run_on(suite, tmp_path, workers)
+@pytest.mark.parametrize(("workers", "scorers"), [(1, 0), (2, 1), (4, 0)])
+def test_any_number_of_workers_finds_what_one_process_finds(
+    suite: Path, alone: Job, tmp_path: Path, workers: int, scorers: int
+) -> None:
+    summary, pool = run_on(suite, tmp_path, workers, scorers)
     require_equal(summary, pool, alone)
+    measured = sum(isinstance(work, MeasureCell) for work in pool.asked)
+    assert measured < CELLS if scorers else measured == CELLS
     assert choosing(Store(summary.folder, print)) == choosing(alone.store) != {}, "what a pruner says is in the same logs"
     parts = [work.part for work in pool.asked if isinstance(work, AskPart)]
     assert any(len(part.cells) < CELLS // 2 for part in parts), "rows of a window were shared"

@@ -13,6 +13,7 @@ from vtpbench.harness.distribute.scheduler import TRIES, Scheduler
 from vtpbench.harness.distribute.shared_sweep import PART_S, SHORTEST_S, SharedSweep
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.outcome import Swept
+from vtpbench.harness.records.record import BatchInfo
 
 WINDOW = 4
 
@@ -29,9 +30,10 @@ def answer(n: int) -> Answer:
 class Workers:
     """Scripted workers on a scheduler: they answer, and die as the draw has it."""
 
-    def __init__(self, sweeps: dict[str, tuple[SharedSweep, int]], seed: int, deaths: int) -> None:
+    def __init__(self, sweeps: dict[str, tuple[SharedSweep, int]], seed: int, deaths: int, has_scorers: bool = False) -> None:
         self.sizes = {sweep.cells: questions for sweep, questions in sweeps.values()}
-        self.scheduler = Scheduler((sweep for sweep, _ in sweeps.values()), clock=self.time)
+        self.scheduler = Scheduler((sweep for sweep, _ in sweeps.values()), clock=self.time, has_scorers=has_scorers)
+        self.has_scorers, self.scored, self.refused = has_scorers, Counter[str](), set[str]()
         self.now = 0.0
         self.draw, self.deaths = random.Random(seed), deaths
         self.answers: Counter[tuple[str, str]] = Counter()
@@ -39,6 +41,7 @@ class Workers:
         self.at: dict[int, tuple[Work, tuple[str, ...]]] = {}
         self.sweep_of: dict[int, tuple[str, ...]] = {}
         self.next_id = 0
+        self.scoring: str | None = None
 
     def time(self) -> float:
         self.now += self.draw.choice([0.1, 40.0])  # so that windows are shared whole and by rows
@@ -47,9 +50,13 @@ class Workers:
     def play(self, workers: int) -> None:
         alive = [self.hire() for _ in range(workers)]
         while not self.scheduler.finished:
+            if self.has_scorers and self.draw.random() < 0.3:
+                self.score()
             for worker in alive:
                 if worker not in self.at and (work := self.scheduler.next(worker, len(alive))) is not None:
                     self.at[worker] = work, self.sweep_of.get(worker, ())
+            if not self.at and self.has_scorers:
+                continue  # the cell that is left is being scored
             assert self.at, "somebody works as long as something is left"
             worker = self.draw.choice(sorted(self.at))
             if self.deaths and self.draw.random() < 0.2:
@@ -59,6 +66,20 @@ class Workers:
                 alive[alive.index(worker)] = self.hire()
             else:
                 self.finish(worker, self.at.pop(worker)[0])
+
+    def score(self) -> None:
+        """Begin with a cell, or end one."""
+        if self.scoring is None:
+            found = self.scheduler.next_to_score()
+            self.scoring = None if found is None else found[0]
+            return
+        done = self.draw.random() < 0.5
+        self.scheduler.scored(self.scoring, done)
+        self.measured[self.scoring] += done
+        self.scored[self.scoring] += done
+        if not done:
+            self.refused.add(self.scoring)
+        self.scoring = None
 
     def hire(self) -> int:
         self.next_id += 1
@@ -90,7 +111,8 @@ class Workers:
                 self.tell(worker, cell, n)
             self.scheduler.part_done(worker)
         elif isinstance(work, CloseSweep):
-            self.scheduler.closed(worker, dict.fromkeys(self.sweep_of.pop(worker), Swept(1.0, WINDOW)))
+            cost = Swept(1.0, BatchInfo(requested=WINDOW, smallest=WINDOW))
+            self.scheduler.closed(worker, dict.fromkeys(self.sweep_of.pop(worker), cost))
         elif isinstance(work, MeasureCell):
             self.measured[work.cell] += 1
             self.scheduler.measured(worker, work.cell)
@@ -104,6 +126,42 @@ def test_every_question_is_answered_once_and_every_cell_measured_once(seed: int,
     played.play(workers)
     assert played.measured == dict.fromkeys([cell for sweep, _ in sweeps.values() for cell in sweep.cells], 1)
     assert played.answers == {(cell, str(n)): 1 for sweep, size in sweeps.values() for cell in sweep.cells for n in range(size)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("deaths", [0, 12])
+def test_a_cell_is_scored_once_by_a_worker_or_beside_it(seed: int, deaths: int) -> None:
+    sweeps = {"a": (shared("a", 41, rows=6), 41), "b": (shared("b", 30, rows=6, model="n"), 30)}
+    played = Workers(sweeps, seed, deaths, has_scorers=True)
+    played.play(2)
+    cells = {cell for sweep, _ in sweeps.values() for cell in sweep.cells}
+    assert set(played.measured) - {cell for cell, n in played.measured.items() if n == 0} | set(played.scheduler.failed) == cells
+    assert max(played.measured.values()) == 1
+    assert played.refused.isdisjoint(cell for cell, n in played.scored.items() if n), "what could not be scored, workers measure"
+
+
+def test_workers_ask_while_others_score_and_score_when_there_is_nothing_to_ask() -> None:
+    first, second = shared("a", WINDOW), shared("b", 1)
+    scheduler = Scheduler([first, second], has_scorers=True)
+    assert scheduler.next(0) == OpenSweep(first.cells)
+    scheduler.opened(0, [str(n) for n in range(WINDOW)], WINDOW)
+    while isinstance(scheduler.next(0), AskPart):
+        assert scheduler.next_to_score() is None, "not all of its answers are there"
+        scheduler.part_done(0)
+    cost = Swept(1.0, BatchInfo(requested=WINDOW, smallest=WINDOW))
+    scheduler.closed(0, dict.fromkeys(first.cells, cost))
+    assert scheduler.next_to_score() == ("a-0", cost)
+    assert scheduler.next(0) == OpenSweep(second.cells)
+    assert scheduler.next(1) == OpenSweep(second.cells)
+    scheduler.closed(0, {})
+    scheduler.scored("a-0", done=False)
+    assert scheduler.next(0) == MeasureCell("a-0", {}, cost), "nobody else can"
+    scheduler.closed(1, {})
+    assert [scheduler.next(worker) for worker in (1, 2, 3)] == [
+        MeasureCell("b-0", {}, None),
+        MeasureCell("b-1", {}, None),
+        MeasureCell("a-1", {}, cost),
+    ]
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -17,7 +17,6 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.cell import Answer, Cell
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import BudgetInfo, ModelInfo, PrunerInfo
-from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.engine import Engine
 from vtpbench.harness.run.scoring import Evaluated, outcome
 from vtpbench.harness.suite.benchmarks import Benchmark, describe
@@ -291,11 +290,10 @@ def test_a_mean_that_the_samples_do_not_have_fails_its_cell(make) -> None:
     cell = cell_of(make("right"))
     samples = [{"doc_id": n, "doc": {}, "arguments": ["?"], "target": "A", "right": float(n)} for n in range(2)]
     answers = {str(n): Answer(str(n), "A", (), (), ()) for n in range(2)}
-    answerer = Answerer(Pipeline(MODEL, build("vanilla", {})), 1)
 
     def scored(value: float) -> Outcome:
         evaluated = Evaluated({"right,none": value}, samples, answers, is_mean=True)
-        return outcome(cell, answerer, MODEL.shape, evaluated)
+        return outcome(cell, build("vanilla", {}), MODEL.shape, evaluated)
 
     assert scored(0.5).status == "ok"
     assert (scored(0.75).status, scored(0.75).score) == ("failed", None)
