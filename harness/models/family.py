@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from vtpbench.harness.host.threads import in_threads
 from vtpbench.harness.models.answer_rule import READS_NO_STOPS, AnswerRule
 from vtpbench.harness.models.dimensions import TowerDimensions
 from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
@@ -20,6 +21,9 @@ from vtpbench.harness.pruning.model import VisionLanguageModel
 from vtpbench.pruners.base import Grid, ModelShape
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Family(VisionLanguageModel):
@@ -31,10 +35,23 @@ class Family(VisionLanguageModel):
     """Prompt template, as Jinja, of checkpoints that bring none."""
     answers: ClassVar[AnswerRule] = READS_NO_STOPS
     """How lmms-eval's adapter of the family reads what a task asks for."""
+    image_processor: Any
+    """None where others make the pixels."""
 
     @abstractmethod
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any, chat_template: str, preprocessing: str) -> None:
         """Stand around a model of `model_class`; the image processor is None where others make the pixels."""
+
+    def pixel_values(
+        self, images: Sequence[Image], ready: Callable[[Image], Image] = lambda image: image, **told: Any
+    ) -> list[Tensor]:
+        """Let the image processor make pixels of images that were made `ready`, in threads; as it gives them for some each."""
+
+        def work(some: Sequence[Image]) -> Tensor:
+            pixels: Tensor = self.image_processor([ready(image) for image in some], return_tensors="pt", **told)["pixel_values"]
+            return pixels
+
+        return in_threads(work, images)
 
     @staticmethod
     @abstractmethod

@@ -142,8 +142,8 @@ class InternVL(Family):
     def group(self, images: Sequence[Image]) -> Sequence[ImageTiles]:
         """Cut images into tiles; group them by geometry. What is transparent is the image processor's affair."""
         told = self.cropping[self.preprocessing]
-        pixels = self.image_processor(list(images), do_convert_rgb=True, return_tensors="pt", **told)["pixel_values"]
-        return group_tiles(pixels, [self._grid(image) for image in images])
+        parts = self.pixel_values(images, do_convert_rgb=True, **told)
+        return group_tiles(torch.cat(parts), [self._grid(image) for image in images])
 
     def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImageTiles]:
         """Take tiles as the stock processor cuts them; how those of an image lie is found from its thumbnail."""

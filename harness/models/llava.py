@@ -226,12 +226,11 @@ class Llava(Family):
 
     def group(self, images: Sequence[Image]) -> Sequence[ImageTiles]:
         """Preprocess: `pad` to a square of the mean colour as the original LLaVA does, or `crop` as the checkpoint says."""
-        ready = [image.convert("RGB") for image in images]
-        if self.preprocessing == "pad":
-            fill = tuple(int(255 * m) for m in self.image_processor.image_mean)
-            ready = [_square(image, fill) for image in ready]
-        pixels: Tensor = self.image_processor(ready, return_tensors="pt")["pixel_values"]
-        return self.group_pixels(pixels, None, ())
+        ready = self._padded if self.preprocessing == "pad" else _in_colour
+        return self.group_pixels(torch.cat(self.pixel_values(images, ready)), None, ())
+
+    def _padded(self, image: Image) -> Image:
+        return _square(_in_colour(image), tuple(int(255 * mean) for mean in self.image_processor.image_mean))
 
     def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImageTiles]:
         """Take images of the tower's own size, `(images, channels, height, width)`."""
@@ -329,6 +328,10 @@ def at_size(pixels: Tensor, grid: Grid, size: tuple[int, int] | None, unit: int)
 def _join_tiles(x: Tensor, tiles: int) -> Tensor:
     """Put the tokens of an image's tiles one behind the other: `(images * tiles, n, ...)` to `(images, tiles * n, ...)`."""
     return x.reshape(-1, tiles * x.shape[1], *x.shape[2:])
+
+
+def _in_colour(image: Image) -> Image:
+    return image.convert("RGB")
 
 
 def _square(image: Image, fill: tuple[int, ...]) -> Image:

@@ -65,13 +65,13 @@ class LlavaNext(Llava):
 
     def group(self, images: Sequence[Image]) -> Sequence[ImageTiles]:
         """Cut images into tiles; group them by geometry."""
-        ready = [image.convert("RGB") for image in images]
-        if self.preprocessing == "native":
-            return self._native_tiles(ready)
-        side = 2 * self.model.config.vision_config.image_size
-        tiles: Tensor = self.image_processor(ready, image_grid_pinpoints=[[side, side]], return_tensors="pt")["pixel_values"]
+        native, side = self.preprocessing == "native", 2 * self.model.config.vision_config.image_size
+        pinpoints = self.model.config.image_grid_pinpoints if native else [[side, side]]
+        parts = self.pixel_values(images, lambda image: image.convert("RGB"), image_grid_pinpoints=pinpoints)
+        if native:
+            return self._native_tiles(images, [tiles for part in parts for tiles in part])
         grid = self._fixed_grid
-        return [ImageTiles(tuple(range(len(ready))), grid, grid.n, tiles.flatten(0, 1))]
+        return [ImageTiles(tuple(range(len(images))), grid, grid.n, torch.cat(parts).flatten(0, 1))]
 
     @property
     def _fixed_grid(self) -> AnyRes:
@@ -93,12 +93,11 @@ class LlavaNext(Llava):
             grids = [self.native_grid(height, width) for height, width in sizes.tolist()]
         return group_tiles(pixels, grids)
 
-    def _native_tiles(self, images: Sequence[Image]) -> list[ImageTiles]:
-        pinpoints = self.model.config.image_grid_pinpoints
-        tiles: Tensor = self.image_processor(images, image_grid_pinpoints=pinpoints, return_tensors="pt")["pixel_values"]
+    def _native_tiles(self, images: Sequence[Image], tiles: Sequence[Tensor]) -> list[ImageTiles]:
+        """Group tiles, `(tiles or more, channels, height, width)` of each image, behind which some may be padding."""
         grids = [self.native_grid(image.height, image.width) for image in images]
         return [
-            ImageTiles(members, grid, grid.entering, tiles[list(members), : grid.tiles].flatten(0, 1))
+            ImageTiles(members, grid, grid.entering, torch.cat([tiles[member][: grid.tiles] for member in members]))
             for grid, members in _alike(grids)
         ]
 

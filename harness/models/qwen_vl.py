@@ -191,13 +191,16 @@ class QwenVL(Family):
             assert grid == group.grid, "what has been cut keeps its size"
             return group.patches[part]
         assert isinstance(group, SizedImages), "what `group` gave"
-        ready = [self.rule.ready(image) for image in group.images[part]]
+        images = group.images[part]
         by_processor = grid == group.grid and self.rule.most is None
-        if not by_processor:
-            size = (self._unit * grid.width, self._unit * grid.height)
-            ready = [image.resize(size, Resampling.BICUBIC) for image in ready]
-        patches: Tensor = self.image_processor(ready, do_resize=by_processor, return_tensors="pt")["pixel_values"]
-        return patches.reshape(len(ready), -1, patches.shape[-1])
+        size = (self._unit * grid.width, self._unit * grid.height)
+
+        def ready(image: Image) -> Image:
+            own = self.rule.ready(image)
+            return own if by_processor else own.resize(size, Resampling.BICUBIC)
+
+        patches = torch.cat(self.pixel_values(images, ready, do_resize=by_processor))
+        return patches.reshape(len(images), -1, patches.shape[-1])
 
     def _run_tower(self, patches: Tensor, grid: Grid, needs: frozenset[Evidence]) -> tuple[Tensor, dict[Evidence, Tensor]]:
         """Vision tokens `(images, n, width)` and evidence of images whose tokens lie like `grid`."""

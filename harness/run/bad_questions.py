@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from vtpbench.harness.host.images import image_name, perceptual_hash, pillow_settings
+from vtpbench.harness.host.threads import in_threads
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.record import OnBadQuestion
 from vtpbench.harness.run.questions import DecodedImages, PrunedImages, Question
@@ -72,6 +74,14 @@ def _shown(images: Iterable[object]) -> str:
     return f"picture of {listed}" if len(sizes) == 1 else f"{len(sizes)} pictures of {listed}"
 
 
+def _hashed(images: list[Image]) -> DecodedImages | Exception:
+    """Hash the images of a question; an error is told, as it is the question's."""
+    try:
+        return DecodedImages(images, tuple(map(image_name, images)), perceptual_hash(images[0]) if images else "")
+    except Exception as e:  # Pillow's, for colours that it cannot convert
+        return e
+
+
 class BadQuestions:
     """What becomes of questions that cannot be asked of a model.
 
@@ -89,16 +99,24 @@ class BadQuestions:
 
     def decode(self, questions: Sequence[Question]) -> dict[str, DecodedImages]:
         """Decode the pictures of questions, whole ones only; by sample."""
-        found = {}
-        for question in questions:
+        shown: dict[str, list[Image]] = {}
+        for question in questions:  # in one thread: the task's code need not be made for several
             images: list[Image] = []
             try:
                 with pillow_settings(truncated=False):
                     images = question.pictures()
-                    first = perceptual_hash(images[0]) if images else ""
-                    found[question.sample] = DecodedImages(images, tuple(map(image_name, images)), first)
+                    for image in images:
+                        image.load()
+                    shown[question.sample] = images
             except Exception as e:  # the task's code, the library of the data, or Pillow
                 self._leave_out(question, images, e)
+        hashed = chain.from_iterable(in_threads(lambda some: [_hashed(images) for images in some], list(shown.values())))
+        found = {}
+        for question, own in zip([q for q in questions if q.sample in shown], hashed, strict=True):
+            if isinstance(own, DecodedImages):
+                found[question.sample] = own
+            else:
+                self._leave_out(question, shown[question.sample], own)
         return found
 
     def without_unreadable(self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question]) -> list[Question]:

@@ -15,7 +15,7 @@ from vtpbench.harness.models.tiny import TINY
 from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.run.answering import Answerer
-from vtpbench.harness.run.bad_questions import BadQuestion, problem_of
+from vtpbench.harness.run.bad_questions import BadQuestion, BadQuestions, problem_of
 from vtpbench.harness.run.questions import ChangedPicture, Question
 from vtpbench.pruners.base import Pruner
 from vtpbench.pruners.errors import Infeasible
@@ -95,6 +95,25 @@ def test_a_task_that_gives_none_has_no_picture_to_show(model: Family) -> None:
 def test_a_video_is_said_to_be_one_that_cannot_be_shown(clip: Any, model: Family) -> None:
     with pytest.raises(BadQuestion, match=r"question 7 of mine .*: video and sound are not supported"):
         answered(Answerer(Pipeline(model), 2), [ask(7, lambda: [clip])])
+
+
+class Colourless(Image.Image):
+    """A picture that is read, and cannot be shown in colours."""
+
+    def load(self) -> None:
+        return None
+
+    def convert(self, *args: Any, **kwargs: Any) -> Any:
+        raise ValueError("conversion from X to RGB not supported")
+
+
+def test_a_picture_that_cannot_be_hashed_names_its_question_or_is_left_out(model: Family) -> None:
+    questions = [ask(0, many(0)), ask(1, lambda: [Colourless()]), ask(2, many(2))]
+    with pytest.raises(BadQuestion, match=r"question 1 of mine .*conversion from X to RGB not supported"):
+        BadQuestions(model).decode(questions)
+    lenient = BadQuestions(model, "skip")
+    assert list(lenient.decode(questions)) == ["0", "2"]
+    assert list(lenient.skipped) == ["1"]
 
 
 @pytest.mark.parametrize("images", [broken, lambda: ["a path"]], ids=["raises", "no picture"])

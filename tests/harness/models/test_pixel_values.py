@@ -1,0 +1,49 @@
+"""Pixels do not depend on the threads that make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vtpbench.harness.host import threads
+from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.tiny import TINY
+
+SIZES = [(40, 30), (64, 20), (40, 30), (16, 16), (90, 33), (31, 64), (8, 8)]
+
+
+def pictures() -> list[Image.Image]:
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8)) for width, height in SIZES]
+
+
+def pixels(family: Family, images: list[Image.Image]) -> list[tuple[tuple[int, ...], Any, torch.Tensor]]:
+    return [(group.members, group.grid, family.pixels(group)) for group in family.group(images)]
+
+
+@pytest.mark.parametrize("processors", [2, 3, 64])
+@pytest.mark.parametrize("kind", list(TINY))
+def test_any_number_of_threads_makes_the_same_pixels(monkeypatch: pytest.MonkeyPatch, kind: str, processors: int) -> None:
+    family, images = TINY[kind](), pictures()
+    monkeypatch.setattr(threads, "processors", lambda: 1)
+    alone = pixels(family, images)
+    monkeypatch.setattr(threads, "processors", lambda: processors)
+    for _ in range(3):
+        together = pixels(family, images)
+        assert [(members, grid) for members, grid, _ in together] == [(members, grid) for members, grid, _ in alone]
+        assert all(torch.equal(own, expected) for (_, _, own), (_, _, expected) in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("preprocessing", ["pad", "crop"])
+def test_so_it_is_with_either_preprocessing_of_llava(monkeypatch: pytest.MonkeyPatch, preprocessing: str) -> None:
+    family, images = TINY["llava"](), pictures()
+    family.preprocessing = preprocessing  # type: ignore[attr-defined]
+    monkeypatch.setattr(threads, "processors", lambda: 1)
+    ((_, _, alone),) = pixels(family, images)
+    monkeypatch.setattr(threads, "processors", lambda: 4)
+    ((_, _, together),) = pixels(family, images)
+    assert torch.equal(alone, together)
