@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -66,6 +67,8 @@ class RayPool:
     def events(self) -> Iterable[tuple[Hashable, Event]]:
         """Wait a little for what workers tell."""
         self._keep_up()
+        if not self._telling:
+            time.sleep(WAIT_S)  # Ray would not wait for nothing
         ready, _ = self._ray.wait(list(self._telling), num_returns=1, timeout=WAIT_S)
         for stream in ready:
             worker = self._telling[stream]

@@ -30,7 +30,7 @@ class _Busy:
 
 
 class Scheduler:
-    """Hands out work: cells to be scored first, so that tables fill early, then the longest sweep of the worker's model.
+    """Hands out work: cells to be measured first, so that tables fill early, then the longest sweep of the worker's model.
 
     Parameters
     ----------

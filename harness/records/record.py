@@ -206,7 +206,8 @@ class BatchInfo(Frozen):
     def with_more(self, other: BatchInfo) -> BatchInfo:
         """Add what another part of the same cell's questions was batched as, perhaps in another process."""
         replayed = sorted({*self.graphs_replayed, *other.graphs_replayed})
-        refused = "; ".join(dict.fromkeys(filter(None, (self.graphs_refused, other.graphs_refused)))) or None
+        reasons = [each for batch in (self, other) for each in (batch.graphs_refused or "").split("; ") if each]
+        refused = "; ".join(dict.fromkeys(reasons)) or None
         smallest = min(self.smallest, other.smallest)
         return self.model_copy(update={"smallest": smallest, "graphs_replayed": replayed, "graphs_refused": refused})
 

@@ -121,8 +121,9 @@ class Engine:
         evaluated = Evaluated(results, samples, adapter.answers, benchmark.category, loaded.is_mean)
         skipped = {**questions.skipped, **answerer.bad.skipped}
         found, cost = outcome(cell, answerer.pipeline.pruner, shape, evaluated), cost_of(cell, answerer)
-        batch = cost.batch if swept is None else swept.batch.with_more(cost.batch)
-        return replace(found, skipped=skipped, generate_s=cost.seconds, batch=batch)
+        if swept is not None:  # what the model has replayed since for others is none of this cell's, unless it was asked more
+            cost = swept if cost.seconds == swept.seconds else Swept(cost.seconds, swept.batch.with_more(cost.batch))
+        return replace(found, skipped=skipped, generate_s=cost.seconds, batch=cost.batch)
 
     def _answerer(self, cell: Cell, picture_folder: PictureFolder | None) -> Answerer:
         """Put a cell's pruner on the model; what is impossible says so before anything is asked."""

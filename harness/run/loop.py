@@ -122,6 +122,7 @@ class _CellRunner:
         self.visits: list[CellVisit] = []
         self._leases = leases
         self._scoring: list[_Scoring] = []
+        self._told = False
         self._setting, self._progress = setting, progress
         self._before = {cell.id: setting.store.read(cell.id) for cell in cells}
         self._sweeper = setting.sweeper()
@@ -149,9 +150,13 @@ class _CellRunner:
             store.forget_log(cell.id)
         together = [cell for cell, _ in mine]
         spent = self._sweep(together) if len(mine) > 1 else {}  # whatever goes wrong there, each cell says by itself
+        scorers = self._setting.scorers
+        if scorers is not None and scorers.gave_up and not self._told:
+            self._progress.note("processes that score beside the device die: cells are scored one after the other, as it waits")
+            self._told = True
         for cell, lease in mine:
-            swept, scorers = spent.get(cell.id), self._setting.scorers
-            if swept is None or scorers is None:
+            swept = spent.get(cell.id)
+            if swept is None or scorers is None or scorers.gave_up:
                 self._measure(cell, lease, swept)
             else:
                 self._progress.begin_scoring(cell)

@@ -74,6 +74,9 @@ class Progress(Display):
     def advance(self, done: int, total: int) -> None:
         """Count samples of the current cell: first those that an earlier attempt answered, then after each batch."""
 
+    def wait_for_scores(self, cells: int) -> None:
+        """Say that nothing is left but to score so many cells."""
+
     def workers(self, state: RunState) -> None:
         """Show how several workers stand, where a display has room for it."""
 
@@ -118,6 +121,7 @@ class LiveProgress(Progress):
     def begin(self, cell: Cell) -> None:
         """Start a cell; behind a sweep, to score it."""
         self._pending.pop(cell.id, None)
+        self._beside.discard(cell.id)
         if self._sweeping:
             self._each_s, self._sweeping = (monotonic() - self._begun) / len(self._together), False
         self._show(cell, str(cell))
@@ -126,6 +130,10 @@ class LiveProgress(Progress):
         """Let a cell be scored beside what comes next, which alone is shown."""
         self._pending.pop(cell.id, None)
         self._beside.add(cell.id)
+
+    def wait_for_scores(self, cells: int) -> None:
+        """Show that nothing is left but to score so many cells."""
+        self._bars.update(self._cell, visible=True, description=f"scoring {cells} cells", facts="")
 
     def _show(self, cell: Cell, name: str) -> None:
         self._now, self._begun, self._first = cell, monotonic(), None
@@ -143,7 +151,7 @@ class LiveProgress(Progress):
 
     def end(self, cell: Cell, record: Record) -> None:
         """Finish the current cell, or one that was scored beside it."""
-        if cell.id in self._beside and record.timing is not None:
+        if record.status == "ok" and cell.id in self._beside and record.timing is not None:
             self._pace.add(cell, record.timing.generate_s)
         elif record.status == "ok":
             swept_s = self._each_s if cell.id in self._together else 0.0

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -82,11 +84,12 @@ class ScoringProcess:
             env={**os.environ, **NO_GPU},
             start_new_session=True,
         )
+        Thread(target=self._clear, daemon=True).start()
 
     def score(self, folder: Path, answered: AnsweredCell) -> ScoredCell | None:
         """Score a cell whose answers are in a folder of results; None where that fails.
 
-        Raises `OSError` or `EOFError` where the process is gone.
+        Raises `OSError` or `EOFError` where the process is gone, and whatever pickle does about what cannot be sent.
         """
         assert self._process.stdin is not None, "it is a pipe"
         assert self._process.stdout is not None, "it is a pipe"
@@ -96,17 +99,25 @@ class ScoringProcess:
         return found
 
     def close(self) -> None:
-        """End it, whatever it is at."""
-        self._process.kill()
+        """End it, whatever it is at, with all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def _clear(self) -> None:
+        """Once it is gone, end what a task has started there: that would hold the pipe open on which its reply is awaited."""
+        with suppress(ChildProcessError, ProcessLookupError):
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # its number stays its own meanwhile
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def serve() -> None:
     """Score what is asked for at stdin, and reply at stdout; end where the other side does."""
-    replies = os.fdopen(os.dup(1), "wb")
+    stream, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a task that forks closes its stdin, and would wait for who reads from it here
     os.dup2(2, 1)  # what tasks print is no reply
     requests: SimpleQueue[tuple[Path, AnsweredCell]] = SimpleQueue()
-    Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
+    Thread(target=_receive, args=(stream, requests), daemon=True).start()
     from vtpbench.harness.run.task_loading import TaskLoader
 
     tasks = TaskLoader()
@@ -121,7 +132,7 @@ def _receive(stream: IO[bytes], requests: SimpleQueue[Any]) -> None:
         while True:
             requests.put(pickle.load(stream))
     finally:
-        os._exit(0)
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # this process, and what a task has started
 
 
 def _scored(folder: Path, answered: AnsweredCell, tasks: TaskLoader) -> ScoredCell | None:
@@ -132,11 +143,18 @@ def _scored(folder: Path, answered: AnsweredCell, tasks: TaskLoader) -> ScoredCe
     try:
         with output_to(store.log_path(cell_id), append=True):
             outcome = score(answered, trusted(FileJournal(store.journal_path(cell_id))), tasks)
+            if outcome.status != "ok":
+                return None
             table = store.save_samples(cell_id, outcome.samples) if outcome.samples else None
     except BaseException:  # the code of a task may also end the program; the cell's own turn tells what is wrong
         return None
-    written = replace(outcome, samples=[], samples_sha256=table)
-    return ScoredCell(written, perf_counter() - start) if outcome.status == "ok" else None
+    return ScoredCell(replace(outcome, samples=[], samples_sha256=table), perf_counter() - start)
+
+
+def _nothing() -> Future[ScoredCell | None]:
+    future: Future[ScoredCell | None] = Future()
+    future.set_result(None)
+    return future
 
 
 class ScoringProcesses:
@@ -159,8 +177,18 @@ class ScoringProcesses:
 
     def score(self, cell: Cell, swept: Swept) -> Future[ScoredCell | None]:
         """Score a cell whose questions are answered; its future gives None where that fails."""
+        if self.gave_up:
+            return _nothing()
         benchmark, shape = self._benchmarks[cell.benchmark.label], self._shapes[cell.model.label]
-        return self._threads.submit(self._score, AnsweredCell(cell, benchmark, shape, swept))
+        try:
+            return self._threads.submit(self._score, AnsweredCell(cell, benchmark, shape, swept))
+        except RuntimeError:  # no thread is to be had
+            return _nothing()
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether no more processes are started, as `DEATHS` of them died."""
+        return self._deaths >= DEATHS
 
     def _score(self, answered: AnsweredCell) -> ScoredCell | None:
         """Let a process score a cell, while this thread waits."""
@@ -168,7 +196,7 @@ class ScoringProcesses:
         try:
             process = self._take()
             found = None if process is None else process.score(self._folder, answered)
-        except (OSError, EOFError, pickle.PickleError):
+        except Exception:  # it died, or what it is sent cannot be
             self._bury(process)
             return None
         if process is not None:
@@ -183,7 +211,7 @@ class ScoringProcesses:
 
     def _take(self) -> ScoringProcess | None:
         with self._lock:
-            if self._closed or self._deaths >= DEATHS:
+            if self._closed or self.gave_up:
                 return None
             if not self._idle:
                 self._all.append(ScoringProcess())

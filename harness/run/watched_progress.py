@@ -55,6 +55,7 @@ class WatchedProgress:
     def wait_for_scores(self, cells: int) -> None:
         """Say that nothing is left but to score so many cells."""
         self._watch.doing(HERE, f"scoring {cells} cells")
+        self._shown.wait_for_scores(cells)
 
     def advance(self, done: int, total: int) -> None:
         """Count samples: first those that an earlier attempt answered, then after each batch."""

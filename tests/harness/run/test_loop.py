@@ -305,3 +305,21 @@ def test_time_left_follows_the_pace_of_like_cells():
     pace.add(long, 10.0)
     assert pace.left_s(long, 2.0, 0.0, [short, long]) == pytest.approx(8 + 4 + 10)
     assert pace.left_s(long, 12.0, 0.0, []) == 0.0
+
+
+def test_a_cell_that_is_scored_beside_leaves_the_display_of_the_current_one(tmp_path: Path):
+    cells = [scripted.make_cell("random", seed=seed) for seed in range(3)]
+    records = {visit.cell.id: visit.record for visit in run(cells, scripted.make_setting(tmp_path)).visits}
+    progress, (beside, taken_back, now) = LiveProgress(Console(file=StringIO())), cells
+    progress.start(cells)
+    whole, current = progress._bars.tasks
+    for cell in (beside, taken_back):
+        progress.begin_scoring(cell)
+    progress.begin_sweep([now])
+    progress.end(beside, records[beside.id])
+    assert (whole.completed, current.visible) == (1, True)
+    progress.wait_for_scores(1)
+    assert "scoring 1 cells" in current.description
+    progress.begin(taken_back)
+    progress.end(taken_back, records[taken_back.id])
+    assert (whole.completed, current.visible) == (2, False)

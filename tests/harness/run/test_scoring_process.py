@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -23,8 +26,9 @@ from vtpbench.harness.run.engine import Engine
 from vtpbench.harness.run.job import Job, RunOptions, context_of, make_job, scorers_of
 from vtpbench.harness.run.loop import run
 from vtpbench.harness.run.progress import Progress
-from vtpbench.harness.run.scoring_process import ScoredCell, ScoringProcesses
+from vtpbench.harness.run.scoring_process import ScoredCell, ScoringProcess, ScoringProcesses
 
+scripted = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "scripted_run.py")))
 MATRIX = "matrix={pruners: [random, {fastv: {layer: 1}}], budgets: [8, 6], benchmarks: [demo-exist, demo-open], seeds: [0]}"
 COST = Swept(0.0, BatchInfo(requested=2, smallest=2))
 
@@ -69,7 +73,7 @@ def undisturbed(tmp_path: Path, settings: Sequence[str]) -> Job:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "scoring_process" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if child.cmdline()[1:2] == ["-c"] and "sys.path" in child.cmdline()[2]]
 
 
 def test_records_and_tables_are_those_of_cells_scored_in_their_run(
@@ -98,7 +102,7 @@ def test_a_process_that_dies_costs_nothing(
     execute(job, scorers_of(job, 1))
     assert sorted(scored_here) == sorted(cell.id for cell in job.cells)
     assert told(job) == told(undisturbed)
-    assert len(started) <= scoring_process.DEATHS
+    assert 1 <= len(started) <= scoring_process.DEATHS
 
 
 class Beside:
@@ -152,7 +156,7 @@ def test_what_cannot_be_scored_there_gives_nothing_and_the_process_goes_on_until
 def test_a_run_that_is_to_stop_leaves_answers_and_no_process(
     tmp_path: Path, settings: Sequence[str], undisturbed: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring_process, "START", "{path!r}; import time; time.sleep(600)")
+    monkeypatch.setattr(scoring_process, "START", "import sys, time; sys.path[:] = {path!r}; time.sleep(600)")
     monkeypatch.setattr(Future, "cancel", lambda self: False)
     job, stop = job_in(tmp_path / "stopped", settings), StopRequest()
     answered = len(job.cells) * 6
@@ -162,8 +166,16 @@ def test_a_run_that_is_to_stop_leaves_answers_and_no_process(
             raise TimeIsUp("enough")
 
     monkeypatch.setattr(stop, "check", check)
+    seen, real = list[psutil.Process](), ScoringProcesses.__exit__
+
+    def noting(self: ScoringProcesses, *error: object) -> None:
+        seen.extend(children())
+        real(self, *error)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ScoringProcesses, "__exit__", noting)
     with pytest.raises(TimeIsUp):
         execute(job, scorers_of(job, 1), stop)
+    assert len(seen) == 1
     assert children() == []
     assert job.store.records() == []
     monkeypatch.undo()
@@ -179,3 +191,51 @@ def test_a_process_ends_with_whoever_started_it_however_that_ends() -> None:
     starter.kill()
     starter.communicate()
     assert psutil.wait_procs([process], 60)[1] == []
+
+
+STUBBED = (
+    "import multiprocessing, os, sys, time, types; sys.path[:] = {path!r}; "
+    "sys.modules['vtpbench.harness.run.task_loading'] = types.SimpleNamespace(TaskLoader=object); "
+    "from vtpbench.harness.run import scoring_process as s; s._scored = lambda *a: DO; s.serve()"
+)
+"""A process that does something else than score, without lmms-eval."""
+
+
+def do(work: str, monkeypatch: pytest.MonkeyPatch) -> ScoringProcess:
+    monkeypatch.setattr(scoring_process, "START", STUBBED.replace("DO", work))
+    return ScoringProcess()
+
+
+def test_a_task_that_forks_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = do("multiprocessing.get_context('fork').Pool(2).map(abs, [-1, -2])", monkeypatch)
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(process.score, Path(), "nothing")  # type: ignore[arg-type]
+        try:
+            assert found.result(60) == [1, 2]
+        finally:
+            process.close()
+
+
+@pytest.mark.parametrize("ending", ["os._exit(1)", "time.sleep(600)"])
+def test_what_a_task_has_started_ends_with_the_process(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    process = do(f"{ending} if os.fork() else time.sleep(600)", monkeypatch)
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(process.score, Path(), "nothing")  # type: ignore[arg-type]
+        started, until = list[psutil.Process](), time.monotonic() + 60
+        while not started and not found.done() and time.monotonic() < until:
+            started = psutil.Process(process._process.pid).children(recursive=True)
+        if "sleep" in ending:
+            process.close()
+        with pytest.raises(EOFError):
+            found.result(60)
+        assert psutil.wait_procs(started, 60)[1] == []
+        process.close()
+
+
+def test_what_cannot_be_sent_is_scored_elsewhere(tmp_path: Path) -> None:
+    cell, shape = scripted.make_cell(), {"toy": lambda: None}
+    with ScoringProcesses(1, tmp_path, {"exist": None}, shape) as scorers:  # type: ignore[dict-item]
+        for _ in range(scoring_process.DEATHS):
+            assert scorers.score(cell, COST).result(60) is None
+        assert scorers.gave_up
+        assert scorers.score(cell, COST).result(0) is None
