@@ -18,7 +18,9 @@ from PIL import Image
 from throughput import jpegs, open_model
 
 from vtpbench.harness.host import threads
+from vtpbench.harness.models import family
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.run import bad_questions
 from vtpbench.harness.run.bad_questions import BadQuestions
 from vtpbench.harness.run.questions import Question
 
@@ -55,10 +57,13 @@ def main() -> None:
     model, asked = open_model(given.model, torch.device("cpu")), questions(jpegs(given.pictures))
     found = {}
     for count in (1, threads.processors()):
-        with patch.object(threads, "processors", lambda count=count: count):
+        with (
+            patch.object(family, "threads_beside", lambda _, n=count: n),
+            patch.object(bad_questions, "threads_beside", lambda _, n=count: n),
+        ):
             found[count] = measure(model, asked)
         decoding, preparing = found[count]
-        print(f"{count} processors: {decoding:.2f} ms a picture to decode and hash, {preparing:.2f} to make its pixels")
+        print(f"{count} threads: {decoding:.2f} ms a picture to decode and hash, {preparing:.2f} to make its pixels")
     one, all_of_them = (sum(times) for times in (found[1], found[threads.processors()]))
     print(f"{one / all_of_them:.2f} times as fast")
 

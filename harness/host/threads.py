@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,13 +21,17 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(work: Callable[[Sequence[T]], R], items: Sequence[T]) -> list[R]:
-    """Work on items in as many threads as there are processors, up to `MOST`, each at a run of consecutive ones.
+def threads_beside(device: torch.device) -> int:
+    """Count the threads that prepare pictures for a device; where that is a processor the model takes all there are."""
+    return 1 if device.type == "cpu" else min(MOST, processors())
+
+
+def in_threads(work: Callable[[Sequence[T]], R], items: Sequence[T], threads: int) -> list[R]:
+    """Work on items in so many threads, each at a run of consecutive ones.
 
     Gives what `work` gave for each run, in their order; of several errors the first in that order is raised.
     """
-    threads = max(1, min(MOST, processors(), len(items)))
-    size = -(-len(items) // threads)
+    size = max(1, -(-len(items) // threads))
     runs = [items[start : start + size] for start in range(0, len(items), size)] if items else []
     if len(runs) < 2:
         return [work(run) for run in runs]

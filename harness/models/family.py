@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from vtpbench.harness.host.threads import in_threads
+from vtpbench.harness.host.threads import in_threads, threads_beside
 from vtpbench.harness.models.answer_rule import READS_NO_STOPS, AnswerRule
 from vtpbench.harness.models.dimensions import TowerDimensions
 from vtpbench.harness.models.pretrained import load_pretrained, read_pretrained
@@ -45,13 +45,13 @@ class Family(VisionLanguageModel):
     def pixel_values(
         self, images: Sequence[Image], ready: Callable[[Image], Image] = lambda image: image, **told: Any
     ) -> list[Tensor]:
-        """Let the image processor make pixels of images that were made `ready`, in threads; as it gives them for some each."""
+        """Let the image processor make pixels of images made `ready`, beside a GPU in threads; as it gives them for some each."""
 
         def work(some: Sequence[Image]) -> Tensor:
             pixels: Tensor = self.image_processor([ready(image) for image in some], return_tensors="pt", **told)["pixel_values"]
             return pixels
 
-        return in_threads(work, images)
+        return in_threads(work, images, threads_beside(self.device))
 
     @staticmethod
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vtpbench.harness.host.images import image_name, perceptual_hash, pillow_settings
-from vtpbench.harness.host.threads import in_threads
+from vtpbench.harness.host.threads import in_threads, threads_beside
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.records.record import OnBadQuestion
 from vtpbench.harness.run.questions import DecodedImages, PrunedImages, Question
@@ -110,7 +110,8 @@ class BadQuestions:
                     shown[question.sample] = images
             except Exception as e:  # the task's code, the library of the data, or Pillow
                 self._leave_out(question, images, e)
-        hashed = chain.from_iterable(in_threads(lambda some: [_hashed(images) for images in some], list(shown.values())))
+        threads = threads_beside(self.model.device)
+        hashed = chain.from_iterable(in_threads(lambda some: [_hashed(images) for images in some], list(shown.values()), threads))
         found = {}
         for question, own in zip([q for q in questions if q.sample in shown], hashed, strict=True):
             if isinstance(own, DecodedImages):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vtpbench.harness.host import threads
+from vtpbench.harness.models import family as families
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY
 
@@ -25,13 +25,13 @@ def pixels(family: Family, images: list[Image.Image]) -> list[tuple[tuple[int, .
     return [(group.members, group.grid, family.pixels(group)) for group in family.group(images)]
 
 
-@pytest.mark.parametrize("processors", [2, 3, 64])
+@pytest.mark.parametrize("count", [2, 3, 64])
 @pytest.mark.parametrize("kind", list(TINY))
-def test_any_number_of_threads_makes_the_same_pixels(monkeypatch: pytest.MonkeyPatch, kind: str, processors: int) -> None:
+def test_any_number_of_threads_makes_the_same_pixels(monkeypatch: pytest.MonkeyPatch, kind: str, count: int) -> None:
     family, images = TINY[kind](), pictures()
-    monkeypatch.setattr(threads, "processors", lambda: 1)
+    monkeypatch.setattr(families, "threads_beside", lambda device: 1)
     alone = pixels(family, images)
-    monkeypatch.setattr(threads, "processors", lambda: processors)
+    monkeypatch.setattr(families, "threads_beside", lambda device: count)
     for _ in range(3):
         together = pixels(family, images)
         assert [(members, grid) for members, grid, _ in together] == [(members, grid) for members, grid, _ in alone]
@@ -42,8 +42,8 @@ def test_any_number_of_threads_makes_the_same_pixels(monkeypatch: pytest.MonkeyP
 def test_so_it_is_with_either_preprocessing_of_llava(monkeypatch: pytest.MonkeyPatch, preprocessing: str) -> None:
     family, images = TINY["llava"](), pictures()
     family.preprocessing = preprocessing  # type: ignore[attr-defined]
-    monkeypatch.setattr(threads, "processors", lambda: 1)
+    monkeypatch.setattr(families, "threads_beside", lambda device: 1)
     ((_, _, alone),) = pixels(family, images)
-    monkeypatch.setattr(threads, "processors", lambda: 4)
+    monkeypatch.setattr(families, "threads_beside", lambda device: 4)
     ((_, _, together),) = pixels(family, images)
     assert torch.equal(alone, together)
