@@ -2,8 +2,8 @@
 
 Both in one run; pictures are JPEG files of 640x480.
 
-python benchmarks/pictures.py
-python benchmarks/pictures.py --model dummy:qwen2.5-vl-7b --pictures 64
+    python benchmarks/pictures.py
+    python benchmarks/pictures.py --model dummy:qwen2.5-vl-7b --pictures 64
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -87,9 +86,10 @@ def _run_on_workers(
     from vtpbench.harness.distribute.driver import run_distributed
     from vtpbench.harness.distribute.ray_pool import RayPool
     from vtpbench.harness.distribute.shared_progress import make_shared_progress
+    from vtpbench.harness.host.threads import processors
     from vtpbench.harness.run.job import scorers_of
 
-    scorers = None if cluster.gpus == 0 else scorers_of(job, os.cpu_count() or 1)
+    scorers = None if cluster.gpus == 0 else scorers_of(job, processors())
     with RayPool(suite, options, cluster, device) as pool:
         try:
             return run_distributed(job, make_shared_progress(console(sys.stderr)), pool, stop, scorers)

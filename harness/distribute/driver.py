@@ -32,7 +32,7 @@ from vtpbench.harness.host.libraries import OutputFile
 from vtpbench.harness.host.stopping import StopRequest
 from vtpbench.harness.records.cell import Cell
 from vtpbench.harness.records.journal import FileJournal
-from vtpbench.harness.records.outcome import Outcome, Swept
+from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import Environment
 from vtpbench.harness.run.answer_faults import trusted
 from vtpbench.harness.run.attempt import record_of
@@ -114,7 +114,7 @@ class _Driver:
         self._idle: dict[Hashable, None] = {}
         self._workers: set[Hashable] = set()
         self._environment: Environment | None = None
-        self._scorers, self._scoring = scorers, dict[str, tuple[Swept, Future[ScoredCell | None]]]()
+        self._scorers, self._scoring = scorers, dict[str, Future[ScoredCell | None]]()
         sweeps = [self._shared(group) for group in grouped_by_benchmark(cells)]
         self._scheduler = Scheduler(sweeps, has_scorers=scorers is not None)
 
@@ -155,19 +155,19 @@ class _Driver:
             found = self._scheduler.next_to_score()
             if found is None:
                 return
-            cell, swept = self._cells[found[0]], found[1]
-            self._progress.begin_scoring(cell)
-            self._scoring[cell.id] = swept, self._scorers.score(cell, swept)
+            cell_id, swept = found
+            self._progress.begin_scoring(self._cells[cell_id])
+            self._scoring[cell_id] = self._scorers.score(self._cells[cell_id], swept)
 
     def _take_scored(self) -> None:
         """Record what was scored meanwhile, and leave to workers what could not be."""
-        for cell_id, (swept, future) in list(self._scoring.items()):
+        for cell_id, future in list(self._scoring.items()):
             if future.done():
                 del self._scoring[cell_id]
                 scored = future.result()
                 self._scheduler.scored(cell_id, done=scored is not None)
                 if scored is not None:
-                    self._record(self._cells[cell_id], scored.outcome, scored.seconds + swept.seconds)
+                    self._record(self._cells[cell_id], scored.outcome, scored.wall_s)
 
     def _send(self) -> None:
         for worker in list(self._idle):

@@ -99,7 +99,7 @@ class BadQuestions:
 
     def decode(self, questions: Sequence[Question]) -> dict[str, DecodedImages]:
         """Decode the pictures of questions, whole ones only; by sample."""
-        shown: dict[str, list[Image]] = {}
+        shown: list[tuple[Question, list[Image]]] = []
         for question in questions:  # in one thread: the task's code need not be made for several
             images: list[Image] = []
             try:
@@ -107,17 +107,17 @@ class BadQuestions:
                     images = question.pictures()
                     for image in images:
                         image.load()
-                    shown[question.sample] = images
+                    shown.append((question, images))
             except Exception as e:  # the task's code, the library of the data, or Pillow
                 self._leave_out(question, images, e)
         threads = threads_beside(self.model.device)
-        hashed = chain.from_iterable(in_threads(lambda some: [_hashed(images) for images in some], list(shown.values()), threads))
+        hashed = chain.from_iterable(in_threads(lambda some: [_hashed(images) for _, images in some], shown, threads))
         found = {}
-        for question, own in zip([q for q in questions if q.sample in shown], hashed, strict=True):
+        for (question, images), own in zip(shown, hashed, strict=True):
             if isinstance(own, DecodedImages):
                 found[question.sample] = own
             else:
-                self._leave_out(question, shown[question.sample], own)
+                self._leave_out(question, images, own)
         return found
 
     def without_unreadable(self, decoded: Mapping[str, DecodedImages], questions: Sequence[Question]) -> list[Question]:

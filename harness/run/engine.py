@@ -23,10 +23,10 @@ from vtpbench.harness.run.adapter import Adapter, QuestionReader, QuestionsRead
 from vtpbench.harness.run.answer_faults import trusted
 from vtpbench.harness.run.answering import Answerer
 from vtpbench.harness.run.bad_questions import BadQuestions
-from vtpbench.harness.run.evaluation import asking, evaluate, results_of
+from vtpbench.harness.run.evaluation import asking, evaluate, evaluated
 from vtpbench.harness.run.forecast import schedule_of
 from vtpbench.harness.run.plan import build_pruner
-from vtpbench.harness.run.scoring import Evaluated, cost_of, outcome
+from vtpbench.harness.run.scoring import cost_of, outcome
 from vtpbench.harness.run.sweep import SweepRow, SweepShare, WindowReader, sweep
 from vtpbench.harness.run.task_loading import TaskLoader
 from vtpbench.harness.run.task_questions import drop_requests, naming_questions
@@ -117,10 +117,9 @@ class Engine:
             adapter.leave_out = partial(drop_requests, loaded.task, questions)
             with naming_questions(loaded.task, benchmark.label, adapter.asked, adapter.answers, questions):
                 evaluation = evaluate(adapter, loaded, cell.benchmark)
-        results, samples = results_of(evaluation, loaded, questions, cell.benchmark)
-        evaluated = Evaluated(results, samples, adapter.answers, benchmark.category, loaded.is_mean)
+        told = evaluated(evaluation, adapter.answers, loaded, questions, benchmark, cell.benchmark)
         skipped = {**questions.skipped, **answerer.bad.skipped}
-        found, cost = outcome(cell, answerer.pipeline.pruner, shape, evaluated), cost_of(cell, answerer)
+        found, cost = outcome(cell, answerer.pipeline.pruner, shape, told), cost_of(cell, answerer)
         if swept is not None:  # what the model has replayed since for others is none of this cell's, unless it was asked more
             cost = swept if cost.seconds == swept.seconds else Swept(cost.seconds, swept.batch.with_more(cost.batch))
         return replace(found, skipped=skipped, generate_s=cost.seconds, batch=cost.batch)

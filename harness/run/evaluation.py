@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from vtpbench.harness.host.images import pillow_settings
 from vtpbench.harness.host.libraries import without_progress_bars
 from vtpbench.harness.run.lmms_library import lmms, simple_evaluate
+from vtpbench.harness.run.scoring import Evaluated
 from vtpbench.harness.run.task_loading import LoadedTask, TaskLoader
 from vtpbench.harness.run.task_questions import NumberedQuestions, keep_askable
 
 if TYPE_CHECKING:
+    from vtpbench.harness.records.cell import Answer
     from vtpbench.harness.records.record import BenchmarkInfo
     from vtpbench.harness.suite.benchmarks import Benchmark
 
@@ -42,12 +44,18 @@ def evaluate(model: lmms, loaded: LoadedTask, info: BenchmarkInfo) -> Any:
         )
 
 
-def results_of(
-    evaluation: Any, loaded: LoadedTask, questions: NumberedQuestions, info: BenchmarkInfo
-) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+def evaluated(
+    evaluation: Any,
+    answers: Mapping[str, Answer],
+    loaded: LoadedTask,
+    questions: NumberedQuestions,
+    benchmark: Benchmark,
+    info: BenchmarkInfo,
+) -> Evaluated:
     """Take a task's numbers, and its samples as the filter whose numbers count lets them through, under their own names."""
-    samples = _behind_filter(loaded.task, evaluation["samples"][loaded.name], info.filter)
-    return evaluation["results"][loaded.name], [{**sample, "doc_id": questions.name(sample["doc_id"])} for sample in samples]
+    filtered = _behind_filter(loaded.task, evaluation["samples"][loaded.name], info.filter)
+    samples = [{**sample, "doc_id": questions.name(sample["doc_id"])} for sample in filtered]
+    return Evaluated(evaluation["results"][loaded.name], samples, answers, benchmark.category, loaded.is_mean)
 
 
 def _limit(info: BenchmarkInfo) -> int | None:

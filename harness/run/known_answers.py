@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from vtpbench.harness.records.cell import Answer
 from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.run.adapter import TextAnswers
-from vtpbench.harness.run.evaluation import asking, evaluate, results_of
+from vtpbench.harness.run.evaluation import asking, evaluate, evaluated
 from vtpbench.harness.run.plan import build_pruner
-from vtpbench.harness.run.scoring import Evaluated, outcome
+from vtpbench.harness.run.scoring import outcome
 from vtpbench.harness.run.task_loading import TaskLoader, restored_draws
 from vtpbench.harness.run.task_questions import NumberedQuestions
 from vtpbench.pruners.errors import UserError
@@ -44,8 +44,7 @@ def score(answered: AnsweredCell, known: Mapping[str, Answer], tasks: TaskLoader
     with asking(tasks, benchmark, cell.benchmark) as (loaded, questions):
         model = KnownAnswers(known, questions)
         evaluation = evaluate(model, loaded, cell.benchmark)
-    results, samples = results_of(evaluation, loaded, questions, cell.benchmark)
-    evaluated = Evaluated(results, samples, model.answers, benchmark.category, loaded.is_mean)
-    found = outcome(cell, build_pruner(cell), answered.shape, evaluated)
+    told = evaluated(evaluation, model.answers, loaded, questions, benchmark, cell.benchmark)
+    found = outcome(cell, build_pruner(cell), answered.shape, told)
     cost = answered.swept
     return replace(found, skipped=dict(questions.skipped), generate_s=cost.seconds, batch=cost.batch)

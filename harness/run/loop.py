@@ -187,7 +187,7 @@ class _CellRunner:
             scored = one.found.result()
             if scored is not None:
                 self._scoring.remove(one)
-                self._record(one.cell, one.lease, scored.outcome, scored.seconds + one.swept.seconds)
+                self._record(one.cell, one.lease, scored.outcome, scored.wall_s)
 
     def _advance(self, done: int, total: int) -> None:
         """Count answers behind each batch that is written; raises `TimeIsUp` where the run is to stop."""

@@ -63,10 +63,10 @@ class AnsweredCell:
 
 @dataclass(frozen=True)
 class ScoredCell:
-    """A cell's outcome, whose samples are in their table, and the seconds that scoring took."""
+    """A cell's outcome, whose samples are in their table, and the seconds that answering and scoring took."""
 
     outcome: Outcome
-    seconds: float
+    wall_s: float
 
 
 class ScoringProcess:
@@ -148,7 +148,7 @@ def _scored(folder: Path, answered: AnsweredCell, tasks: TaskLoader) -> ScoredCe
             table = store.save_samples(cell_id, outcome.samples) if outcome.samples else None
     except BaseException:  # the code of a task may also end the program; the cell's own turn tells what is wrong
         return None
-    return ScoredCell(replace(outcome, samples=[], samples_sha256=table), perf_counter() - start)
+    return ScoredCell(replace(outcome, samples=[], samples_sha256=table), perf_counter() - start + answered.swept.seconds)
 
 
 def _nothing() -> Future[ScoredCell | None]:

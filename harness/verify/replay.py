@@ -17,8 +17,8 @@ from vtpbench.harness.records.outcome import Outcome
 from vtpbench.harness.records.record import Record
 from vtpbench.harness.run.adapter import TextAnswers
 from vtpbench.harness.run.attempt import attempt
-from vtpbench.harness.run.evaluation import asking, evaluate, results_of
-from vtpbench.harness.run.scoring import Evaluated, Scored, scored, standard_error
+from vtpbench.harness.run.evaluation import asking, evaluate, evaluated
+from vtpbench.harness.run.scoring import Scored, scored, standard_error
 from vtpbench.harness.run.task_loading import TaskLoader
 from vtpbench.harness.run.task_questions import NumberedQuestions, drop_requests
 from vtpbench.harness.suite.benchmarks import Benchmark
@@ -77,8 +77,7 @@ class Replays:
         tasks = self._tasks.setdefault(record.benchmark.dataset, TaskLoader())
         with _quietly(), asking(tasks, benchmark, record.benchmark) as (loaded, questions):
             evaluation = evaluate(Replay(texts, record.skipped, loaded.task, questions), loaded, record.benchmark)
-        results, samples = results_of(evaluation, loaded, questions, record.benchmark)
-        return scored(record.benchmark, Evaluated(results, samples, answers, benchmark.category, loaded.is_mean))
+        return scored(record.benchmark, evaluated(evaluation, answers, loaded, questions, benchmark, record.benchmark))
 
 
 @contextmanager
