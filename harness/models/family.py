@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def join_pixels(parts: Sequence[Tensor]) -> Tensor:
+    """Put what threads made one behind the other, all on the host.
+
+    By numpy: torch would start threads in the one that reads pictures, which take a processor from the model.
+    """
+    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
+
+
 class Family(VisionLanguageModel):
     """One loaded model of a family."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from vtpbench.harness.models.dimensions import TowerDimensions, clip_dimensions
-from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.family import Family, join_pixels
 from vtpbench.harness.models.internvl_tiles import TilesInTurn, arrangement, joined, tile_side
 from vtpbench.harness.models.llava import ImageTiles, at_size, tiles_of
 from vtpbench.harness.models.llava_next import group_tiles
@@ -143,7 +143,7 @@ class InternVL(Family):
         """Cut images into tiles; group them by geometry. What is transparent is the image processor's affair."""
         told = self.cropping[self.preprocessing]
         parts = self.pixel_values(images, do_convert_rgb=True, **told)
-        return group_tiles(torch.cat(parts), [self._grid(image) for image in images])
+        return group_tiles(join_pixels(parts), [self._grid(image) for image in images])
 
     def group_pixels(self, pixels: Tensor, sizes: Tensor | None, counts: Sequence[int]) -> Sequence[ImageTiles]:
         """Take tiles as the stock processor cuts them; how those of an image lie is found from its thumbnail."""

@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from PIL.Image import Image
 
 from vtpbench.harness.models.dimensions import TowerDimensions, clip_dimensions
-from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.family import Family, join_pixels
 from vtpbench.harness.models.positions import position_limit
 from vtpbench.harness.models.pretrained import read_pretrained
 from vtpbench.harness.models.token_boxes import padded_or_cropped
@@ -227,7 +227,7 @@ class Llava(Family):
     def group(self, images: Sequence[Image]) -> Sequence[ImageTiles]:
         """Preprocess: `pad` to a square of the mean colour as the original LLaVA does, or `crop` as the checkpoint says."""
         ready = self._padded if self.preprocessing == "pad" else _in_colour
-        return self.group_pixels(torch.cat(self.pixel_values(images, ready)), None, ())
+        return self.group_pixels(join_pixels(self.pixel_values(images, ready)), None, ())
 
     def _padded(self, image: Image) -> Image:
         return _square(_in_colour(image), tuple(int(255 * mean) for mean in self.image_processor.image_mean))

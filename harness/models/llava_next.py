@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from vtpbench.harness.models.anyres import NEWLINE, AnyRes
+from vtpbench.harness.models.family import join_pixels
 from vtpbench.harness.models.llava import ImageTiles, Llava, clip_sizes
 from vtpbench.harness.models.native_grid import native_grid, solve_grids
 from vtpbench.harness.models.token_boxes import tiled
@@ -71,7 +72,7 @@ class LlavaNext(Llava):
         if native:
             return self._native_tiles(images, [tiles for part in parts for tiles in part])
         grid = self._fixed_grid
-        return [ImageTiles(tuple(range(len(images))), grid, grid.n, torch.cat(parts).flatten(0, 1))]
+        return [ImageTiles(tuple(range(len(images))), grid, grid.n, join_pixels(parts).flatten(0, 1))]
 
     @property
     def _fixed_grid(self) -> AnyRes:
@@ -97,7 +98,7 @@ class LlavaNext(Llava):
         """Group tiles, `(tiles or more, channels, height, width)` of each image, behind which some may be padding."""
         grids = [self.native_grid(image.height, image.width) for image in images]
         return [
-            ImageTiles(members, grid, grid.entering, torch.cat([tiles[member][: grid.tiles] for member in members]))
+            ImageTiles(members, grid, grid.entering, join_pixels([tiles[member][: grid.tiles] for member in members]))
             for grid, members in _alike(grids)
         ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from PIL.Image import Image, Resampling
 
 from vtpbench.harness.models.dimensions import TowerDimensions
-from vtpbench.harness.models.family import Family
+from vtpbench.harness.models.family import Family, join_pixels
 from vtpbench.harness.models.mrope import mrope_positions
 from vtpbench.harness.models.positions import position_limit
 from vtpbench.harness.models.qwen_attention import block_evidence
@@ -199,7 +199,7 @@ class QwenVL(Family):
             own = self.rule.ready(image)
             return own if by_processor else own.resize(size, Resampling.BICUBIC)
 
-        patches = torch.cat(self.pixel_values(images, ready, do_resize=by_processor))
+        patches = join_pixels(self.pixel_values(images, ready, do_resize=by_processor))
         return patches.reshape(len(images), -1, patches.shape[-1])
 
     def _run_tower(self, patches: Tensor, grid: Grid, needs: frozenset[Evidence]) -> tuple[Tensor, dict[Evidence, Tensor]]:

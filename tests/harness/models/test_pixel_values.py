@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,3 +49,24 @@ def test_so_it_is_with_either_preprocessing_of_llava(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(families, "threads_beside", lambda device: 4)
     ((_, _, together),) = pixels(family, images)
     assert torch.equal(alone, together)
+
+
+def tasks() -> int:
+    """Threads of this process, of torch's kernels too."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads of libraries are counted as Linux shows them")
+@pytest.mark.parametrize("kind", list(TINY))
+def test_who_reads_pictures_starts_no_threads_of_torch(kind: str) -> None:
+    """They wait for work without sleeping, and take a processor from the model: its answers took a sixth longer."""
+    family, images, threads = TINY[kind](), pictures() * 20, torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(1) as reader:
+            reader.submit(int).result()
+            before = tasks()
+            during = reader.submit(lambda: (pixels(family, images), tasks())[1]).result()
+    finally:
+        torch.set_num_threads(threads)
+    assert during == before
