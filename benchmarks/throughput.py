@@ -34,6 +34,7 @@ from vtpbench.harness.efficiency.profiled_model import describe, open_for_speed
 from vtpbench.harness.host.device import open_device
 from vtpbench.harness.models.dummy import filler, noise_picture
 from vtpbench.harness.models.family import Family
+from vtpbench.harness.planning.cost import TEXT_BEFORE
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.schedule import BudgetRule, no_budget
 from vtpbench.harness.records.cell import Answer
@@ -63,12 +64,17 @@ class MeasuredRow(SweepRow):
 
 
 def open_model(name: str, device: torch.device) -> Family:
-    """Open a model with random weights; on a CPU a narrow one with all layers and tokens."""
+    """Open a model with random weights; on a CPU a narrow one with all layers and tokens.
+
+    Before the picture its prompts have as many tokens as LLaVA-1.5's.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         if device.type == "cpu":
             name = DUMMY_PREFIX + str(narrowed(name.removeprefix(DUMMY_PREFIX), Path(scratch)))
         dtype = "float32" if device.type == "cpu" else "bfloat16"
-        return open_for_speed(describe(ModelSpec(path=name, label="dummy"), dtype, "sdpa"), device)
+        family = open_for_speed(describe(ModelSpec(path=name, label="dummy"), dtype, "sdpa"), device)
+    family.chat_template = "s" * (TEXT_BEFORE - 1) + family.chat_template
+    return family
 
 
 def jpegs(count: int) -> list[bytes]:

@@ -76,9 +76,10 @@ def tiny_text_tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let prompts share a prefill wherever they can, also where it does not pay: tiny models have few tokens."""
-    from vtpbench.harness.pruning import shared_prefix  # not for every test: it imports much
+    from vtpbench.harness.pruning import shared_prefix, system_prompt  # not for every test: they import much
 
     monkeypatch.setattr(shared_prefix, "PASS", -math.inf)
+    monkeypatch.setattr(system_prompt, "LEAST", 1)
 
 
 @pytest.fixture(params=["alone", "side by side"])
@@ -88,5 +89,5 @@ def question_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
     distinct = shared_prefix.SharedPrefixes
     most = 1 if request.param == "alone" else shared_prefix.MOST
-    monkeypatch.setattr(shared_prefix, "SharedPrefixes", lambda layout, pictures, _: distinct(layout, pictures, most))
+    monkeypatch.setattr(shared_prefix, "SharedPrefixes", lambda layout, shown, _, before: distinct(layout, shown, most, before))
     return str(request.param)

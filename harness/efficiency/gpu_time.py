@@ -8,9 +8,9 @@ model is as simple as the figures are few: it gives the H200's rates that are kn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vtpbench.harness.efficiency.flops import Flops, Workload, count
+from vtpbench.harness.efficiency.flops import Workload, count
 from vtpbench.harness.efficiency.gpus import Gpu, Reached
 from vtpbench.harness.models.dimensions import Dimensions
 from vtpbench.harness.pruning.prefill import LARGEST
@@ -32,6 +32,7 @@ class TypicalPrompt:
     before : text tokens before the image
     shared_by : prompts of a batch that are asked behind one prefill of what precedes the question; 1 = prefilled whole
     graphs : whether decoding steps, and prefills that are small enough, are replayed as CUDA graphs
+    cached : whether what is `before` is prefilled once for all prompts
 
     """
 
@@ -39,6 +40,12 @@ class TypicalPrompt:
     before: int
     shared_by: float = 1.0
     graphs: bool = False
+    cached: bool = False
+
+    @property
+    def system(self) -> int:
+        """Tokens that no pass over prompts takes."""
+        return self.before if self.cached else 0
 
 
 @dataclass(frozen=True)
@@ -58,26 +65,32 @@ class GpuClock:
         whole = count(self.dimensions, prompt.work)
         cached = size * self._cached(prompt.work, prompt.work.text)
         steps = sum(self._pass(size * flops, cached, self.reached.step_cache, replayed=prompt.graphs) for flops in whole.decode)
-        tokens = max(prompt.work.per_layer)
-        small = size * (tokens + prompt.work.text) <= LARGEST
-        alone = self._pass(size * _prefill(whole), 0.0, 1.0, replayed=prompt.graphs and small)
+        alone = self._first(prompt, size, prompt.work.text)
         if prompt.shared_by <= 1:
             return alone + steps
-        pictures = size / prompt.shared_by
-        small = pictures * (tokens + prompt.before) <= LARGEST
-        first = self._pass(pictures * self._prefix(prompt), 0.0, 1.0, replayed=prompt.graphs and small)
+        first = self._first(prompt, size / prompt.shared_by, prompt.before)
         rows = min(size, size / (FILLED * min(prompt.shared_by, MOST)))
         return min(alone, first + self.questions(prompt, size / FILLED, rows)) + steps
 
+    def _first(self, prompt: TypicalPrompt, rows: float, text: int) -> float:
+        """Seconds of the pass over so many rows of vision tokens and text, with what is cached for all."""
+        work, system = prompt.work, prompt.system
+        nothing = replace(work, per_layer=(0,) * len(work.per_layer))
+        flops, cached = self._prefill(work, text), 0.0
+        if system:
+            flops, cached = flops - self._prefill(nothing, system), self._cached(nothing, system)
+        small = rows * (max(work.per_layer) + text - system) <= LARGEST
+        return self._pass(rows * flops, rows * cached, self.reached.prefix_cache, replayed=prompt.graphs and small)
+
     def questions(self, prompt: TypicalPrompt, size: float, rows: float) -> float:
         """Seconds of one pass over so many questions in so many rows, each behind a prefix of its own."""
-        own = _prefill(count(self.dimensions, prompt.work)) - self._prefix(prompt)
+        own = self._prefill(prompt.work, prompt.work.text) - self._prefill(prompt.work, prompt.before)
         return self._pass(size * own, rows * self._cached(prompt.work, prompt.before), self.reached.prefix_cache)
 
-    def _prefix(self, prompt: TypicalPrompt) -> float:
-        """Operations of the pass over what precedes a question."""
-        own = Workload(prompt.work.grid, prompt.work.per_layer, prompt.before, tower=prompt.work.tower)
-        return _prefill(count(self.dimensions, own))
+    def _prefill(self, work: Workload, text: int) -> float:
+        """Operations of the pass over a prompt's vision tokens and so much text."""
+        flops = count(self.dimensions, replace(work, text=text))
+        return flops.projector + sum(flops.prefill) + flops.head
 
     def _cached(self, work: Workload, text: int) -> float:
         """Bytes of the keys and values of one prompt's tokens."""
@@ -90,7 +103,3 @@ class GpuClock:
         weights = BYTES * self.dimensions.decoder.parameters / (self.reached.weights * bandwidth)
         device = max(products, weights) + cached / (share * bandwidth)
         return device if replayed else max(device, self.reached.launch_ms / 1000)
-
-
-def _prefill(flops: Flops) -> float:
-    return flops.projector + sum(flops.prefill) + flops.head

@@ -89,13 +89,15 @@ def _of_model(cells: Sequence[Cell], model: Described, counts: Mapping[str, Ques
 class _Row:
     """How a cell's pruner changes one prompt.
 
-    `alone` = its pictures go through the tower for it alone; `graphs` = what comes again is replayed.
+    `alone` = its pictures go through the tower for it alone; `graphs` = what comes again is replayed; `cached` = prompts are
+    prefilled behind the system prompt, `shares` = and questions behind their picture.
     """
 
     grid: Grid
     per_layer: tuple[int, ...]
     alone: bool
     skips: bool
+    cached: bool
     shares: bool
     graphs: bool
     tower: tuple[int, ...] | None
@@ -103,7 +105,8 @@ class _Row:
     def prompt(self, each: float, batch: int) -> TypicalPrompt:
         """Give the prompt of a benchmark with so many questions a picture."""
         work = Workload(self.grid, self.per_layer, TEXT, ANSWER, tower=self.tower)
-        return TypicalPrompt(work, TEXT_BEFORE, min(each, batch) if self.shares else 1.0, self.graphs)
+        together = min(each, batch) if self.shares else 1.0
+        return TypicalPrompt(work, TEXT_BEFORE, together, self.graphs, cached=self.cached)
 
 
 def _name(cell: Cell) -> tuple[object, ...]:
@@ -121,14 +124,17 @@ def _row(cell: Cell, shape: ModelShape) -> _Row | None:
         return None
     if schedule.target_grid is not None:
         grid = Grid(grid.tiles, *schedule.target_grid)
+    flash = "flash" in cell.model.attention
+    share_prefix = cell.share_prefix and not flash
     inside = {cut.at % shape.vision_layers: cut.keep for cut in schedule.tower_cuts}
     return _Row(
         grid,
         _by_layer({cut.at: cut.keep for cut in schedule.cuts}, grid.n, shape.decoder_layers),
         alone=bool(inside) or schedule.target_grid is not None,
         skips=schedule.skips_tower,
-        shares=cell.share_prefix and all(cut.at == 0 for cut in schedule.cuts),
-        graphs=cell.graphs and "flash" not in cell.model.attention,
+        cached=share_prefix and not schedule.skips_tower,
+        shares=share_prefix and all(cut.at == 0 for cut in schedule.cuts),
+        graphs=cell.graphs and not flash,
         tower=_by_layer(inside, grid.height * grid.width, shape.vision_layers) if inside else None,
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.schedule import Schedule
+from vtpbench.harness.pruning.system_prompt import SystemPrompt, prepend_valid
 from vtpbench.pruners.base import Cut, Evidence, Grid
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
@@ -145,6 +146,7 @@ class PromptBatch:
     heads : token ids of each prompt before its first image
     added : of each image, `(levels, k, dim)` what is added to its tokens behind decoder layers 0, 1, ...; empty = nothing is
     named : whether pruners may ask for the images' names
+    system : what stands before all prompts and is no part of the other attributes; None = nothing
 
     """
 
@@ -155,6 +157,29 @@ class PromptBatch:
     heads: tuple[tuple[int, ...], ...] = ()
     added: tuple[Tensor, ...] = ()
     named: bool = True
+    system: SystemPrompt | None = None
+
+    @property
+    def before(self) -> int:
+        """Columns that are cached before the prompts."""
+        return 0 if self.system is None else len(self.system)
+
+    @property
+    def valid(self) -> Tensor | None:
+        """Which columns hold a token, `(rows, all columns)` bool with those before; None where all do."""
+        layout = self.layout
+        return prepend_valid(self.before, layout.valid(self.embeds.device)) if layout.padded else None
+
+    def behind(self, system: SystemPrompt) -> PromptBatch:
+        """Take off what all prompts begin with."""
+        count = len(system)
+        return replace(
+            self,
+            embeds=self.embeds[:, count:],  # of shorter prompts, some of it becomes padding
+            positions=self.positions[..., count:],
+            layout=self.layout.without_first(count),
+            system=system,
+        )
 
     def names(self, images: Sequence[int]) -> tuple[str, ...]:
         """Name some images; refuses to be asked where the batch does not know."""

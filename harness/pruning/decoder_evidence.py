@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.harness.pruning.system_prompt import SystemPrompt, prepend_valid
 from vtpbench.pruners.base import TEXT_KINDS, Evidence, TextView
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
@@ -37,6 +38,7 @@ class LayerInput:
     rotary : cosine and sine, (rows, width, head dim)
     final_norm : the model's, behind its last layer
     angles : (rows, width, head dim) float32 cosines, then sines, of the rotary angles; None unless asked for
+    system : what is cached before the first column, or None
 
     """
 
@@ -49,6 +51,7 @@ class LayerInput:
     rotary: tuple[Tensor, Tensor]
     final_norm: nn.Module
     angles: Tensor | None = None
+    system: SystemPrompt | None = None
 
     def entered(self, layer: int) -> Tensor:
         """Hidden states that entered layer `number + layer`."""
@@ -60,7 +63,8 @@ class LayerInput:
     def keys(self, layer: int) -> Tensor:
         """Rotated keys of layer `number + layer`, `(rows, key heads, width, head dim)`."""
         if layer == -1 and self.cache is not None:
-            return self.cache.layers[self.number - 1].keys  # type: ignore[no-any-return] # transformers' cache is untyped
+            cached: Tensor = self.cache.layers[self.number - 1].keys
+            return cached if self.system is None else cached[:, :, len(self.system) :]
         module: Any = self.layers[self.number + layer]
         normed = self._normed[layer] = module.input_layernorm(self.entered(layer))
         return self._project(module, module.self_attn.k_proj, "k_norm", normed, self.rotary)
@@ -89,15 +93,22 @@ class LayerInput:
         return x * cosine + torch.cat([-right, left], dim=-1) * sine
 
     def attention(self, layer: int, rows: Tensor, columns: Tensor) -> Tensor:
-        """Post-softmax attention of some tokens over all columns, `(m, heads, r, width)` float32."""
+        """Post-softmax attention of some tokens over all columns, `(m, heads, r, width)` float32.
+
+        What is cached before them takes its share of it.
+        """
+        before = 0 if self.system is None else len(self.system)
         key, query = self.keys(layer)[rows[:, 0]], self.queries(layer, rows, columns)
+        if self.system is not None:
+            keys, _ = self.system.cached[self.number + layer]
+            key = torch.cat([keys.expand(len(key), -1, -1, -1), key], dim=2)
         grouped: Tensor = query.float().unflatten(1, (key.shape[1], -1))
         logits: Tensor = torch.einsum("mkgrd,mkld->mkgrl", grouped, key.float()).flatten(1, 2) * query.shape[-1] ** -0.5
-        unseen: Tensor = torch.arange(key.shape[2], device=key.device) > columns[:, :, None]
-        if not self.layout.padded:
-            return logits.masked_fill(unseen[:, None], float("-inf")).softmax(-1)
-        unseen = unseen | ~self.layout.valid(key.device)[rows[:, 0], None, :]
-        return logits.masked_fill(unseen[:, None], float("-inf")).softmax(-1).nan_to_num()  # padding rows see nothing
+        unseen: Tensor = torch.arange(key.shape[2], device=key.device) > before + columns[:, :, None]
+        if self.layout.padded:
+            unseen = unseen | ~prepend_valid(before, self.layout.valid(key.device))[rows[:, 0], None, :]
+        attention = logits.masked_fill(unseen[:, None], float("-inf")).softmax(-1)[..., before:]
+        return attention.nan_to_num() if self.layout.padded else attention  # padding rows see nothing
 
 
 def decoder_evidence(
@@ -162,5 +173,6 @@ def _mean_of_rows(layer: int, arrival: LayerInput, rows: Tensor) -> Tensor:
         attention = arrival.attention(layer, rows, columns).mean(1)
         real = arrival.layout.valid(rows.device)[rows, columns]
         total += (attention * real[:, :, None]).sum(1)
-    lengths = copy_to_device(torch.tensor(arrival.layout.lengths), rows.device)
+    before = 0 if arrival.system is None else len(arrival.system)  # rows that see nothing of the other columns
+    lengths = copy_to_device(torch.tensor(arrival.layout.lengths) + before, rows.device)
     return total / lengths[rows[:, 0], None]

@@ -113,7 +113,7 @@ class DecoderPruning:
         """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""
         del module
         cache = cache_in(kwargs)
-        if cache is not None and cache.get_seq_length(number) > 0:
+        if cache is not None and cache.get_seq_length(number) > self.batch.before:
             return self._decode(number, args, kwargs)
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         if number == 0:
@@ -166,7 +166,16 @@ class DecoderPruning:
         angles = self._angles(before.positions) if any(need.kind == "rotary" for need in self.needs) else None
         cache = cache_in(kwargs)
         arrival = LayerInput(
-            self.layers, number, hidden, self.arrived, cache, before.layout, before.rotary, self.decoder.norm, angles
+            self.layers,
+            number,
+            hidden,
+            self.arrived,
+            cache,
+            before.layout,
+            before.rotary,
+            self.decoder.norm,
+            angles,
+            self.batch.system,
         )
         kept: dict[int, CutResult] = {}
         for images, cut, stage_number in self._groups(number):
@@ -225,12 +234,12 @@ class DecoderPruning:
     def _next_stage(
         self, at: int, before: SequenceStage, layout: PromptLayout, columns: Tensor, kept: Mapping[int, CutResult], hidden: Tensor
     ) -> SequenceStage:
-        mask = prefill_mask(before.mask, layout, columns.device, self.flash)
+        mask = prefill_mask(before.mask, layout, columns.device, self.flash, self.batch.before)
         schedule = self.batch.images[next(iter(kept))].schedule
         if schedule.pruner.position_rule == "renumber":
             if before.positions.dim() > 2:
                 raise Unsupported(f"{schedule.name}: positions with several axes can be kept only; set positions: keep")
-            positions = (layout.valid(columns.device).cumsum(-1) - 1).clamp(min=0)
+            positions = (self.batch.before + layout.valid(columns.device).cumsum(-1) - 1).clamp(min=0)
             rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
             shift: Tensor | None = self.batch.positions[:, -1:] - positions[:, -1:]
         else:
@@ -259,8 +268,9 @@ class DecoderPruning:
         if stage.shift is not None:
             positions = positions - stage.shift
             rotary = self.decoder.rotary_emb(hidden, position_ids=positions)
-        new = cache_in(kwargs).get_seq_length(stage.at) + hidden.shape[1] - stage.layout.width
-        mask = step_mask(kwargs.get("attention_mask"), stage.layout, new, hidden.device, self.flash)
+        before = self.batch.before
+        new = cache_in(kwargs).get_seq_length(stage.at) + hidden.shape[1] - stage.layout.width - before
+        mask = step_mask(kwargs.get("attention_mask"), stage.layout, new, hidden.device, self.flash, before)
         return self._tables(positions, rotary, mask)
 
     @staticmethod

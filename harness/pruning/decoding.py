@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vtpbench.harness.pruning.captured_steps import StaticDecoding
 from vtpbench.harness.pruning.sequence import seen_mask
 from vtpbench.harness.pruning.static_step import CachedStage
+from vtpbench.harness.pruning.system_prompt import prepend_valid
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import DelayedFlag, copy_to_device
 
@@ -58,7 +59,10 @@ class DecoderInput:
             valid = self.embeds.new_ones(cached, dtype=torch.bool) if self.valid is None else self.valid
             parts = [(0, valid, self.positions)]
         else:
-            parts = [(stage.at, stage.layout.valid(self.embeds.device), stage.positions) for stage in self.pruning.stages]
+            before, device = self.pruning.batch.before, self.embeds.device
+            parts = [
+                (stage.at, prepend_valid(before, stage.layout.valid(device)), stage.positions) for stage in self.pruning.stages
+            ]
         return [
             CachedStage(at, torch.nn.functional.pad(valid, (0, written), value=True), positions[..., -1:] + written + 1)
             for at, valid, positions in parts

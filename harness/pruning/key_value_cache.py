@@ -64,6 +64,13 @@ def buffered(layers: int) -> Cache:
     return Cache(layers=[BufferedLayer() for _ in range(layers)])
 
 
+def write_first(cached: Sequence[tuple[Tensor, Tensor]], rows: int, cache: Cache) -> Cache:
+    """Write the same keys and values, of one row, into each of so many rows of an empty cache."""
+    for layer, states in zip(cache.layers, cached, strict=True):
+        layer.update(*(each.expand(rows, -1, -1, -1) for each in states))
+    return cache
+
+
 def within(buffers: Sequence[tuple[Tensor, Tensor]]) -> Cache:
     """Make an empty cache that begins in buffers for keys and values, one pair for each decoder layer."""
     return Cache(layers=[BufferedLayer(pair) for pair in buffers])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -126,6 +126,11 @@ class PromptLayout:
     def made(self) -> dict[Hashable, Any]:
         """What was made of this layout so far, by method and arguments."""
         return {}
+
+    def without_first(self, count: int) -> PromptLayout:
+        """Take the same prompts without so many tokens of text that each begins with."""
+        rest = ((replace(first, length=first.length - count), *others) for first, *others in self.rows)
+        return PromptLayout(tuple(row if row[0].length else row[1:] for row in rest))
 
     def shortened(self, keep: Mapping[int, int]) -> PromptLayout:
         """Take the same prompts with fewer tokens for some images."""

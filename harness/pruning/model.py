@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,7 @@ from vtpbench.harness.pruning.captured_steps import CapturedSteps
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.quoted_tokens import MARK, QuotedTokens
 from vtpbench.harness.pruning.schedule import Schedule
+from vtpbench.harness.pruning.system_prompt import SystemPrompt
 from vtpbench.pruners.base import Grid, ModelShape, Selection, TokenView
 from vtpbench.pruners.errors import Unsupported
 from vtpbench.pruners.lazy import torch
@@ -72,6 +73,18 @@ class VisionLanguageModel(ABC):
         if self.open_text_tower is None:
             raise Unsupported(f"no text tower is known beside the vision tower of {self.shape.family}")
         return self.open_text_tower()
+
+    @property
+    def system_prompt(self) -> SystemPrompt:
+        """What prompts begin with, prefilled when first it is asked for by a template and on a device."""
+        key = self.device, self.chat_template, self.system
+        if key not in self._system_prompts:
+            self._system_prompts[key] = SystemPrompt.of(self)
+        return self._system_prompts[key]
+
+    @cached_property
+    def _system_prompts(self) -> dict[Hashable, SystemPrompt]:
+        return {}
 
     @property
     def has_graphs(self) -> bool:

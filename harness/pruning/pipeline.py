@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from PIL.Image import Image
@@ -29,6 +29,7 @@ from vtpbench.harness.pruning.schedule import (
 )
 from vtpbench.harness.pruning.shared_choices import SharedChoices
 from vtpbench.harness.pruning.shared_prefix import PrefilledBatch, distinct_prefixes, prefill_prefixes, prefill_whole
+from vtpbench.harness.pruning.system_prompt import before_image
 from vtpbench.harness.pruning.validation import original_index, selected_rows, validate
 from vtpbench.pruners.base import Pruner, TokenView, rank, take
 from vtpbench.pruners.errors import UserError
@@ -82,7 +83,8 @@ class Pipeline:
     pruner : who takes tokens away
     budget : tokens for an image of so many
     observer : told of every selection
-    share_prefix : whether questions about a picture are asked behind one prefill of it, where `distinct_prefixes` allows
+    share_prefix : whether prompts are prefilled behind the one system prompt of the model, and questions about a picture
+        behind one prefill of it, where `distinct_prefixes` allows
     graphs : whether decoding steps keep their shapes and addresses, and passes of tower and decoder that come again are
         captured, where the device replays such
 
@@ -217,7 +219,7 @@ class Pipeline:
                         flat.append(image)
             rows.append(tuple(spans))
         layout, left = PromptLayout(tuple(rows)), tuple(flat)
-        heads = tuple(tuple(takewhile(lambda token: token != self.model.image_id, ids)) for ids in prompts)
+        heads = tuple(before_image(ids, self.model.image_id) for ids in prompts)
         embeds, positions = self._embed(words, layout, left), self.model.positions(layout, left)
         return PromptBatch(embeds, positions, layout, left, heads, self.model.added_rows(left))
 
@@ -240,7 +242,11 @@ class Pipeline:
     def prefill(self, batch: PromptBatch) -> PrefilledBatch:
         """Take step 4 up to the first token; cuts inside the language model act here."""
         model = self.model
-        shared = distinct_prefixes(batch, model.is_flash) if self.share_prefix else None
+        shared = None
+        if self.share_prefix and not model.is_flash:  # which takes no padding in the middle
+            if model.system_prompt.opens(batch.heads, batch.layout):
+                batch = batch.behind(model.system_prompt)
+            shared = distinct_prefixes(batch)
         with model.captured_passes.applied(self.graphs):
             return prefill_whole(model, batch) if shared is None else prefill_prefixes(model, batch, shared)
 

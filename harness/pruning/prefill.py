@@ -74,11 +74,14 @@ def prefill(model: VisionLanguageModel, batch: PromptBatch, *, logits: bool = Tr
 
 
 def _launch(model: VisionLanguageModel, batch: PromptBatch, logits: bool, cache: Any = None) -> Prefill:
-    from vtpbench.harness.pruning.key_value_cache import buffered  # imports transformers
+    from vtpbench.harness.pruning.key_value_cache import buffered, write_first  # imports transformers
 
     pruning = DecoderPruning(model.decoder, batch)
     cache = cache or buffered(model.shape.decoder_layers)
-    mask = batch.layout.valid(batch.embeds.device).long() if batch.layout.padded else None
+    if batch.system is not None:
+        cache = write_first(batch.system.cached, len(batch.embeds), cache)
+    valid = batch.valid
+    mask = None if valid is None else valid.long()
     with layer_hooks(model.decoder, lambda: pruning):
         states = model.last_states(batch.embeds, batch.positions, mask, cache)
         return Prefill(model.logits(states) if logits else None, cache, pruning)
@@ -113,7 +116,7 @@ def _name(batch: PromptBatch) -> str:
 
 def _key(batch: PromptBatch) -> object:
     """Say by what the host decides; where nothing leaves inside, it is not asked who chose what is left."""
-    return batch.layout.rows, tuple(_plan(image) for image in batch.images)
+    return batch.layout.rows, batch.before, tuple(_plan(image) for image in batch.images)
 
 
 def _plan(image: ImageTokens) -> object:

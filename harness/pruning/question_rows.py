@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+from vtpbench.harness.pruning.system_prompt import prepend_valid
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
 
@@ -38,6 +39,7 @@ class QuestionRows:
     questions : of each row, the numbers of its questions from left to right
     lengths : tokens of each question
     prefixes : tokens of each picture's prefix
+    before : columns of what stands before all prefixes
 
     """
 
@@ -45,6 +47,7 @@ class QuestionRows:
     questions: tuple[tuple[int, ...], ...]
     lengths: tuple[int, ...]
     prefixes: tuple[int, ...]
+    before: int = 0
 
     @cached_property
     def width(self) -> int:
@@ -53,8 +56,8 @@ class QuestionRows:
 
     @property
     def prefix(self) -> int:
-        """Columns of the longest prefix; all end in the same."""
-        return max(self.prefixes)
+        """Columns of the longest prefix with what stands before it; all end in the same."""
+        return self.before + max(self.prefixes)
 
     @property
     def cost(self) -> float:
@@ -102,7 +105,7 @@ class QuestionRows:
         whose = torch.full((len(self.questions), self.width), -1)
         for q, (r, column) in self.places.items():
             whose[r, column : column + self.lengths[q]] = q
-        before = self._behind([self.prefixes[picture] for picture in self.pictures], self.prefix)
+        before = self._prefixes(self.pictures)
         whose, before = copy_to_device(whose, device), copy_to_device(before, device)  # what follows is large, and made there
         alike = (whose[:, :, None] == whose[:, None]) & (whose >= 0)[:, None]
         return torch.cat([before[:, None].expand(-1, self.width, -1), alike.tril()], dim=-1)
@@ -123,8 +126,12 @@ class QuestionRows:
     def valid(self) -> Tensor:
         """Which columns of these hold a token of each question, `(questions, prefix + longest question)` bool."""
         pictures = {q: picture for picture, row in zip(self.pictures, self.questions, strict=True) for q in row}
-        before = self._behind([self.prefixes[pictures[q]] for q in range(len(self.lengths))], self.prefix)
+        before = self._prefixes([pictures[q] for q in range(len(self.lengths))])
         return torch.cat([before, self._behind(self.lengths, max(self.lengths))], dim=1)
+
+    def _prefixes(self, pictures: Sequence[int]) -> Tensor:
+        """Columns that hold the prefixes of pictures, `(rows, prefix)` bool."""
+        return prepend_valid(self.before, self._behind([self.prefixes[picture] for picture in pictures], max(self.prefixes)))
 
     @staticmethod
     def _behind(lengths: Sequence[int], width: int) -> Tensor:
@@ -133,7 +140,9 @@ class QuestionRows:
 
 
 @lru_cache(256)
-def side_by_side(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: tuple[int, ...], most: int) -> QuestionRows:
+def side_by_side(
+    pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: tuple[int, ...], most: int, before: int = 0
+) -> QuestionRows:
     """Put questions into the rows that cost least; all rows of a sweep ask the same, and many behind prefixes of equal length.
 
     Parameters
@@ -142,16 +151,17 @@ def side_by_side(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: 
     lengths : tokens of each question
     prefixes : tokens of each picture's prefix
     most : questions of the longest length that a row has room for; 1 = each stands alone
+    before : columns of what stands before all prefixes
 
     """
     if most == 1:
-        return QuestionRows(pictures, tuple((q,) for q in range(len(pictures))), lengths, prefixes)
+        return QuestionRows(pictures, tuple((q,) for q in range(len(pictures))), lengths, prefixes, before)
     most = max(1, min(most, WIDEST // max(lengths), max(map(pictures.count, set(pictures)))))
-    ways = [_rows(pictures, lengths, prefixes, max(lengths) * room) for room in range(1, most + 1)]
+    ways = [_rows(pictures, lengths, prefixes, max(lengths) * room, before) for room in range(1, most + 1)]
     return min(ways, key=lambda rows: rows.cost)
 
 
-def _rows(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: tuple[int, ...], room: int) -> QuestionRows:
+def _rows(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: tuple[int, ...], room: int, before: int) -> QuestionRows:
     """Put each question, the longest first, into the first row of its picture that has room for it."""
     rows: list[list[int]] = []
     left: list[int] = []
@@ -167,4 +177,4 @@ def _rows(pictures: tuple[int, ...], lengths: tuple[int, ...], prefixes: tuple[i
         rows[fitting].append(q)
         left[fitting] -= lengths[q]
     rows.sort(key=min)
-    return QuestionRows(tuple(pictures[row[0]] for row in rows), tuple(map(tuple, rows)), lengths, prefixes)
+    return QuestionRows(tuple(pictures[row[0]] for row in rows), tuple(map(tuple, rows)), lengths, prefixes, before)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.layout import PromptLayout
+from vtpbench.harness.pruning.system_prompt import prepend_valid
 from vtpbench.pruners.lazy import torch
 from vtpbench.pruners.transfer import copy_to_device
 
@@ -72,10 +73,13 @@ def gather_index(old: PromptLayout, new: PromptLayout, kept: Mapping[int, CutRes
     return index
 
 
-def prefill_mask(before: Tensor | None, layout: PromptLayout, device: torch.device, flash: bool) -> Tensor | None:
+def prefill_mask(
+    before: Tensor | None, layout: PromptLayout, device: torch.device, flash: bool, cached: int = 0
+) -> Tensor | None:
     """Write the causal mask of the new sequence as the kernel takes it; padding is seen by nobody but itself.
 
-    The order is that of the new sequence: a merged row may stand behind tokens that it stood before.
+    All see the `cached` columns that come first. The order is that of the new sequence: a merged row may stand behind tokens
+    that it stood before.
     """
     if not layout.padded and (flash or before is None):
         return None
@@ -84,14 +88,17 @@ def prefill_mask(before: Tensor | None, layout: PromptLayout, device: torch.devi
         return valid
     column = torch.arange(layout.width, device=device)
     seen = (column <= column[:, None]) & valid[:, None, None, :]
-    return like(before, seen | ((column == column[:, None]) & ~valid[:, None, :, None]))
+    own = seen | ((column == column[:, None]) & ~valid[:, None, :, None])
+    return like(before, prepend_valid(cached, own))
 
 
-def step_mask(before: Tensor | None, layout: PromptLayout, new: int, device: torch.device, flash: bool) -> Tensor | None:
-    """Write the mask of a decoding step, which sees `new` columns more than the prefill."""
+def step_mask(
+    before: Tensor | None, layout: PromptLayout, new: int, device: torch.device, flash: bool, cached: int = 0
+) -> Tensor | None:
+    """Write the mask of a decoding step, which sees `new` columns more than the prefill, and `cached` ones before it."""
     if not layout.padded:
         return None
-    valid = torch.nn.functional.pad(layout.valid(device), (0, new), value=True)
+    valid = torch.nn.functional.pad(layout.valid(device), (cached, new), value=True)
     return valid if flash else like(before, valid[:, None, None, :])
 
 

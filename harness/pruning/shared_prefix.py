@@ -59,12 +59,14 @@ class SharedPrefixes:
     layout : of the whole prompts
     pictures : number of each prompt's picture among the distinct ones
     most : questions that may stand in a row, see `side_by_side`
+    before : columns that are cached before the prompts
 
     """
 
     layout: PromptLayout
     pictures: tuple[int, ...]
     most: int
+    before: int = 0
 
     @cached_property
     def first(self) -> list[int]:
@@ -75,14 +77,14 @@ class SharedPrefixes:
     def prefixes(self) -> PromptLayout:
         """Lay out system prompt and picture, one row for each picture."""
         rows = (self.layout.rows[row] for row in self.first)
-        return PromptLayout(tuple((before, replace(image, image=n)) for n, (before, image, *_) in enumerate(rows)))
+        return PromptLayout(tuple((*before, replace(image, image=n)) for n, (*before, image, _) in enumerate(rows)))
 
     @cached_property
     def questions(self) -> QuestionRows:
         """Lay out what follows."""
         lengths = zip(self.layout.lengths, self.pictures, strict=True)
         behind = tuple(length - self.prefixes.lengths[picture] for length, picture in lengths)
-        return side_by_side(self.pictures, behind, self.prefixes.lengths, self.most)
+        return side_by_side(self.pictures, behind, self.prefixes.lengths, self.most, self.before)
 
     @property
     def cost(self) -> float:
@@ -90,21 +92,18 @@ class SharedPrefixes:
         return PASS + len(self.first) * self.prefixes.width + self.questions.cost
 
 
-def distinct_prefixes(batch: PromptBatch, flash: bool) -> SharedPrefixes | None:
-    """Find what prompts share; None where a batch cannot, or is cheaper prefilled whole.
-
-    FlashAttention takes no padding in the middle.
-    """
+def distinct_prefixes(batch: PromptBatch) -> SharedPrefixes | None:
+    """Find what prompts share; None where a batch cannot, or is cheaper prefilled whole."""
     rows, images = batch.layout.rows, batch.images
-    if flash or len(images) != len(rows) or any(image.later_cuts for image in images):
+    if len(images) != len(rows) or any(image.later_cuts for image in images):
         return None
-    if any([span.image for span in row] != [None, n, None] for n, row in enumerate(rows)):
+    if any([span.image for span in row] not in ([n, None], [None, n, None]) for n, row in enumerate(rows)):
         return None
     numbers: dict[int, int] = {}
     pictures = tuple(numbers.setdefault(id(image), len(numbers)) for image in images)
     if len(set(batch.heads)) > 1 or len(numbers) == len(rows):
         return None
-    shared = SharedPrefixes(batch.layout, pictures, MOST if batch.embeds.device.type == "cuda" else 1)
+    shared = SharedPrefixes(batch.layout, pictures, MOST if batch.embeds.device.type == "cuda" else 1, batch.before)
     return shared if shared.cost < len(rows) * batch.layout.width else None
 
 
@@ -113,8 +112,7 @@ def prefill_whole(model: VisionLanguageModel, batch: PromptBatch) -> PrefilledBa
     """Run the language model over whole prompts."""
     done = prefill(model, batch)
     assert done.logits is not None, "asked for"
-    valid = batch.layout.valid(model.device) if batch.layout.padded else None
-    start = DecoderInput(batch.embeds, batch.positions, valid, done.cache, done.pruning)
+    start = DecoderInput(batch.embeds, batch.positions, batch.valid, done.cache, done.pruning)
     return PrefilledBatch(start, done.logits, done.pruning.trace, done.pruning)
 
 
@@ -161,4 +159,5 @@ def _prefixes_of(batch: PromptBatch, shared: SharedPrefixes) -> PromptBatch:
         layout,
         tuple(batch.images[row] for row in shared.first),
         added=tuple(batch.added[row] for row in shared.first if batch.added),
+        system=batch.system,
     )

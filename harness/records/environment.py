@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vtpbench.harness.records.record import CODE, PYTHON, VTPBENCH, Environment
 
-NUMERICS = 4
+NUMERICS = 5
 """To be raised where a score, an answer or a kept token may change: a release names the state of its code by it.
 
 Releases of one revision share their cells, so that upgrading measures nothing anew; a checkout goes by the hash of its source.

@@ -1,6 +1,7 @@
 """What the tests of all families share: pictures, prompts through the harness, and the logits that come out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,6 +88,21 @@ def internvl_processor() -> Callable[..., Any]:
     return make
 
 
+@contextmanager
+def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
+    """Note rows and columns that enter the first decoder layer, in every pass."""
+    seen: list[tuple[int, int]] = []
+
+    def note(module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        seen.append((hidden.shape[0], hidden.shape[1]))
+
+    layers: Any = model.decoder.layers
+    handle = layers[0].register_forward_pre_hook(note, with_kwargs=True)
+    yield seen
+    handle.remove()
+
+
 @pytest.fixture(scope="session")
 def tools() -> SimpleNamespace:
-    return SimpleNamespace(picture=picture, prepare=prepare, forward=forward, MIXED=MIXED)
+    return SimpleNamespace(picture=picture, prepare=prepare, forward=forward, columns_seen=columns_seen, MIXED=MIXED)

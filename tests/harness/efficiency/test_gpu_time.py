@@ -114,6 +114,13 @@ def test_rows_of_several_questions_read_fewer_prefixes_and_are_not_full() -> Non
     assert best < device.batch(asked, 64) - prefixes < (alone + best) / 2
 
 
+@pytest.mark.parametrize("shared_by", [1.0, 8.0])
+def test_a_cached_system_prompt_is_read_and_not_computed(shared_by: float) -> None:
+    device, whole = clock(launch_ms=1e-3), prompt(64, shared_by=shared_by)
+    shorter = replace(prompt(64, text=60 - BEFORE, shared_by=shared_by), before=0)
+    assert device.batch(shorter, 64) < device.batch(replace(whole, cached=True), 64) < device.batch(whole, 64)
+
+
 def test_a_batch_that_would_gain_nothing_is_prefilled_whole() -> None:
     device = clock()
     assert device.batch(prompt(576, shared_by=1.05), 16) == device.batch(prompt(576), 16)

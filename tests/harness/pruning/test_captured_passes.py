@@ -45,10 +45,12 @@ def seen(result: PipelineResult) -> object:
     return result.texts, kept, result.trace.per_layer, result.trace.finite
 
 
+@pytest.mark.usefixtures("always_shared")
+@pytest.mark.parametrize("behind", [False, True], ids=["whole", "behind the system prompt"])
 @pytest.mark.parametrize(("family", "name"), CASES)
-def test_what_is_replayed_answers_as_what_is_run(family: str, name: str, tools: Any) -> None:
+def test_what_is_replayed_answers_as_what_is_run(family: str, name: str, behind: bool, tools: Any) -> None:
     model = TINY[family]()
-    own = asked(model, build(name, options_for(name, family)), budget=name != "vanilla", graphs=True)
+    own = asked(model, build(name, options_for(name, family)), budget=name != "vanilla", graphs=True, share_prefix=behind)
     turns = [prompts(tools, [text], turn) for turn, text in enumerate(SAME)]
     expected = [seen(replace(own, graphs=False).run(turn, 3)) for turn in turns]
     with on_pretended_gpu(model):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 import torch
 from pretended_gpu import moved, pretended_gpu
 from pruner_options import DECODERS
-from torch import Tensor
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY, tiny_llava
@@ -57,23 +54,8 @@ def batch_of(pipeline: Pipeline, tools: Any) -> PromptBatch:
 
 def pictures_of(batch: PromptBatch) -> tuple[int, ...] | None:
     """Number of each prompt's picture where the batch shares."""
-    shared = distinct_prefixes(batch, flash=False)
+    shared = distinct_prefixes(batch)
     return None if shared is None else shared.pictures
-
-
-@contextmanager
-def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
-    """Note rows and columns that enter the first decoder layer, in every pass."""
-    seen: list[tuple[int, int]] = []
-
-    def note(module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        seen.append((hidden.shape[0], hidden.shape[1]))
-
-    layers: Any = model.decoder.layers
-    handle = layers[0].register_forward_pre_hook(note, with_kwargs=True)
-    yield seen
-    handle.remove()
 
 
 @pytest.mark.usefixtures("always_shared", "question_rows")
@@ -102,7 +84,7 @@ def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, f
 def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, family: str, pruner: Pruner) -> None:
     model = TINY[family]()
     batch = batch_of(pipeline(model, pruner), tools)
-    shared = distinct_prefixes(batch, flash=False)
+    shared = distinct_prefixes(batch)
     assert shared is not None
     behind = prefill_prefixes(model, batch, shared)
     assert behind.start.valid is not None, "questions differ in length"
@@ -130,11 +112,12 @@ def test_a_picture_enters_the_language_model_once(tools: Any, question_rows: str
     model = tiny_llava()
     own = pipeline(model, build("vanilla", {}), share_prefix=True)
     batch = batch_of(own, tools)
-    prefix = sum(span.length for span in batch.layout.rows[0][:2])
-    with columns_seen(model) as seen:
+    system, image, _ = (span.length for span in batch.layout.rows[0])
+    assert len(model.system_prompt) == system, "behind it everything stands"
+    with tools.columns_seen(model) as seen:
         own.generate(batch, 2)
-    assert seen[0] == (2, prefix)
-    alone = (5, batch.layout.width - prefix)
+    assert seen[0] == (2, image)
+    alone = (5, batch.layout.width - system - image)
     assert seen[1] == (alone if question_rows == "alone" else (2, 101)), "several questions behind one prefix"
     assert seen[2] == (5, 1), "a step of all answers"
 
@@ -144,8 +127,10 @@ def test_on_a_gpu_questions_stand_side_by_side_and_the_host_does_not_wait(tools:
     model = tiny_llava()
     own = pipeline(model, build("visionzip", {}), share_prefix=True)
     expected, _ = own.generate(batch_of(own, tools), 4)
-    with pretended_gpu() as gpu, moved(model.model), columns_seen(model) as seen:
+    with pretended_gpu() as gpu, moved(model.model), tools.columns_seen(model) as seen:
         batch = batch_of(own, tools)
+        assert model.system_prompt.cached[0][0].device.type == "cuda", "made anew where the model is"
+        seen.clear()
         gpu.waits.clear()
         begun = own.prefill(batch)
         assert not gpu.waits
@@ -158,11 +143,12 @@ def test_pictures_of_which_other_numbers_of_tokens_are_left_share_a_pass(tools: 
     model = tiny_llava()
     own = pipeline(model, Uneven(), share_prefix=True)
     batch = batch_of(own, tools)
-    prefixes = [row[0].length + row[1].length for row in batch.layout.rows]
-    assert prefixes[0] == prefixes[1] + 3
-    with columns_seen(model) as seen:
+    left = [image.length for _, image, _ in batch.layout.rows]
+    assert left[0] == left[1] + 3
+    assert model.system_prompt.ids
+    with tools.columns_seen(model) as seen:
         own.generate(batch, 2)
-    assert seen[0] == (2, max(prefixes))
+    assert seen[0] == (2, max(left))
 
 
 @pytest.mark.usefixtures("always_shared")
@@ -177,16 +163,15 @@ def test_what_cannot_share_is_prefilled_whole(tools: Any) -> None:
         "one prompt": [[first]],
     }
     for why, images in several.items():
-        assert distinct_prefixes(own.assemble(QUESTIONS[: len(images)], images), flash=False) is None, why
+        assert distinct_prefixes(own.assemble(QUESTIONS[: len(images)], images)) is None, why
     fine = own.assemble(QUESTIONS[:2], [[first], [first]])
     assert pictures_of(fine) == (0, 0)
     other = replace(second, features=second.features[:5], index=second.index[:5])
     assert pictures_of(own.assemble(QUESTIONS[:3], [[first], [other], [first]])) == (0, 1, 0)
-    assert distinct_prefixes(fine, flash=True) is None
-    assert distinct_prefixes(replace(fine, heads=((1,), (2,))), flash=False) is None
+    assert distinct_prefixes(replace(fine, heads=((1,), (2,)))) is None
     inside = pipeline(model, build("fastv", {"layer": 1}))
     (cut,) = pruned(inside, tools, 1)
-    assert distinct_prefixes(inside.assemble(QUESTIONS[:2], [[cut], [cut]]), flash=False) is None
+    assert distinct_prefixes(inside.assemble(QUESTIONS[:2], [[cut], [cut]])) is None
 
 
 @dataclass(frozen=True)
@@ -201,7 +186,7 @@ class Twice(Pruner):
 def test_a_wrong_selection_is_refused_behind_a_shared_prefix_too(tools: Any) -> None:
     own = pipeline(tiny_llava(), Twice(), share_prefix=True)
     batch = batch_of(own, tools)
-    assert distinct_prefixes(batch, flash=False) is not None
+    assert distinct_prefixes(batch) is not None
     with pytest.raises(UserError, match="Twice"):
         own.generate(batch, 2)
 
@@ -213,7 +198,7 @@ def test_a_batch_shares_where_two_passes_cost_less_than_one(tools: Any) -> None:
     often = own.assemble(["Why?"] * 16, [[first], [second]] * 8)
     assert pictures_of(seldom) is None
     assert pictures_of(often) == (0, 1) * 8
-    shared = distinct_prefixes(often, flash=False)
+    shared = distinct_prefixes(often)
     assert shared is not None
     prefix = shared.prefixes.width
     assert PASS + 2 * prefix < shared.cost < 16 * often.layout.width
