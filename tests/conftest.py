@@ -89,5 +89,5 @@ def question_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
     distinct = shared_prefix.SharedPrefixes
     most = 1 if request.param == "alone" else shared_prefix.MOST
-    monkeypatch.setattr(shared_prefix, "SharedPrefixes", lambda layout, shown, _, before: distinct(layout, shown, most, before))
+    monkeypatch.setattr(shared_prefix, "SharedPrefixes", lambda layout, shown, _, *others: distinct(layout, shown, most, *others))
     return str(request.param)

@@ -21,6 +21,8 @@ BYTES = 2
 FILLED = 0.85
 """How much of the rows behind prefixes is questions, which differ in length and in number from picture to picture (supposed)."""
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class TypicalPrompt:
@@ -33,6 +35,7 @@ class TypicalPrompt:
     shared_by : prompts of a batch that are asked behind one prefill of what precedes the question; 1 = prefilled whole
     graphs : whether decoding steps, and prefills that are small enough, are replayed as CUDA graphs
     cached : whether what is `before` is prefilled once for all prompts
+    layers : decoder layers that prompts share, before the first in which tokens leave; None = all
 
     """
 
@@ -41,6 +44,7 @@ class TypicalPrompt:
     shared_by: float = 1.0
     graphs: bool = False
     cached: bool = False
+    layers: int | None = None
 
     @property
     def system(self) -> int:
@@ -63,39 +67,51 @@ class GpuClock:
     def batch(self, prompt: TypicalPrompt, size: int) -> float:
         """Seconds of the language model for a batch of prompts that are alike, from the embeddings to the last token."""
         whole = count(self.dimensions, prompt.work)
-        cached = size * self._cached(prompt.work, prompt.work.text)
+        cached = size * self._cached(prompt.work, prompt.work.text, ALL)
         steps = sum(self._pass(size * flops, cached, self.reached.step_cache, replayed=prompt.graphs) for flops in whole.decode)
-        alone = self._first(prompt, size, prompt.work.text)
+        alone = self._first(prompt, size, prompt.work.text, ALL)
         if prompt.shared_by <= 1:
             return alone + steps
-        first = self._first(prompt, size / prompt.shared_by, prompt.before)
+        first = self._first(prompt, size / prompt.shared_by, prompt.before, slice(prompt.layers))
         rows = min(size, size / (FILLED * min(prompt.shared_by, MOST)))
-        return min(alone, first + self.questions(prompt, size / FILLED, rows)) + steps
+        return min(alone, first + self.questions(prompt, size / FILLED, rows, size)) + steps
 
-    def _first(self, prompt: TypicalPrompt, rows: float, text: int) -> float:
-        """Seconds of the pass over so many rows of vision tokens and text, with what is cached for all."""
-        work, system = prompt.work, prompt.system
-        nothing = replace(work, per_layer=(0,) * len(work.per_layer))
-        flops, cached = self._prefill(work, text), 0.0
-        if system:
-            flops, cached = flops - self._prefill(nothing, system), self._cached(nothing, system)
-        small = rows * (max(work.per_layer) + text - system) <= LARGEST
+    def _first(self, prompt: TypicalPrompt, rows: float, text: int, layers: slice) -> float:
+        """Seconds of the pass of so many rows of vision tokens and text through layers, with what is cached for all."""
+        small = rows * (max(prompt.work.per_layer) + text - prompt.system) <= LARGEST
+        flops, cached = self._whole(prompt, text, layers), self._system(prompt, layers)
         return self._pass(rows * flops, rows * cached, self.reached.prefix_cache, replayed=prompt.graphs and small)
 
-    def questions(self, prompt: TypicalPrompt, size: float, rows: float) -> float:
-        """Seconds of one pass over so many questions in so many rows, each behind a prefix of its own."""
-        own = self._prefill(prompt.work, prompt.work.text) - self._prefill(prompt.work, prompt.before)
-        return self._pass(size * own, rows * self._cached(prompt.work, prompt.before), self.reached.prefix_cache)
+    def questions(self, prompt: TypicalPrompt, size: float, rows: float, prompts: float = 0.0) -> float:
+        """Seconds of one pass over so many questions in so many rows, each behind a prefix of its own.
 
-    def _prefill(self, work: Workload, text: int) -> float:
-        """Operations of the pass over a prompt's vision tokens and so much text."""
+        Where tokens leave inside, so many prompts go on whole from that layer.
+        """
+        shared = slice(prompt.layers)
+        own = self._prefill(prompt.work, prompt.work.text, shared) - self._prefill(prompt.work, prompt.before, shared)
+        flops, cached = size * own, rows * self._cached(prompt.work, prompt.before, shared)
+        if prompt.layers is not None:
+            behind = slice(prompt.layers, None)
+            flops += prompts * self._whole(prompt, prompt.work.text, behind)
+            cached += prompts * self._system(prompt, behind)
+        return self._pass(flops, cached, self.reached.prefix_cache)
+
+    def _whole(self, prompt: TypicalPrompt, text: int, layers: slice) -> float:
+        """Operations of layers over a prompt's vision tokens and so much text, without those for what is cached for all."""
+        return self._prefill(prompt.work, text, layers) - self._prefill(_without_image(prompt.work), prompt.system, layers)
+
+    def _system(self, prompt: TypicalPrompt, layers: slice) -> float:
+        """Bytes of what layers have cached for all prompts."""
+        return self._cached(_without_image(prompt.work), prompt.system, layers)
+
+    def _prefill(self, work: Workload, text: int, layers: slice) -> float:
+        """Operations of layers over a prompt's vision tokens and so much text."""
         flops = count(self.dimensions, replace(work, text=text))
-        return flops.projector + sum(flops.prefill) + flops.head
+        return (0 if layers.start else flops.projector) + sum(flops.prefill[layers]) + (flops.head if text else 0)
 
-    def _cached(self, work: Workload, text: int) -> float:
-        """Bytes of the keys and values of one prompt's tokens."""
-        decoder = self.dimensions.decoder
-        return BYTES * decoder.cached * (sum(work.per_layer) + decoder.layers * text)
+    def _cached(self, work: Workload, text: int, layers: slice) -> float:
+        """Bytes of the keys and values of one prompt's tokens in layers."""
+        return BYTES * self.dimensions.decoder.cached * sum(vision + text for vision in work.per_layer[layers])
 
     def _pass(self, flops: float, cached: float, share: float, *, replayed: bool = False) -> float:
         bandwidth = self.gpu.tb_per_s * 1e12
@@ -103,3 +119,7 @@ class GpuClock:
         weights = BYTES * self.dimensions.decoder.parameters / (self.reached.weights * bandwidth)
         device = max(products, weights) + cached / (share * bandwidth)
         return device if replayed else max(device, self.reached.launch_ms / 1000)
+
+
+def _without_image(work: Workload) -> Workload:
+    return replace(work, per_layer=(0,) * len(work.per_layer))

@@ -90,7 +90,7 @@ class _Row:
     """How a cell's pruner changes one prompt.
 
     `alone` = its pictures go through the tower for it alone; `graphs` = what comes again is replayed; `cached` = prompts are
-    prefilled behind the system prompt, `shares` = and questions behind their picture.
+    prefilled behind the system prompt, and questions behind their picture; `layers` before the first in which tokens leave.
     """
 
     grid: Grid
@@ -98,15 +98,15 @@ class _Row:
     alone: bool
     skips: bool
     cached: bool
-    shares: bool
+    layers: int | None
     graphs: bool
     tower: tuple[int, ...] | None
 
     def prompt(self, each: float, batch: int) -> TypicalPrompt:
         """Give the prompt of a benchmark with so many questions a picture."""
         work = Workload(self.grid, self.per_layer, TEXT, ANSWER, tower=self.tower)
-        together = min(each, batch) if self.shares else 1.0
-        return TypicalPrompt(work, TEXT_BEFORE, together, self.graphs, cached=self.cached)
+        together = min(each, batch) if self.cached else 1.0
+        return TypicalPrompt(work, TEXT_BEFORE, together, self.graphs, self.cached, self.layers)
 
 
 def _name(cell: Cell) -> tuple[object, ...]:
@@ -133,7 +133,7 @@ def _row(cell: Cell, shape: ModelShape) -> _Row | None:
         alone=bool(inside) or schedule.target_grid is not None,
         skips=schedule.skips_tower,
         cached=share_prefix and not schedule.skips_tower,
-        shares=share_prefix and all(cut.at == 0 for cut in schedule.cuts),
+        layers=min((cut.at for cut in schedule.cuts if cut.at), default=None),
         graphs=cell.graphs and not flash,
         tower=_by_layer(inside, grid.height * grid.width, shape.vision_layers) if inside else None,
     )

@@ -109,6 +109,11 @@ class ImageTokens:
         """What remains to be done inside the language model."""
         return tuple(c for c in self.schedule.cuts if c.at > 0)
 
+    def without_later_cuts(self) -> ImageTokens:
+        """Take the same image where nothing leaves inside the language model."""
+        now = tuple(c for c in self.schedule.cuts if c.at == 0)
+        return replace(self, schedule=replace(self.schedule, cuts=now)) if self.later_cuts else self
+
     def taken(self, rows: Tensor) -> ImageTokens:
         """Take some rows, `(k,)`, in their order."""
         return replace(self, features=self.features[rows], index=self.index[rows])

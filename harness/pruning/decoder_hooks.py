@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.cache_argument import cache_in
 from vtpbench.harness.pruning.decoder_evidence import LayerInput, decoder_evidence, text_after
+from vtpbench.harness.pruning.joined_prompts import JoinedPrompts
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.sequence import CutResult, SequenceStage, gather_index, prefill_mask, step_mask
 from vtpbench.harness.pruning.validation import original_index, raise_if_invalid, validate
@@ -72,11 +73,30 @@ def layer_hooks(decoder: Any, current: Callable[[], DecoderPruning | None]) -> I
         yield
 
 
-class DecoderPruning:
-    """State of one batch on its way through the decoder."""
+class Stopped(Exception):
+    """The layers that were asked for have been run; `states` entered the last of them, and came out of it."""
 
-    def __init__(self, decoder: Any, batch: PromptBatch) -> None:
-        self.decoder, self.batch = decoder, batch
+    def __init__(self, *states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+
+class DecoderPruning:
+    """State of one batch on its way through the decoder.
+
+    Parameters
+    ----------
+    decoder : the text model
+    batch : what is on the way
+    until : raises `Stopped` before this layer; None = goes through all
+    joining : prompts come together before a layer, up to which others have been; None = they are together
+
+    """
+
+    def __init__(
+        self, decoder: Any, batch: PromptBatch, *, until: int | None = None, joining: JoinedPrompts | None = None
+    ) -> None:
+        self.decoder, self.batch, self.until, self.joining = decoder, batch, until, joining
         self.flash = "flash" in decoder.config._attn_implementation  # such kernels take one flag per column as a mask
         self.layers: list[nn.Module] = list(decoder.layers)
         needs = batch.images[0].schedule.needs if batch.images else frozenset()  # one pruner plans for all images
@@ -113,18 +133,26 @@ class DecoderPruning:
         """Shorten what enters layer `number` where a cut is due, and hand every layer the tables of its sequence."""
         del module
         cache = cache_in(kwargs)
-        if cache is not None and cache.get_seq_length(number) > self.batch.before:
+        arrived: Tensor = args[0] if args else kwargs["hidden_states"]
+        if self.joining is not None and not self.stages:
+            if number < self.joining.at:
+                self.arrived = arrived
+                return None
+            hidden = self._join(self.joining, arrived, kwargs)
+        elif cache is not None and cache.get_seq_length(number) > self.batch.before:
             return self._decode(number, args, kwargs)
-        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
-        if number == 0:
-            self._enter(kwargs)
-        arrived = hidden
-        hidden = self._with_added(number - 1, hidden)
+        else:
+            if number == 0:
+                self._enter(kwargs["position_embeddings"], kwargs.get("attention_mask"))
+            hidden = self._with_added(number - 1, arrived)
+        if number == self.until:
+            assert self.arrived is not None, "what entered the layer before"
+            raise Stopped(self.arrived, hidden)
         if number in self.boundaries:
             hidden = self._cut(number, hidden, kwargs)
         stage = self.stages[-1]
         self._count(number, hidden, stage)
-        self.arrived = hidden if number + 1 in self.boundaries else None
+        self.arrived = hidden if number + 1 in {*self.boundaries, self.until} else None
         if stage.at == 0 and not self.flash:
             return None if hidden is arrived else ((hidden, *args[1:]), kwargs)
         # A kernel would misread positions on several axes, and FlashAttention takes gaps for the ends of packed prompts: it
@@ -132,12 +160,22 @@ class DecoderPruning:
         positions = None if self.flash or kwargs.get("position_ids") is None else stage.positions
         return (hidden, *args[1:]), {**kwargs, **self._tables(positions, stage.rotary, stage.mask)}
 
-    def _enter(self, kwargs: dict[str, Any]) -> None:
+    def _join(self, joining: JoinedPrompts, arrived: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Put prompts together of what entered this layer, and of what the layers before have cached."""
+        assert self.arrived is not None, "a cut is at layer 1 or behind it"
+        hidden, self.arrived = joining.states(arrived, of=-1), joining.states(self.arrived, of=0)
+        joining.regroup(cache_in(kwargs))
+        self._enter(self.decoder.rotary_emb(hidden, position_ids=self.batch.positions), kwargs.get("attention_mask"))
+        for number in range(joining.at):
+            self._count(number, hidden, self.stages[0])
+        return hidden
+
+    def _enter(self, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> None:
         batch, rows = self.batch, len(self.batch.layout.rows)
-        cosine, sine = kwargs["position_embeddings"]
+        cosine, sine = rotary
         rotary = (cosine.expand(rows, -1, -1), sine.expand(rows, -1, -1))
         index = {i: image.index for i, image in enumerate(batch.images)}
-        self.stages = [SequenceStage(0, batch.layout, batch.positions, rotary, kwargs.get("attention_mask"), None, index)]
+        self.stages = [SequenceStage(0, batch.layout, batch.positions, rotary, mask, None, index)]
         self.trace.per_layer = {i: [] for i in range(len(batch.images))}
         self.trace.kept = {i: {0: image.index} for i, image in enumerate(batch.images)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -64,11 +64,11 @@ def buffered(layers: int) -> Cache:
     return Cache(layers=[BufferedLayer() for _ in range(layers)])
 
 
-def write_first(cached: Sequence[tuple[Tensor, Tensor]], rows: int, cache: Cache) -> Cache:
-    """Write the same keys and values, of one row, into each of so many rows of an empty cache."""
-    for layer, states in zip(cache.layers, cached, strict=True):
-        layer.update(*(each.expand(rows, -1, -1, -1) for each in states))
-    return cache
+def write_first(cache: Cache, cached: Sequence[tuple[Tensor, Tensor]], rows: int) -> None:
+    """Write keys and values of all layers, of one row, into so many rows of the layers of a cache that are empty."""
+    for layer, states in zip(cache.layers, cached, strict=False):  # a cache may be of the first layers alone
+        if not layer.is_initialized:
+            layer.update(*(each.expand(rows, -1, -1, -1) for each in states))
 
 
 def within(buffers: Sequence[tuple[Tensor, Tensor]]) -> Cache:
@@ -89,23 +89,28 @@ def static(layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Cache:
     return Cache(layers=[StaticLayer(*each) for each in layers])
 
 
-def repeated(cache: Cache, rows: Tensor) -> Cache:
-    """Give each prompt, `(prompts,)`, the keys and values of one row of a cache, which is empty then."""
-    return _made_of(cache, lambda states: states[rows])
+def repeated(cache: Cache, rows: Tensor, layers: int) -> Cache:
+    """Give each prompt, `(prompts,)`, the keys and values of one row of a cache, which is empty then.
 
-
-def gathered(cache: Cache, rows: Tensor, columns: Tensor) -> Cache:
-    """Give each prompt, `(prompts,)`, of one row of a cache some columns, `(prompts, columns)`; the cache is empty then."""
-    return _made_of(cache, lambda states: states.transpose(1, 2)[rows[:, None], columns].transpose(1, 2))
-
-
-def _made_of(cache: Cache, take: Callable[[Tensor], Tensor]) -> Cache:
-    """Make a cache of parts of another, layer by layer, so that not both are there whole."""
-    made = buffered(len(cache.layers))
-    for layer, source in zip(made.layers, cache.layers, strict=True):
-        layer.update(take(source.keys), take(source.values))
+    Of so many layers those that the cache does not have are empty.
+    """
+    made = buffered(layers)
+    for layer, source in zip(made.layers, cache.layers, strict=False):
+        layer.update(source.keys[rows], source.values[rows])
         source.forget()
     return made
+
+
+def regroup(layers: Sequence[BufferedLayer], rows: Tensor, columns: Tensor) -> None:
+    """Give each prompt, `(prompts,)`, some columns, `(prompts, columns)`, of one of the rows that layers have now."""
+    for layer in layers:  # one by one, so that not all are there twice
+        states = [
+            each.transpose(1, 2)[rows[:, None], columns].transpose(1, 2)
+            for each in (layer.keys, layer.values)
+            if each is not None
+        ]
+        layer.forget()
+        layer.update(*states)
 
 
 def _longer(before: Tensor | None, like: Tensor, columns: int) -> Tensor:

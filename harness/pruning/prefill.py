@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.captured_passes import WATCHED, Pass, SharedMemory, named
-from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, layer_hooks
+from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, Stopped, layer_hooks
 from vtpbench.harness.pruning.schedule import Schedule, ignore_selection
 
 if TYPE_CHECKING:
@@ -29,40 +29,49 @@ class Prefill:
     logits : (rows, vocabulary) float32 of the last column; None where nobody asked
     cache : transformers' `Cache`
     pruning : what the cuts left
+    states : (rows, columns, dim) what entered the last of the layers that were run, and what came out of it; where it was stopped
 
     """
 
     logits: Tensor | None
     cache: Any
     pruning: DecoderPruning
+    states: tuple[Tensor, ...] = ()
 
     @property
     def tensors(self) -> Sequence[Tensor]:
         """Logits, keys and values, the places of what stays, and whether a choice inside was wrong."""
         cached = [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]
         kept = [places for image in self.pruning.trace.kept.values() for places in image.values()]
-        return [*([] if self.logits is None else [self.logits]), *cached, *kept, *self.pruning.invalid_flags]
+        return [*([] if self.logits is None else [self.logits]), *self.states, *cached, *kept, *self.pruning.invalid_flags]
 
 
-def prefill(model: VisionLanguageModel, batch: PromptBatch, *, logits: bool = True) -> Prefill:
+def prefill(model: VisionLanguageModel, batch: PromptBatch, *, prefix: bool = False, layers: int | None = None) -> Prefill:
     """Run or replay the pass over the prompts of a batch.
 
-    What it gives is valid until the next prefill; what a trace holds stays. Without `logits` the last column is not taken to
-    the vocabulary.
+    What it gives is valid until the next prefill; what a trace holds stays.
+
+    Parameters
+    ----------
+    model : that is asked
+    batch : prompts, or what they begin with
+    prefix : whether it is the latter: the last column is not taken to the vocabulary
+    layers : of a prefix, so many layers are run, in which nothing leaves; None = all
+
     """
     from vtpbench.harness.pruning.key_value_cache import holding, within  # imports transformers
 
     passes = model.captured_passes
     rows, columns, _ = batch.embeds.shape
     if not passes.worth(rows * columns, LARGEST):
-        return _launch(model, batch, logits)
+        return _launch(model, batch, prefix, layers)
     done, replayed = passes.run(
         Pass(
             name=_name(batch),
-            key=(_key(batch), tuple(len(levels) for levels in batch.added), logits),
+            key=(_key(batch), tuple(len(levels) for levels in batch.added), prefix, layers),
             tensors=_tensors(batch),
-            launch=lambda: _launch(model, batch, logits),
-            again=lambda inputs, buffers: _launch(model, _on(inputs, batch), logits, buffers and within(buffers)),
+            launch=lambda: _launch(model, batch, prefix, layers),
+            again=lambda inputs, buffers: _launch(model, _on(inputs, batch), prefix, layers, buffers and within(buffers)),
             place=lambda done: _buffers(passes.memory, done),
             obstacle=_obstacle(batch),
         )
@@ -70,21 +79,24 @@ def prefill(model: VisionLanguageModel, batch: PromptBatch, *, logits: bool = Tr
     if not replayed:
         return done
     cache = holding([(layer.keys, layer.values) for layer in done.cache.layers])
-    return Prefill(done.logits, cache, done.pruning.of(batch))
+    return Prefill(done.logits, cache, done.pruning.of(batch), done.states)
 
 
-def _launch(model: VisionLanguageModel, batch: PromptBatch, logits: bool, cache: Any = None) -> Prefill:
+def _launch(model: VisionLanguageModel, batch: PromptBatch, prefix: bool, layers: int | None, cache: Any = None) -> Prefill:
     from vtpbench.harness.pruning.key_value_cache import buffered, write_first  # imports transformers
 
-    pruning = DecoderPruning(model.decoder, batch)
-    cache = cache or buffered(model.shape.decoder_layers)
+    pruning = DecoderPruning(model.decoder, batch, until=layers)
+    cache = cache or buffered(layers or model.shape.decoder_layers)
     if batch.system is not None:
-        cache = write_first(batch.system.cached, len(batch.embeds), cache)
+        write_first(cache, batch.system.cached, len(batch.embeds))
     valid = batch.valid
     mask = None if valid is None else valid.long()
     with layer_hooks(model.decoder, lambda: pruning):
-        states = model.last_states(batch.embeds, batch.positions, mask, cache)
-        return Prefill(model.logits(states) if logits else None, cache, pruning)
+        try:
+            states = model.last_states(batch.embeds, batch.positions, mask, cache)
+        except Stopped as stopped:
+            return Prefill(None, cache, pruning, stopped.states)
+        return Prefill(None if prefix else model.logits(states), cache, pruning)
 
 
 def _buffers(memory: SharedMemory, done: Prefill) -> list[tuple[Tensor, Tensor]]:

@@ -123,10 +123,31 @@ class QuestionRows:
             columns[q, columns.shape[1] - length :] = torch.arange(start, start + length)
         return torch.tensor([self.places[q][0] for q in range(len(self.lengths))]), columns
 
+    def prompts(self) -> tuple[Tensor, Tensor]:
+        """Row `(questions,)` and columns `(questions, before + longest prompt)` int64 of what is cached of each prompt.
+
+        What stands before all comes first, and the prompt, its question right behind its prefix, ends in the last column;
+        padding between is column 0.
+        """
+        lengths = [self.prefixes[picture] + own for picture, own in zip(self.whose, self.lengths, strict=True)]
+        columns = torch.zeros(len(lengths), self.before + max(lengths), dtype=torch.int64)
+        columns[:, : self.before] = torch.arange(self.before)
+        for q, (length, own) in enumerate(zip(lengths, self.lengths, strict=True)):
+            start = self.prefix + self.places[q][1]
+            end = columns.shape[1]
+            columns[q, end - length : end - own] = torch.arange(self.prefix - (length - own), self.prefix)
+            columns[q, end - own :] = torch.arange(start, start + own)
+        return torch.tensor([self.places[q][0] for q in range(len(lengths))]), columns
+
+    @property
+    def whose(self) -> list[int]:
+        """Number of each question's picture."""
+        pictures = {q: picture for picture, row in zip(self.pictures, self.questions, strict=True) for q in row}
+        return [pictures[q] for q in range(len(self.lengths))]
+
     def valid(self) -> Tensor:
         """Which columns of these hold a token of each question, `(questions, prefix + longest question)` bool."""
-        pictures = {q: picture for picture, row in zip(self.pictures, self.questions, strict=True) for q in row}
-        before = self._prefixes([pictures[q] for q in range(len(self.lengths))])
+        before = self._prefixes(self.whose)
         return torch.cat([before, self._behind(self.lengths, max(self.lengths))], dim=1)
 
     def _prefixes(self, pictures: Sequence[int]) -> Tensor:

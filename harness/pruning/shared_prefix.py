@@ -1,20 +1,23 @@
 """Prefill what prompts of a batch begin with, system prompt and image, once for all questions about a picture.
 
-A batch can share where each prompt is text, one image, text, and the text before the image is the same, and where nothing leaves
-inside the language model. It does where pictures come so often that two passes cost less than one over whole prompts. All
-prefixes end in the same column, however many tokens are left of each image; what follows them goes through in rows of its own
-(`question_rows.py`), and is then cached prompt by prompt: padding, prefix, padding, question.
+A batch can share where each prompt is text, one image, text, and the text before the image is the same. It does where pictures
+come so often that two passes cost less than one over whole prompts. All prefixes end in the same column, however many tokens
+are left of each image; what follows them goes through in rows of its own (`question_rows.py`), and is then cached prompt by
+prompt: padding, prefix, padding, question. Where tokens leave inside the language model, it is so up to the first cut, before
+which prompts are put together (`joined_prompts.py`) as if they had been whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.batch import PromptBatch
-from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace
+from vtpbench.harness.pruning.decoder_hooks import DecoderPruning, ForwardTrace, layer_hooks
 from vtpbench.harness.pruning.decoding import DecoderInput
+from vtpbench.harness.pruning.joined_prompts import JoinedPrompts
 from vtpbench.harness.pruning.layout import PromptLayout
 from vtpbench.harness.pruning.prefill import prefill
 from vtpbench.harness.pruning.question_rows import MOST, QuestionRows, side_by_side
@@ -60,6 +63,7 @@ class SharedPrefixes:
     pictures : number of each prompt's picture among the distinct ones
     most : questions that may stand in a row, see `side_by_side`
     before : columns that are cached before the prompts
+    layers : decoder layers that prompts share, before the first in which tokens leave; None = all
 
     """
 
@@ -67,6 +71,7 @@ class SharedPrefixes:
     pictures: tuple[int, ...]
     most: int
     before: int = 0
+    layers: int | None = None
 
     @cached_property
     def first(self) -> list[int]:
@@ -95,7 +100,7 @@ class SharedPrefixes:
 def distinct_prefixes(batch: PromptBatch) -> SharedPrefixes | None:
     """Find what prompts share; None where a batch cannot, or is cheaper prefilled whole."""
     rows, images = batch.layout.rows, batch.images
-    if len(images) != len(rows) or any(image.later_cuts for image in images):
+    if len(images) != len(rows):
         return None
     if any([span.image for span in row] not in ([n, None], [None, n, None]) for n, row in enumerate(rows)):
         return None
@@ -103,7 +108,8 @@ def distinct_prefixes(batch: PromptBatch) -> SharedPrefixes | None:
     pictures = tuple(numbers.setdefault(id(image), len(numbers)) for image in images)
     if len(set(batch.heads)) > 1 or len(numbers) == len(rows):
         return None
-    shared = SharedPrefixes(batch.layout, pictures, MOST if batch.embeds.device.type == "cuda" else 1, batch.before)
+    layers = min((cut.at for image in images for cut in image.later_cuts), default=None)
+    shared = SharedPrefixes(batch.layout, pictures, MOST if batch.embeds.device.type == "cuda" else 1, batch.before, layers)
     return shared if shared.cost < len(rows) * batch.layout.width else None
 
 
@@ -118,31 +124,53 @@ def prefill_whole(model: VisionLanguageModel, batch: PromptBatch) -> PrefilledBa
 
 @torch.inference_mode()
 def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, shared: SharedPrefixes) -> PrefilledBatch:
-    """Run the language model over each distinct prefix, and over what follows it in each prompt."""
-    from vtpbench.harness.pruning.key_value_cache import gathered, repeated  # imports transformers
+    """Run the language model over each distinct prefix, and over what follows it in each prompt.
 
-    layout, rows, device = batch.layout, shared.questions, batch.embeds.device
-    done = prefill(model, _prefixes_of(batch, shared), logits=False)
-    trace = done.pruning.trace
-    whole = ForwardTrace(
-        per_layer={row: list(trace.per_layer[n]) for row, n in enumerate(shared.pictures)},
-        kept={row: dict(trace.kept[n]) for row, n in enumerate(shared.pictures)},
-    )
-    cache = repeated(done.cache, copy_to_device(torch.tensor(rows.pictures), device))
-    tokens = copy_to_device(rows.tokens(layout.width), device)
-    valid = copy_to_device(rows.valid(), device) if rows.padded else None
-    mask = None if valid is None else valid.long()
-    if not rows.apart:
+    Where tokens leave inside, prefixes go as far as nothing has left, and prompts come together there.
+    """
+    from vtpbench.harness.pruning.key_value_cache import regroup, repeated, write_first  # imports transformers
+
+    rows, device = shared.questions, batch.embeds.device
+    done = prefill(model, _prefixes_of(batch, shared), prefix=True, layers=shared.layers)
+    whose = copy_to_device(torch.tensor(rows.pictures), device)
+    cache = repeated(done.cache, whose, model.shape.decoder_layers)
+    if shared.layers is None:
+        states = _ask(model, batch, rows, cache)
+        logits = model.logits(states.flatten(0, 1)[copy_to_device(rows.last(), device)][:, None])
+        if not rows.apart:
+            regroup(cache.layers, *(copy_to_device(each, device) for each in rows.cached()))
+        valid = copy_to_device(rows.valid(), device) if rows.padded else None
+        start = DecoderInput(batch.embeds[:, -1:], batch.positions[..., -1:], valid, cache)
+        return PrefilledBatch(start, logits, _of_prompts(done.pruning.trace, shared.pictures), done.pruning)
+    if batch.system is not None:
+        write_first(cache, batch.system.cached, len(batch.embeds))
+    places = (copy_to_device(each, device) for each in rows.prompts())
+    joining = JoinedPrompts(shared.layers, [each[whose] for each in done.states], batch.before, *places)
+    pruning = DecoderPruning(model.decoder, batch, joining=joining)
+    with layer_hooks(model.decoder, lambda: pruning):
+        states = _ask(model, batch, rows, cache)
+    pruning.joining = None  # holds states of all prompts
+    start = DecoderInput(batch.embeds, batch.positions, batch.valid, cache, pruning)
+    return PrefilledBatch(start, model.logits(states[:, -1:]), pruning.trace, pruning)
+
+
+def _ask(model: VisionLanguageModel, batch: PromptBatch, rows: QuestionRows, cache: Any) -> Tensor:
+    """Run the decoder over questions in rows behind their prefixes."""
+    device = batch.embeds.device
+    tokens = copy_to_device(rows.tokens(batch.layout.width), device)
+    if rows.apart:
+        mask = copy_to_device(rows.valid(), device).long() if rows.padded else None
+    else:
         mask = seen_by_each(model.decoder, rows.seen(device))
-    states = model.states(batch.embeds.flatten(0, 1)[tokens], batch.positions.flatten(-2)[..., tokens], mask, cache)
-    logits = model.logits(states.flatten(0, 1)[copy_to_device(rows.last(), device)][:, None])
-    start = DecoderInput(
-        batch.embeds[:, -1:],
-        batch.positions[..., -1:],
-        valid,
-        cache if rows.apart else gathered(cache, *(copy_to_device(each, device) for each in rows.cached())),
+    return model.states(batch.embeds.flatten(0, 1)[tokens], batch.positions.flatten(-2)[..., tokens], mask, cache)
+
+
+def _of_prompts(trace: ForwardTrace, pictures: Sequence[int]) -> ForwardTrace:
+    """Tell of each prompt what was seen of its picture."""
+    return ForwardTrace(
+        per_layer={row: list(trace.per_layer[n]) for row, n in enumerate(pictures)},
+        kept={row: dict(trace.kept[n]) for row, n in enumerate(pictures)},
     )
-    return PrefilledBatch(start, logits, whole, done.pruning)
 
 
 def _prefixes_of(batch: PromptBatch, shared: SharedPrefixes) -> PromptBatch:
@@ -157,7 +185,7 @@ def _prefixes_of(batch: PromptBatch, shared: SharedPrefixes) -> PromptBatch:
         batch.embeds.flatten(0, 1)[places],
         batch.positions.flatten(-2)[..., places],
         layout,
-        tuple(batch.images[row] for row in shared.first),
+        tuple(batch.images[row].without_later_cuts() for row in shared.first),
         added=tuple(batch.added[row] for row in shared.first if batch.added),
         system=batch.system,
     )

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 WINDOW = 4
 """Batches whose pictures are encoded together."""
-SIZES = (64, 32, 16, 8, 4, 2, 1)
-"""The largest is where more did not bring more on an H200; see docs/efficiency.md."""
+SIZES = (96, 64, 48, 32, 24, 16, 8, 4, 2, 1)
+"""The more there are, the more prompts share the reading of the weights in each step; nothing above 64 was measured."""
 SHARE = 0.8
 """Of the memory; the rest is for what pruners compute, for long questions, and for what the allocator leaves between."""
 TEXT = 60

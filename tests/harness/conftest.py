@@ -89,8 +89,8 @@ def internvl_processor() -> Callable[..., Any]:
 
 
 @contextmanager
-def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
-    """Note rows and columns that enter the first decoder layer, in every pass."""
+def columns_seen(model: Family, layer: int = 0) -> Iterator[list[tuple[int, int]]]:
+    """Note rows and columns that enter a decoder layer, in every pass."""
     seen: list[tuple[int, int]] = []
 
     def note(module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def columns_seen(model: Family) -> Iterator[list[tuple[int, int]]]:
         seen.append((hidden.shape[0], hidden.shape[1]))
 
     layers: Any = model.decoder.layers
-    handle = layers[0].register_forward_pre_hook(note, with_kwargs=True)
+    handle = layers[layer].register_forward_pre_hook(note, with_kwargs=True)
     yield seen
     handle.remove()
 

@@ -70,17 +70,17 @@ def test_what_is_replayed_answers_as_what_is_run(family: str, name: str, behind:
 def test_padded_prompts_and_prompts_behind_a_shared_prefix_are_replayed(tools: Any) -> None:
     model = tiny_llava()
     own = asked(model, build("fastv", {}), graphs=True)
-    shared = asked(model, build("visionzip", {}), graphs=True, share_prefix=True)
+    shared, inside = (asked(model, build(name, {}), graphs=True, share_prefix=True) for name in ("visionzip", "pyramiddrop"))
     padded = [prompts(tools, ["Is it there?", text], turn) for turn, text in enumerate(SAME)]
     behind = [[replace(own, images=first.images) for own in (first, second)] for first, second in padded]
-    cases = [(own, turn) for turn in padded] + [(shared, turn) for turn in behind]
+    cases = [(own, turn) for turn in padded] + [(lane, turn) for lane in (shared, inside) for turn in behind]
     expected = [answered(replace(lane, graphs=False), turn) for lane, turn in cases]
     with on_pretended_gpu(model):
         assert [answered(lane, turn) for lane, turn in cases] == expected
         assert model.captured_passes.refused == {}
         assert {name: model.captured_passes.replays[name] for name in ("prefill with FastV", "prefill")} == {
             "prefill with FastV": 2,
-            "prefill": 2,
+            "prefill": 4,
         }
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from pretended_gpu import moved, pretended_gpu
-from pruner_options import DECODERS
+from pruner_options import DECODERS, options_for
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
 from vtpbench.harness.pruning.pipeline import Pipeline
-from vtpbench.harness.pruning.shared_prefix import PASS, distinct_prefixes, prefill_prefixes
+from vtpbench.harness.pruning.shared_prefix import PASS, distinct_prefixes, prefill_prefixes, prefill_whole
 from vtpbench.pruners.base import Pruner, Selection, TokenView
 from vtpbench.pruners.errors import UserError
 from vtpbench.pruners.registry import build
@@ -30,6 +30,7 @@ class Uneven(Pruner):
         return Selection(index, valid=index < view.cut.keep - fewer[:, None])
 
 
+INSIDE = ["fastv", "sparsevlm", "pyramiddrop", "dart", "vscan"]
 QUESTIONS = ["What?", "Is there a thing in the picture, or is there none?", "Which?", "How many of them are there?", "Hm?"]
 
 
@@ -38,7 +39,8 @@ def half(n: int) -> int:
 
 
 def pipeline(model: Family, pruner: Pruner, **options: Any) -> Pipeline:
-    return Pipeline(model, pruner, (lambda n: None) if type(pruner).__name__ == "Vanilla" else half, **options)
+    whole, inside = (type(pruner).__name__.lower() in names for names in (["vanilla"], INSIDE))
+    return Pipeline(model, pruner, (lambda n: None) if whole else (lambda n: n // 2) if inside else half, **options)
 
 
 def pruned(pipeline: Pipeline, tools: Any, count: int = 2) -> list[ImageTokens]:
@@ -61,10 +63,10 @@ def pictures_of(batch: PromptBatch) -> tuple[int, ...] | None:
 @pytest.mark.usefixtures("always_shared", "question_rows")
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ["vanilla", "random", "visionzip", "pool", "prumerge-plus", "uneven"])
+@pytest.mark.parametrize("name", ["vanilla", "random", "visionzip", "pool", "prumerge-plus", "uneven", *INSIDE])
 def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, family: str, attention: str, name: str) -> None:
     model = TINY[family](attention)
-    pruner = Uneven() if name == "uneven" else build(name, {})
+    pruner = Uneven() if name == "uneven" else build(name, options_for(name, family))
     batch = batch_of(pipeline(model, pruner), tools)
     whole, by_itself = pipeline(model, pruner).generate(batch, 8)
     shared, together = pipeline(model, pruner, share_prefix=True).generate(batch, 8)
@@ -76,6 +78,46 @@ def test_answers_counts_and_kept_tokens_are_those_of_whole_prompts(tools: Any, f
         assert {at: index.tolist() for at, index in together.kept[image].items()} == {
             at: index.tolist() for at, index in cuts.items()
         }
+
+
+@pytest.mark.usefixtures("always_shared", "question_rows")
+@pytest.mark.parametrize("behind", [False, True], ids=["whole", "behind the system prompt"])
+@pytest.mark.parametrize("name", [*INSIDE, "fastv early"])
+@pytest.mark.parametrize("family", DECODERS)
+def test_logits_and_keys_are_those_of_whole_prompts_where_tokens_leave_inside(
+    tools: Any, family: str, name: str, behind: bool
+) -> None:
+    model = TINY[family]()
+    pruner = build("fastv", {"layer": 1}) if name == "fastv early" else build(name, options_for(name, family))
+    batch = batch_of(pipeline(model, pruner), tools)
+    whole = prefill_whole(model, batch)
+    batch = batch.behind(model.system_prompt) if behind else batch
+    shared = distinct_prefixes(batch)
+    assert shared is not None
+    assert shared.layers == min(cut.at for cut in batch.images[0].later_cuts)
+    together = prefill_prefixes(model, batch, shared)
+    torch.testing.assert_close(together.logits, whole.logits, rtol=1e-4, atol=1e-5)
+    assert len(together.start.stages(0)) == len(whole.start.stages(0)) > 1
+    for own, expected in zip(together.start.stages(0), whole.start.stages(0), strict=True):
+        assert torch.equal(own.next, expected.next)
+        layer, other = (begun.start.cache.layers[own.at] for begun in (together, whole))
+        for row, (real, truth) in enumerate(zip(own.valid, expected.valid, strict=True)):
+            torch.testing.assert_close(layer.keys[row][:, real], other.keys[row][:, truth], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("always_shared")
+def test_a_picture_enters_the_first_layers_once_where_tokens_leave_inside(tools: Any, question_rows: str) -> None:
+    model = tiny_llava()
+    own = pipeline(model, build("fastv", {"layer": 1}), share_prefix=True)
+    batch = batch_of(own, tools)
+    system, image, _ = (span.length for span in batch.layout.rows[0])
+    assert len(model.system_prompt) == system
+    with tools.columns_seen(model) as seen, tools.columns_seen(model, layer=2) as behind:
+        own.generate(batch, 1)
+    assert seen == [(2, image), (5, batch.layout.width - system - image) if question_rows == "alone" else (2, 101)]
+    kept = batch.images[0].later_cuts[0].keep
+    assert kept < image
+    assert behind == [(5, batch.layout.width - system - image + kept)]
 
 
 @pytest.mark.usefixtures("always_shared", "question_rows")
@@ -169,9 +211,6 @@ def test_what_cannot_share_is_prefilled_whole(tools: Any) -> None:
     other = replace(second, features=second.features[:5], index=second.index[:5])
     assert pictures_of(own.assemble(QUESTIONS[:3], [[first], [other], [first]])) == (0, 1, 0)
     assert distinct_prefixes(replace(fine, heads=((1,), (2,)))) is None
-    inside = pipeline(model, build("fastv", {"layer": 1}))
-    (cut,) = pruned(inside, tools, 1)
-    assert distinct_prefixes(inside.assemble(QUESTIONS[:2], [[cut], [cut]])) is None
 
 
 @dataclass(frozen=True)
