@@ -59,5 +59,5 @@ def find_gpu(name: str) -> Gpu:
     """Look a kind of GPU up; raises `UserError` with those that are known."""
     known = {gpu.name: gpu for gpu in gpu_table().gpus}
     if name.lower() not in known:
-        raise UserError(f"--gpu {name}: {did_you_mean(name.lower(), known)} (known: {', '.join(known)})")
+        raise UserError(f"--gpu {name}: {did_you_mean(name.lower(), known)}")
     return known[name.lower()]
