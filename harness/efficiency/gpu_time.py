@@ -80,7 +80,8 @@ class GpuClock:
         """Seconds of the pass of so many rows of vision tokens and text through layers, with what is cached for all."""
         small = rows * (max(prompt.work.per_layer) + text - prompt.system) <= LARGEST
         flops, cached = self._whole(prompt, text, layers), self._system(prompt, layers)
-        return self._pass(rows * flops, rows * cached, self.reached.prefix_cache, replayed=prompt.graphs and small)
+        part = len(prompt.work.per_layer[layers]) / len(prompt.work.per_layer)
+        return self._pass(rows * flops, rows * cached, self.reached.prefix_cache, part, replayed=prompt.graphs and small)
 
     def questions(self, prompt: TypicalPrompt, size: float, rows: float, prompts: float = 0.0) -> float:
         """Seconds of one pass over so many questions in so many rows, each behind a prefix of its own.
@@ -113,12 +114,13 @@ class GpuClock:
         """Bytes of the keys and values of one prompt's tokens in layers."""
         return BYTES * self.dimensions.decoder.cached * sum(vision + text for vision in work.per_layer[layers])
 
-    def _pass(self, flops: float, cached: float, share: float, *, replayed: bool = False) -> float:
+    def _pass(self, flops: float, cached: float, share: float, part: float = 1.0, *, replayed: bool = False) -> float:
+        """Seconds of a pass through a part of the layers."""
         bandwidth = self.gpu.tb_per_s * 1e12
         products = flops / (self.reached.products * self.gpu.tflops * 1e12)
-        weights = BYTES * self.dimensions.decoder.parameters / (self.reached.weights * bandwidth)
+        weights = part * BYTES * self.dimensions.decoder.parameters / (self.reached.weights * bandwidth)
         device = max(products, weights) + cached / (share * bandwidth)
-        return device if replayed else max(device, self.reached.launch_ms / 1000)
+        return device if replayed else max(device, part * self.reached.launch_ms / 1000)
 
 
 def _without_image(work: Workload) -> Workload:

@@ -151,7 +151,7 @@ class PromptBatch:
     heads : token ids of each prompt before its first image
     added : of each image, `(levels, k, dim)` what is added to its tokens behind decoder layers 0, 1, ...; empty = nothing is
     named : whether pruners may ask for the images' names
-    system : what stands before all prompts and is no part of the other attributes; None = nothing
+    system : what stands before all prompts and is no part of layout, embeddings and positions; None = nothing
 
     """
 

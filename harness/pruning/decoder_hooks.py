@@ -134,7 +134,7 @@ class DecoderPruning:
         del module
         cache = cache_in(kwargs)
         arrived: Tensor = args[0] if args else kwargs["hidden_states"]
-        if self.joining is not None and not self.stages:
+        if self.joining is not None:
             if number < self.joining.at:
                 self.arrived = arrived
                 return None
@@ -165,9 +165,11 @@ class DecoderPruning:
         assert self.arrived is not None, "a cut is at layer 1 or behind it"
         hidden, self.arrived = joining.states(arrived, of=-1), joining.states(self.arrived, of=0)
         joining.regroup(cache_in(kwargs))
-        self._enter(self.decoder.rotary_emb(hidden, position_ids=self.batch.positions), kwargs.get("attention_mask"))
+        mask = kwargs.get("attention_mask")  # of the rows: it shows the next stage how the kernel takes one
+        self._enter(self.decoder.rotary_emb(hidden, position_ids=self.batch.positions), mask)
         for number in range(joining.at):
             self._count(number, hidden, self.stages[0])
+        self.joining = None  # holds states of all prompts
         return hidden
 
     def _enter(self, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> None:

@@ -76,8 +76,8 @@ class VisionLanguageModel(ABC):
 
     @property
     def system_prompt(self) -> SystemPrompt:
-        """What prompts begin with, prefilled when first it is asked for by a template and on a device."""
-        key = self.device, self.chat_template, self.system
+        """What prompts begin with, prefilled when first it is asked for by a template, on a device and in a number format."""
+        key = self.device, self.model.dtype, self.chat_template, self.system
         if key not in self._system_prompts:
             self._system_prompts[key] = SystemPrompt.of(self)
         return self._system_prompts[key]

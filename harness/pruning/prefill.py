@@ -128,7 +128,7 @@ def _name(batch: PromptBatch) -> str:
 
 def _key(batch: PromptBatch) -> object:
     """Say by what the host decides; where nothing leaves inside, it is not asked who chose what is left."""
-    return batch.layout.rows, batch.before, tuple(_plan(image) for image in batch.images)
+    return batch.layout.rows, batch.system, tuple(_plan(image) for image in batch.images)
 
 
 def _plan(image: ImageTokens) -> object:

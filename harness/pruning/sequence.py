@@ -81,7 +81,7 @@ def prefill_mask(
     All see the `cached` columns that come first. The order is that of the new sequence: a merged row may stand behind tokens
     that it stood before.
     """
-    if not layout.padded and (flash or before is None):
+    if not layout.padded and (flash or (before is None and not cached)):
         return None
     valid = layout.valid(device)
     if flash:

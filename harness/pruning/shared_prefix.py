@@ -147,9 +147,9 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, shared: Sha
     places = (copy_to_device(each, device) for each in rows.prompts())
     joining = JoinedPrompts(shared.layers, [each[whose] for each in done.states], batch.before, *places)
     pruning = DecoderPruning(model.decoder, batch, joining=joining)
+    del done, joining  # states of all prompts, which are not needed behind the first cut
     with layer_hooks(model.decoder, lambda: pruning):
         states = _ask(model, batch, rows, cache)
-    pruning.joining = None  # holds states of all prompts
     start = DecoderInput(batch.embeds, batch.positions, batch.valid, cache, pruning)
     return PrefilledBatch(start, model.logits(states[:, -1:]), pruning.trace, pruning)
 

@@ -69,5 +69,5 @@ def before_image(ids: Sequence[int], image_id: int) -> tuple[int, ...]:
 
 
 def prepend_valid(columns: int, flags: Tensor) -> Tensor:
-    """Put so many columns that hold a token before flags of others, `(rows, width)` bool."""
+    """Put so many columns that hold a token, and are seen, before flags of others, `(..., width)` bool."""
     return torch.nn.functional.pad(flags, (columns, 0), value=True) if columns else flags

@@ -131,7 +131,8 @@ def test_a_cache_that_grows_holds_what_one_that_copies_holds() -> None:
             mine, theirs = grown.update(keys, values, layer), copied.update(keys, values, layer)
             assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
             assert grown.get_seq_length(layer) == copied.get_seq_length(layer)
-    taken = repeated(grown, torch.tensor([2, 0, 2, 1]))
+    taken = repeated(grown, torch.tensor([2, 0, 2, 1]), 3)
+    assert [layer.is_initialized for layer in taken.layers] == [True, True, False], "what is not there is empty"
     assert torch.equal(taken.layers[1].keys, copied.layers[1].keys[[2, 0, 2, 1]])
     assert [layer.keys for layer in grown.layers] == [None, None], "the memory is given back layer by layer"
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pruner_options import DECODERS, options_for
+from rehearsal import on_pretended_gpu
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY, tiny_llava
@@ -16,6 +17,7 @@ from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.system_prompt import LEAST
 from vtpbench.pruners.registry import build
 
+ASKED = "{% for m in messages %}{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}{% endfor %}"
 ALIKE = ["What?", "Whom?", "Whim?"]
 QUESTIONS = ["What?", "Is there a thing in the picture, or is there none?", "Which?"]
 ATTENTIONS = ["sdpa", "eager"]
@@ -86,6 +88,47 @@ def test_it_enters_the_language_model_once(tools: Any, name: str) -> None:
 
 
 @pytest.mark.usefixtures("always_shared")
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("around", ["abcdefgh", ""])
+def test_a_single_token_behind_a_picture_sees_all_before_it(tools: Any, attention: str, around: str) -> None:
+    model = TINY["llava"](attention)
+    model.chat_template = f"{around}<image>{ASKED}"
+    lanes = [Pipeline(model, build("fastv", {"layer": 1}), lambda n: n // 2, share_prefix=shared) for shared in (False, True)]
+    left = lanes[0].select(lanes[0].encode([tools.picture(40, 30)]), ["0"])
+    batch = lanes[0].assemble(["Q", "R", "S"], [[left[0]]] * 3)
+    assert [row[-1].length for row in batch.layout.rows] == [1, 1, 1]
+    whole, shared = (lane.prefill(batch) for lane in lanes)
+    torch.testing.assert_close(shared.logits, whole.logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("always_shared")
+def test_a_graph_is_of_one_system_prompt(tools: Any) -> None:
+    model = tiny_llava()
+    model.model.generation_config.eos_token_id = None
+    lane, plain = pipeline(model, "fastv", share_prefix=True, graphs=True), pipeline(model, "fastv")
+    templates = [around + model.chat_template for around in ("aaaaaaaaaaaa ", "zqzqzqzqzqzq ")]
+    expected, found = list[list[str]](), list[list[str]]()
+    for model.chat_template in templates:
+        expected.append(plain.generate(batch_of(plain, tools, ALIKE), 3)[0])
+    with on_pretended_gpu(model):
+        for model.chat_template in templates:
+            found += [lane.generate(batch_of(lane, tools, ALIKE), 3)[0] for _ in range(3)]
+        assert model.captured_passes.replays["prefill with FastV"] == 4
+    assert expected[0] != expected[1]
+    assert found == [expected[0]] * 3 + [expected[1]] * 3
+
+
+@pytest.mark.usefixtures("always_shared")
+def test_it_is_another_in_another_number_format(tools: Any) -> None:
+    model = tiny_llava()
+    lane = pipeline(model, "vanilla", share_prefix=True)
+    for dtype in (torch.float32, torch.bfloat16):
+        model.model.to(dtype)
+        lane.prefill(batch_of(lane, tools, QUESTIONS))
+        assert model.system_prompt.cached[0][0].dtype == dtype
+
+
+@pytest.mark.usefixtures("always_shared")
 def test_it_is_another_where_template_or_system_message_are_others() -> None:
     model = tiny_llava()
     before = model.system_prompt
@@ -115,12 +158,8 @@ def test_prompts_that_begin_otherwise_are_prefilled_whole(tools: Any, monkeypatc
 
 def test_a_text_that_follows_the_question_or_is_short_is_not_shared() -> None:
     model = tiny_llava()
-    template = model.chat_template
-    model.chat_template = "{% for m in messages %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endfor %}<image>"
+    model.chat_template = f"{ASKED}<image>"
     assert not model.system_prompt.ids, "the question comes first"
     for around, shared in (("a" * LEAST, True), ("a", False)):
-        model.chat_template = (
-            f"{around}<image>" + "{% for m in messages %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endfor %}"
-        )
+        model.chat_template = f"{around}<image>{ASKED}"
         assert bool(model.system_prompt.ids) == shared
-    model.chat_template = template
