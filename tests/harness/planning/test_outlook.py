@@ -117,7 +117,7 @@ def test_the_cost_on_a_gpu(tmp_path: Path) -> None:
     launched = plan("llava15", tmp_path, "graphs=false", "batch_size=16", gpu="h200")
     assert 25 < hours(launched) < 60
     assert ("as CUDA graphs; not counted" in shown, "graphs" in launched) == (True, False)
-    assert "assumed: batches of 64, 60 text tokens, answers of 4 tokens; decoding steps" in shown
+    assert "assumed: batches of 96, 60 text tokens, answers of 4 tokens; decoding steps" in shown
     assert "scaled" not in shown
 
 
