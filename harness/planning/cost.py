@@ -133,7 +133,7 @@ def _row(cell: Cell, shape: ModelShape) -> _Row | None:
         alone=bool(inside) or schedule.target_grid is not None,
         skips=schedule.skips_tower,
         cached=share_prefix and not schedule.skips_tower,
-        layers=min((cut.at for cut in schedule.cuts if cut.at), default=None),
+        layers=min((cut.at for cut in schedule.later_cuts), default=None),
         graphs=cell.graphs and not flash,
         tower=_by_layer(inside, grid.height * grid.width, shape.vision_layers) if inside else None,
     )

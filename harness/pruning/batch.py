@@ -107,7 +107,7 @@ class ImageTokens:
     @property
     def later_cuts(self) -> tuple[Cut, ...]:
         """What remains to be done inside the language model."""
-        return tuple(c for c in self.schedule.cuts if c.at > 0)
+        return self.schedule.later_cuts
 
     def without_later_cuts(self) -> ImageTokens:
         """Take the same image where nothing leaves inside the language model."""

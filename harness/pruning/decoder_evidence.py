@@ -53,6 +53,11 @@ class LayerInput:
     angles: Tensor | None = None
     system: SystemPrompt | None = None
 
+    @property
+    def before(self) -> int:
+        """Columns that are cached before the first."""
+        return 0 if self.system is None else len(self.system)
+
     def entered(self, layer: int) -> Tensor:
         """Hidden states that entered layer `number + layer`."""
         if layer == 0:
@@ -64,7 +69,7 @@ class LayerInput:
         """Rotated keys of layer `number + layer`, `(rows, key heads, width, head dim)`."""
         if layer == -1 and self.cache is not None:
             cached: Tensor = self.cache.layers[self.number - 1].keys
-            return cached if self.system is None else cached[:, :, len(self.system) :]
+            return cached[:, :, self.before :]
         module: Any = self.layers[self.number + layer]
         normed = self._normed[layer] = module.input_layernorm(self.entered(layer))
         return self._project(module, module.self_attn.k_proj, "k_norm", normed, self.rotary)
@@ -97,17 +102,16 @@ class LayerInput:
 
         What is cached before them takes its share of it.
         """
-        before = 0 if self.system is None else len(self.system)
         key, query = self.keys(layer)[rows[:, 0]], self.queries(layer, rows, columns)
         if self.system is not None:
             keys, _ = self.system.cached[self.number + layer]
             key = torch.cat([keys.expand(len(key), -1, -1, -1), key], dim=2)
         grouped: Tensor = query.float().unflatten(1, (key.shape[1], -1))
         logits: Tensor = torch.einsum("mkgrd,mkld->mkgrl", grouped, key.float()).flatten(1, 2) * query.shape[-1] ** -0.5
-        unseen: Tensor = torch.arange(key.shape[2], device=key.device) > before + columns[:, :, None]
+        unseen: Tensor = torch.arange(key.shape[2], device=key.device) > self.before + columns[:, :, None]
         if self.layout.padded:
-            unseen = unseen | ~prepend_valid(before, self.layout.valid(key.device))[rows[:, 0], None, :]
-        attention = logits.masked_fill(unseen[:, None], float("-inf")).softmax(-1)[..., before:]
+            unseen = unseen | ~prepend_valid(self.before, self.layout.valid(key.device))[rows[:, 0], None, :]
+        attention = logits.masked_fill(unseen[:, None], float("-inf")).softmax(-1)[..., self.before :]
         return attention.nan_to_num() if self.layout.padded else attention  # padding rows see nothing
 
 
@@ -173,6 +177,6 @@ def _mean_of_rows(layer: int, arrival: LayerInput, rows: Tensor) -> Tensor:
         attention = arrival.attention(layer, rows, columns).mean(1)
         real = arrival.layout.valid(rows.device)[rows, columns]
         total += (attention * real[:, :, None]).sum(1)
-    before = 0 if arrival.system is None else len(arrival.system)  # rows that see nothing of the other columns
-    lengths = copy_to_device(torch.tensor(arrival.layout.lengths) + before, rows.device)
+    rows_of_each = torch.tensor(arrival.layout.lengths) + arrival.before  # of what is before, they see nothing of the columns
+    lengths = copy_to_device(rows_of_each, rows.device)
     return total / lengths[rows[:, 0], None]

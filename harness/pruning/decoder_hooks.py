@@ -152,7 +152,7 @@ class DecoderPruning:
             hidden = self._cut(number, hidden, kwargs)
         stage = self.stages[-1]
         self._count(number, hidden, stage)
-        self.arrived = hidden if number + 1 in {*self.boundaries, self.until} else None
+        self.arrived = hidden if number + 1 in self.boundaries or number + 1 == self.until else None
         if stage.at == 0 and not self.flash:
             return None if hidden is arrived else ((hidden, *args[1:]), kwargs)
         # A kernel would misread positions on several axes, and FlashAttention takes gaps for the ends of packed prompts: it

@@ -70,6 +70,11 @@ class Schedule:
         """Whether no token is to remain and nothing is to be seen: then the tower need not run."""
         return self.cuts[:1] == (Cut(0, 0),) and not self.needs
 
+    @property
+    def later_cuts(self) -> tuple[Cut, ...]:
+        """What is to be done inside the language model."""
+        return tuple(cut for cut in self.cuts if cut.at > 0)
+
     def choose(self, view: TokenView) -> Selection:
         """Ask the pruner, and tell the observer."""
         selection = self.pruner.apply(view) if self.shared is None else self.shared.choose(self.pruner, view)
