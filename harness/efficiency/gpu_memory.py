@@ -10,6 +10,8 @@ from vtpbench.harness.models.dimensions import Dimensions
 NUMBER_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 ROOM = 1.25
 """Columns that are reserved for keys and values, for each that is written; see `vtpbench.harness.pruning.key_value_cache`."""
+LASTING_ROOM = 1.5
+"""The same where decoding steps are graphs, for buffers that stay while prefixes, each of several questions, lie beside them."""
 TOGETHER = 32
 """Tiles that go through the vision tower together."""
 
@@ -23,7 +25,7 @@ class GpuMemory:
     dimensions : of the model
     number : bytes of a number
     eager : whether attention is computed as a matrix of all pairs
-    graphs : whether decoding steps have a second set of keys and values, at addresses that stay
+    graphs : whether keys and values lie at addresses that stay, for decoding steps to be replayed
 
     """
 
@@ -45,7 +47,7 @@ class GpuMemory:
         tower, decoder = self.dimensions.tower, self.dimensions.decoder
         tokens = work.grid.tiles * work.grid.height * work.grid.width
         held = pictures * tokens * (2 * tower.patches * tower.width + decoder.width)  # features, keys as evidence, embeddings
-        cached = (ROOM + self.graphs) * size * self._cached(work)
+        cached = (LASTING_ROOM if self.graphs else ROOM) * size * self._cached(work)
         activations = max(self._decoding(work, size), self._seeing(work, pictures))
         return self.number * (self.dimensions.parameters + held) + cached + activations
 

@@ -78,16 +78,26 @@ class SharedMemory:
     def __init__(self, device: torch.device, dtype: torch.dtype, forget: Callable[[], None]) -> None:
         """Take `forget` to be called before memory is given back in which earlier sets lie."""
         self._memory, self._forget = torch.empty(0, device=device, dtype=dtype), forget
+        self._sets: dict[tuple[tuple[int, ...], ...], tuple[Tensor, ...]] = {}
 
-    def take(self, sizes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """Give a buffer of each size, one behind the other; more than there is takes new memory."""
+    def __len__(self) -> int:
+        """Count the numbers that there is room for."""
+        return len(self._memory)
+
+    def take(self, *sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Give a buffer of each size, one behind the other, and the same for the same sizes; more than there is takes new memory."""
         lengths = [prod(size) for size in sizes]
         if sum(lengths) > len(self._memory):
             self._forget()
+            self._sets.clear()
             self._memory = self._memory.new_empty(0)  # given back before more is taken
             self._memory = self._memory.new_empty(sum(lengths))
-        parts = self._memory[: sum(lengths)].split(lengths)
-        return [part.view(size) for part, size in zip(parts, sizes, strict=True)]
+        if sizes not in self._sets:
+            if len(self._sets) == KEPT:
+                self._sets.clear()
+            parts = self._memory[: sum(lengths)].split(lengths)
+            self._sets[sizes] = tuple(part.view(size) for part, size in zip(parts, sizes, strict=True))
+        return self._sets[sizes]
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,11 @@ class CapturedPasses:
     def captured(self) -> int:
         """Count the passes that are replayed."""
         return sum(isinstance(each, _Recording) for each in self._recordings.values())
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether something is captured, or lies ready for it."""
+        return bool(self.captured or len(self.memory))
 
     @contextmanager
     def applied(self, active: bool = True, *, any_size: bool = False) -> Iterator[None]:

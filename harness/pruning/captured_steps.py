@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.captured_passes import Capture, SharedMemory
@@ -34,8 +35,9 @@ class _Known:
 class CapturedSteps:
     """Steps of one model.
 
-    All shapes lie in the same memory, as only one batch is decoded at a time. Whether a step is replayed or run changes no
-    number, so that no answer depends on what was asked before; a graph whose first replay differs from the run is not used.
+    All shapes lie in the same memory, as only one batch is decoded at a time, and the pass over its prompts writes there too:
+    keys and values of a batch are there once. Whether a step is replayed or run changes no number, so that no answer depends on
+    what was asked before; a graph whose first replay differs from the run is not used.
 
     Attributes
     ----------
@@ -47,39 +49,53 @@ class CapturedSteps:
         self.model, self.capture = model, capture
         self.refused: str | None = None if capture is not None else "the device has no graphs"
         self._known: dict[StepShape, _Known] = {}
-        self._memory = SharedMemory(model.device, model.model.dtype, self._known.clear)
+        layers = range(model.shape.decoder_layers)
+        self._memory = [SharedMemory(model.device, model.model.dtype, self._known.clear) for _ in layers]
 
     @property
     def captured(self) -> int:
         """Count the shapes that are replayed."""
         return sum(known.replay is not None for known in self._known.values())
 
+    @property
+    def holds_memory(self) -> bool:
+        """Whether there are buffers."""
+        return any(map(len, self._memory))
+
+    def empty_cache(self) -> Any:
+        """Make an empty cache in the memory of the steps, in which the cache before it is lost."""
+        from vtpbench.harness.pruning.key_value_cache import allocated  # imports transformers
+
+        return allocated([partial(self._buffers, layer) for layer in range(len(self._memory))])
+
     def open(self, stages: Sequence[CachedStage], cache: Any, tables: Callable[[StaticStep], None]) -> _Known:
-        """Give the step for a batch, loaded with what `cache` holds; `tables` is told of it before it runs."""
+        """Give the step for a batch, behind what `cache` holds, and in its buffers; `tables` is told of it before it runs."""
+        buffers = []
+        for number, layer in enumerate(cache.layers):
+            buffers.append(layer.move(self._buffers(number, layer.keys, layer.values, layer.get_seq_length())))
         shape = StepShape(len(stages[0].valid), tuple((stage.at, _columns(stage.valid.shape[1])) for stage in stages))
-        known = self._known.get(shape) or self._add(shape, stages[0].next, cache)
+        known = self._known.get(shape) or self._add(shape, stages[0].next, buffers)
         known.uses += 1
         tables(known.step)
-        known.step.load(stages, cache)
+        known.step.load(stages)
         if known.replay is None and known.uses > 1 and self.refused is None:
-            known.replay = self._captured(known.step, stages, cache)
-            known.step.load(stages, cache)
+            known.replay = self._captured(known.step, stages)
+            known.step.load(stages)
         return known
 
-    def _add(self, shape: StepShape, positions: Tensor, cache: Any) -> _Known:
-        """Make a step in the memory that all share; a larger one takes new memory, and the steps in the old are forgotten."""
-        sizes = [
-            (shape.rows, layer.keys.shape[1], shape.stages[shape.stage_of(number)][1], layer.keys.shape[3])
-            for number, layer in enumerate(cache.layers)
-        ]
-        parts = iter(self._memory.take([size for size in sizes for _ in range(2)]))
+    def _buffers(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, ...]:
+        """Give the buffers of a layer; larger ones take new memory, and the steps in the old are forgotten."""
+        of_keys, of_values = ((*each.shape[:2], _columns(columns), each.shape[3]) for each in (keys, values))
+        return self._memory[layer].take(of_keys, of_values)
+
+    def _add(self, shape: StepShape, positions: Tensor, buffers: Sequence[tuple[Tensor, ...]]) -> _Known:
+        """Make a step in buffers that all share."""
         if len(self._known) == KEPT:
             self._known.clear()
-        buffers = [(next(parts), next(parts)) for _ in sizes]
         known = self._known[shape] = _Known(StaticStep(self.model, shape, positions, buffers))
         return known
 
-    def _captured(self, step: StaticStep, stages: Sequence[CachedStage], cache: Any) -> Callable[[], None] | None:
+    def _captured(self, step: StaticStep, stages: Sequence[CachedStage]) -> Callable[[], None] | None:
         """Capture a step; None, and no further attempt, where that fails or the replay is not what was captured."""
         assert self.capture is not None
         step.run()
@@ -91,7 +107,7 @@ class CapturedSteps:
         except RuntimeError as e:
             self.refused = str(e).splitlines()[0]
             return None
-        step.load(stages, cache)
+        step.load(stages)
         replay()
         if torch.equal(run.nan_to_num(), step.logits.nan_to_num()):
             return replay
@@ -121,7 +137,8 @@ class StaticDecoding:
     def _open(self, written: int) -> None:
         """Go on in longer buffers."""
         if self.known is not None:
-            self.known.step.give_back(self.start.cache, self.used)
+            for layer in self.start.cache.layers:
+                layer.extend(self.used)
         stages = self.start.stages(written - 1)
         self.used, self.room = 0, min(_columns(n) - n for n in (stage.valid.shape[1] for stage in stages))
         self.known = self.steps.open(stages, self.start.cache, self._show)

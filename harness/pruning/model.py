@@ -107,8 +107,8 @@ class VisionLanguageModel(ABC):
 
     @property
     def holds_graphs(self) -> bool:
-        """Whether something is captured that `forget_graphs` would drop."""
-        return any(vars(self)[name].captured for name in ("captured_steps", "captured_passes") if name in vars(self))
+        """Whether there is something that `forget_graphs` would drop."""
+        return any(vars(self)[name].holds_memory for name in ("captured_steps", "captured_passes") if name in vars(self))
 
     def forget_graphs(self) -> None:
         """Drop all that was captured, and the memory in which it lies."""

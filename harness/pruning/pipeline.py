@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -240,15 +241,23 @@ class Pipeline:
 
     @torch.inference_mode()
     def prefill(self, batch: PromptBatch) -> PrefilledBatch:
-        """Take step 4 up to the first token; cuts inside the language model act here."""
+        """Take step 4 up to the first token; cuts inside the language model act here.
+
+        What is cached is valid until the next prefill.
+        """
+        from vtpbench.harness.pruning.key_value_cache import buffered  # imports transformers
+
         model = self.model
+        empty_cache = model.captured_steps.empty_cache if self.graphs else partial(buffered, model.shape.decoder_layers)
         shared = None
         if self.share_prefix and not model.is_flash:  # which takes no padding in the middle
             if model.system_prompt.opens(batch.heads, batch.layout):
                 batch = batch.behind(model.system_prompt)
             shared = distinct_prefixes(batch)
         with model.captured_passes.applied(self.graphs):
-            return prefill_whole(model, batch) if shared is None else prefill_prefixes(model, batch, shared)
+            if shared is None:
+                return prefill_whole(model, batch, empty_cache)
+            return prefill_prefixes(model, batch, empty_cache, shared)
 
     @torch.inference_mode()
     def decode(self, begun: PrefilledBatch, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,14 @@ class Prefill:
         return [*([] if self.logits is None else [self.logits]), *self.states, *cached, *kept, *self.pruning.invalid_flags]
 
 
-def prefill(model: VisionLanguageModel, batch: PromptBatch, *, prefix: bool = False, layers: int | None = None) -> Prefill:
+def prefill(
+    model: VisionLanguageModel,
+    batch: PromptBatch,
+    empty_cache: Callable[[], Any],
+    *,
+    prefix: bool = False,
+    layers: int | None = None,
+) -> Prefill:
     """Run or replay the pass over the prompts of a batch.
 
     What it gives is valid until the next prefill; what a trace holds stays.
@@ -55,23 +62,27 @@ def prefill(model: VisionLanguageModel, batch: PromptBatch, *, prefix: bool = Fa
     ----------
     model : that is asked
     batch : prompts, or what they begin with
-    prefix : whether it is the latter: the last column is not taken to the vocabulary
+    empty_cache : makes a cache of the layers that are run, into which a pass writes that is not replayed
+    prefix : whether it is what they begin with: the last column is not taken to the vocabulary
     layers : of a prefix, so many layers are run, in which nothing leaves; None = all
 
     """
     from vtpbench.harness.pruning.key_value_cache import holding, within  # imports transformers
 
+    def launch(batch: PromptBatch, cache: Any) -> Prefill:
+        return _launch(model, batch, cache, prefix, layers)
+
     passes = model.captured_passes
     rows, columns, _ = batch.embeds.shape
     if not passes.worth(rows * columns, LARGEST):
-        return _launch(model, batch, prefix, layers)
+        return launch(batch, empty_cache())
     done, replayed = passes.run(
         Pass(
             name=_name(batch),
             key=(_key(batch), tuple(len(levels) for levels in batch.added), prefix, layers),
             tensors=_tensors(batch),
-            launch=lambda: _launch(model, batch, prefix, layers),
-            again=lambda inputs, buffers: _launch(model, _on(inputs, batch), prefix, layers, buffers and within(buffers)),
+            launch=lambda: launch(batch, empty_cache()),
+            again=lambda inputs, buffers: launch(_on(inputs, batch), within(buffers)),
             place=lambda done: _buffers(passes.memory, done),
             obstacle=_obstacle(batch),
         )
@@ -82,13 +93,12 @@ def prefill(model: VisionLanguageModel, batch: PromptBatch, *, prefix: bool = Fa
     return Prefill(done.logits, cache, done.pruning.of(batch), done.states)
 
 
-def _launch(model: VisionLanguageModel, batch: PromptBatch, prefix: bool, layers: int | None, cache: Any = None) -> Prefill:
-    from vtpbench.harness.pruning.key_value_cache import buffered, write_first  # imports transformers
+def _launch(model: VisionLanguageModel, batch: PromptBatch, cache: Any, prefix: bool, layers: int | None) -> Prefill:
+    from vtpbench.harness.pruning.key_value_cache import begin_with  # imports transformers
 
     pruning = DecoderPruning(model.decoder, batch, until=layers)
-    cache = cache or buffered(layers or model.shape.decoder_layers)
     if batch.system is not None:
-        write_first(cache, batch.system.cached, len(batch.embeds))
+        begin_with(cache, batch.system.cached, len(batch.embeds))
     valid = batch.valid
     mask = None if valid is None else valid.long()
     with layer_hooks(model.decoder, lambda: pruning):
@@ -102,7 +112,7 @@ def _launch(model: VisionLanguageModel, batch: PromptBatch, prefix: bool, layers
 def _buffers(memory: SharedMemory, done: Prefill) -> list[tuple[Tensor, Tensor]]:
     """Take buffers for the keys and values of each layer."""
     sizes = [tuple(each.shape) for layer in done.cache.layers for each in (layer.keys, layer.values)]
-    parts = memory.take(sizes)
+    parts = memory.take(*sizes)
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 

@@ -9,9 +9,9 @@ which prompts are put together (`joined_prompts.py`) as if they had been whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from vtpbench.harness.pruning.batch import PromptBatch
@@ -114,26 +114,31 @@ def distinct_prefixes(batch: PromptBatch) -> SharedPrefixes | None:
 
 
 @torch.inference_mode()
-def prefill_whole(model: VisionLanguageModel, batch: PromptBatch) -> PrefilledBatch:
-    """Run the language model over whole prompts."""
-    done = prefill(model, batch)
+def prefill_whole(model: VisionLanguageModel, batch: PromptBatch, empty_cache: Callable[[], Any]) -> PrefilledBatch:
+    """Run the language model over whole prompts; `empty_cache` makes a cache of all layers for them."""
+    done = prefill(model, batch, empty_cache)
     assert done.logits is not None, "asked for"
     start = DecoderInput(batch.embeds, batch.positions, batch.valid, done.cache, done.pruning)
     return PrefilledBatch(start, done.logits, done.pruning.trace, done.pruning)
 
 
 @torch.inference_mode()
-def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, shared: SharedPrefixes) -> PrefilledBatch:
+def prefill_prefixes(
+    model: VisionLanguageModel, batch: PromptBatch, empty_cache: Callable[[], Any], shared: SharedPrefixes
+) -> PrefilledBatch:
     """Run the language model over each distinct prefix, and over what follows it in each prompt.
 
-    Where tokens leave inside, prefixes go as far as nothing has left, and prompts come together there.
+    Where tokens leave inside, prefixes go as far as nothing has left, and prompts come together there. `empty_cache` makes a
+    cache of all layers for the prompts.
     """
-    from vtpbench.harness.pruning.key_value_cache import regroup, repeated, write_first  # imports transformers
+    from vtpbench.harness.pruning.key_value_cache import begin_with, buffered, exact, regroup, repeat  # imports transformers
 
     rows, device = shared.questions, batch.embeds.device
-    done = prefill(model, _prefixes_of(batch, shared), prefix=True, layers=shared.layers)
+    cache_of_prefixes = partial(buffered, shared.layers or model.shape.decoder_layers, exact)
+    done = prefill(model, _prefixes_of(batch, shared), cache_of_prefixes, prefix=True, layers=shared.layers)
     whose = copy_to_device(torch.tensor(rows.pictures), device)
-    cache = repeated(done.cache, whose, model.shape.decoder_layers)
+    cache = empty_cache()
+    repeat(done.cache, cache, whose, rows.width)
     if shared.layers is None:
         states = _ask(model, batch, rows, cache)
         logits = model.logits(states.flatten(0, 1)[copy_to_device(rows.last(), device)][:, None])
@@ -143,7 +148,7 @@ def prefill_prefixes(model: VisionLanguageModel, batch: PromptBatch, shared: Sha
         start = DecoderInput(batch.embeds[:, -1:], batch.positions[..., -1:], valid, cache)
         return PrefilledBatch(start, logits, _of_prompts(done.pruning.trace, shared.pictures), done.pruning)
     if batch.system is not None:
-        write_first(cache, batch.system.cached, len(batch.embeds))
+        begin_with(cache, batch.system.cached, len(batch.embeds))
     places = (copy_to_device(each, device) for each in rows.prompts())
     joining = JoinedPrompts(shared.layers, [each[whose] for each in done.states], batch.before, *places)
     pruning = DecoderPruning(model.decoder, batch, joining=joining)

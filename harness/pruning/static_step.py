@@ -61,7 +61,7 @@ class StaticStep:
     """
 
     def __init__(
-        self, model: VisionLanguageModel, shape: StepShape, like: Tensor, buffers: Sequence[tuple[Tensor, Tensor]]
+        self, model: VisionLanguageModel, shape: StepShape, like: Tensor, buffers: Sequence[tuple[Tensor, ...]]
     ) -> None:
         """Take buffers for keys and values, one pair for each layer; positions are laid out as in `like`."""
         from vtpbench.harness.pruning.key_value_cache import static  # imports transformers
@@ -75,17 +75,16 @@ class StaticStep:
         self.tables: dict[int, dict[str, Any]] = {}
         self.cache = static([(*pair, self.column[shape.stage_of(number)]) for number, pair in enumerate(buffers)])
 
-    def load(self, stages: Sequence[CachedStage], cache: Any) -> None:
-        """Begin behind what a cache holds."""
+    def load(self, stages: Sequence[CachedStage]) -> None:
+        """Begin behind what a cache in the same buffers holds."""
         for number, stage in enumerate(stages):
             columns = stage.valid.shape[-1]
             self.seen[number].zero_()
             self.seen[number][:, :columns] = stage.valid
             self.positions[number].copy_(stage.next)
             self.column[number].fill_(columns)
-        for own, layer in zip(self.cache.layers, cache.layers, strict=True):
-            columns = layer.keys.shape[2]
-            own.keys[:, :, :columns], own.values[:, :, :columns] = layer.keys, layer.values
+        for layer, own in enumerate(self.cache.layers):
+            columns = stages[self.shape.stage_of(layer)].valid.shape[-1]
             own.keys[:, :, columns:], own.values[:, :, columns:] = 0, 0  # what is masked must be a number: 0 times NaN is NaN
 
     def run(self) -> None:
@@ -109,9 +108,3 @@ class StaticStep:
         for positions, column in zip(self.positions, self.column, strict=True):
             positions += 1
             column += 1
-
-    def give_back(self, cache: Any, columns: int) -> None:
-        """Append so many columns of what was written since `load` to the cache that it began behind."""
-        for own, layer in zip(self.cache.layers, cache.layers, strict=True):
-            start = layer.keys.shape[2]
-            layer.update(own.keys[:, :, start : start + columns], own.values[:, :, start : start + columns])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WINDOW = 4
 """Batches whose pictures are encoded together."""
-SIZES = (96, 64, 48, 32, 24, 16, 8, 4, 2, 1)
+SIZES = (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
 """The more there are, the more prompts share the reading of the weights in each step; nothing above 64 was measured."""
 SHARE = 0.8
 """Of the memory; the rest is for what pruners compute, for long questions, and for what the allocator leaves between."""

@@ -48,6 +48,22 @@ def test_answers_are_those_of_steps_that_grow(family: str, name: str, attention:
         assert (fixed.written, fixed.finite, fixed.per_layer) == (grown.written, grown.finite, grown.per_layer)
 
 
+@pytest.mark.usefixtures("always_shared", "question_rows")
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("name", ["vanilla", "fastv"])
+def test_the_pass_over_prompts_writes_where_steps_read(name: str, pictures: int, tools: Any) -> None:
+    lane = pipeline(tiny_llava(), name, share_prefix=True, graphs=True)
+    begun = lane.prefill(batch_of(lane, tools, QUESTIONS, pictures))
+    written = addresses(begun.start.cache)
+    lane.decode(begun, 3)
+    assert addresses(begun.start.cache) == written
+    assert len(set(written)) == 2 * lane.model.shape.decoder_layers
+
+
+def addresses(cache: Any) -> list[int]:
+    return [each.data_ptr() for layer in cache.layers for each in (layer.keys, layer.values)]
+
+
 class Captures:
     """Stands for a device with graphs: what is captured is run again."""
 

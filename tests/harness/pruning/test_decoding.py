@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.harness.pruning.batch import PromptBatch
 from vtpbench.harness.pruning.decoder_hooks import decoder_hooks, layer_hooks
 from vtpbench.harness.pruning.decoding import LATEST, decode
-from vtpbench.harness.pruning.key_value_cache import ROOM, buffered, repeated
+from vtpbench.harness.pruning.key_value_cache import ROOM, buffered, repeat
 from vtpbench.harness.pruning.pipeline import Pipeline, Prompt
 from vtpbench.harness.pruning.shared_prefix import prefill_whole
 from vtpbench.pruners.registry import build
@@ -49,7 +50,7 @@ def stock(model: Family, batch: PromptBatch, new: int) -> list[list[int]]:
 
 
 def own(model: Family, batch: PromptBatch, new: int, *, static: bool = False) -> list[list[int]]:
-    begun = prefill_whole(model, batch)
+    begun = prefill_whole(model, batch, partial(buffered, model.shape.decoder_layers))
     with torch.inference_mode(), layer_hooks(model.decoder, lambda: begun.pruning):
         return decode(model, begun.start, begun.logits, new, static=static).tokens
 
@@ -131,7 +132,8 @@ def test_a_cache_that_grows_holds_what_one_that_copies_holds() -> None:
             mine, theirs = grown.update(keys, values, layer), copied.update(keys, values, layer)
             assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
             assert grown.get_seq_length(layer) == copied.get_seq_length(layer)
-    taken = repeated(grown, torch.tensor([2, 0, 2, 1]), 3)
+    taken = buffered(3)
+    repeat(grown, taken, torch.tensor([2, 0, 2, 1]), 7)
     assert [layer.is_initialized for layer in taken.layers] == [True, True, False], "what is not there is empty"
     assert torch.equal(taken.layers[1].keys, copied.layers[1].keys[[2, 0, 2, 1]])
     assert [layer.keys for layer in grown.layers] == [None, None], "the memory is given back layer by layer"

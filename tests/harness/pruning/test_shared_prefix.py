@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pruner_options import DECODERS, options_for
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.harness.pruning.batch import ImageTokens, PromptBatch
+from vtpbench.harness.pruning.key_value_cache import buffered
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.harness.pruning.shared_prefix import PASS, distinct_prefixes, prefill_prefixes, prefill_whole
 from vtpbench.pruners.base import Pruner, Selection, TokenView
@@ -90,12 +92,12 @@ def test_logits_and_keys_are_those_of_whole_prompts_where_tokens_leave_inside(
     model = TINY[family]()
     pruner = build("fastv", {"layer": 1}) if name == "fastv early" else build(name, options_for(name, family))
     batch = batch_of(pipeline(model, pruner), tools)
-    whole = prefill_whole(model, batch)
+    whole = prefill_whole(model, batch, partial(buffered, model.shape.decoder_layers))
     batch = batch.behind(model.system_prompt) if behind else batch
     shared = distinct_prefixes(batch)
     assert shared is not None
     assert shared.layers == min(cut.at for cut in batch.images[0].later_cuts)
-    together = prefill_prefixes(model, batch, shared)
+    together = prefill_prefixes(model, batch, partial(buffered, model.shape.decoder_layers), shared)
     torch.testing.assert_close(together.logits, whole.logits, rtol=1e-4, atol=1e-5)
     assert len(together.start.stages(0)) == len(whole.start.stages(0)) > 1
     for own, expected in zip(together.start.stages(0), whole.start.stages(0), strict=True):
@@ -128,7 +130,7 @@ def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, fa
     batch = batch_of(pipeline(model, pruner), tools)
     shared = distinct_prefixes(batch)
     assert shared is not None
-    behind = prefill_prefixes(model, batch, shared)
+    behind = prefill_prefixes(model, batch, partial(buffered, model.shape.decoder_layers), shared)
     assert behind.start.valid is not None, "questions differ in length"
     with torch.inference_mode():
         for row, length in enumerate(batch.layout.lengths):
