@@ -85,7 +85,7 @@ class SharedMemory:
         return len(self._memory)
 
     def take(self, *sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Give a buffer of each size, one behind the other, and the same for the same sizes; more than there is takes new memory."""
+        """Give a buffer of each size, one behind the other, the same for the same sizes; more than there is takes new memory."""
         lengths = [prod(size) for size in sizes]
         if sum(lengths) > len(self._memory):
             self._forget()

@@ -60,9 +60,7 @@ class StaticStep:
 
     """
 
-    def __init__(
-        self, model: VisionLanguageModel, shape: StepShape, like: Tensor, buffers: Sequence[tuple[Tensor, ...]]
-    ) -> None:
+    def __init__(self, model: VisionLanguageModel, shape: StepShape, like: Tensor, buffers: Sequence[tuple[Tensor, ...]]) -> None:
         """Take buffers for keys and values, one pair for each layer; positions are laid out as in `like`."""
         from vtpbench.harness.pruning.key_value_cache import static  # imports transformers
 

@@ -136,7 +136,7 @@ def make_job(suite_name: str, choices: RunOptions, warn: Callable[[str], None], 
 def load_suite(name: str, choices: RunOptions) -> Suite:
     """Load a suite with what the command line replaces of it."""
     named = {"limit": choices.limit, "batch_size": choices.batch_size}
-    suite = load(name, [*choices.settings, *(f"{key}={value}" for key, value in named.items() if value is not None)])
+    suite = load(name, choices.settings, {key: value for key, value in named.items() if value is not None})
     return suite if choices.dtype is None else suite.with_dtype(_dtype(choices.dtype))
 
 

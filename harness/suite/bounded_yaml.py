@@ -106,7 +106,7 @@ def place_of(node: Node, default: str) -> str:
     mark = node.start_mark
     if mark is None:
         return default
-    return str(mark.name) if mark.name.startswith("--set ") else f"{mark.name}:{mark.line + 1}"
+    return str(mark.name) if mark.name.startswith("--") else f"{mark.name}:{mark.line + 1}"
 
 
 def shortened(value: object) -> str:

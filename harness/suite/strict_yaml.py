@@ -82,9 +82,9 @@ class Document:
         for node in mappings:
             _merge(node, name)
 
-    def override(self, setting: str) -> None:
-        """Apply one `key=value`: a dotted key (list items by number), a YAML value; errors then name the setting."""
-        source = f"--set {setting}"
+    def override(self, setting: str, source: str = "") -> None:
+        """Apply one `key=value`: a dotted key (list items by number), a YAML value; errors then name `source`, an option."""
+        source = source or f"--set {setting}"
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise UserError(f"{source}: write key=value, e.g. --set limit=50")

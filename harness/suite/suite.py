@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
@@ -173,13 +174,14 @@ class Suite(Strict):
         return {each.label: each.under(self.profile) for matrix in self.matrix for each in matrix.benchmarks}
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
+def load(path: str | Path, overrides: Sequence[str] = (), options: Mapping[str, object] = MappingProxyType({})) -> Suite:
     """Read and check a suite: a file, or the name of one that comes with vtpbench.
 
     Parameters
     ----------
     path : file, or packaged name (`demo`, `suites/demo.yaml`)
     overrides : `key=value` settings that replace what the file says; a `limit` also those of single benchmarks
+    options : keys that have an option of their own on the command line, with its value; they do the same
 
     Raises
     ------
@@ -190,8 +192,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     document = Document(read_text(file), str(file))
     for setting in overrides:
         document.override(setting)
+    for key, value in options.items():
+        document.override(f"{key}={value}", f"--{key.replace('_', '-')} {value}")
     suite = document.validate(Suite, {"folder": file.parent, "name": file.stem, "document": document})
-    if any(setting.partition("=")[0].strip() == "limit" for setting in overrides):
+    if "limit" in {*options, *(setting.partition("=")[0].strip() for setting in overrides)}:
         suite = suite.without_own_limits()
     models = (
         model.model_copy(update={"dtype": model.dtype or suite.dtype, "attention": model.attention or suite.attention})

@@ -169,6 +169,11 @@ def test_a_mistake_in_an_override_names_the_override(setting: str, message: str,
     assert mistake(tmp_path, GOOD, setting).startswith(message)
 
 
+def test_a_mistake_in_an_option_names_the_option(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--batch-size 0: batch_size: input should be greater than or equal to 1, not 0$"):
+        load(write(tmp_path, GOOD), options={"batch_size": "0"})
+
+
 BLOCK = """\
 models:
   - path: org/model
