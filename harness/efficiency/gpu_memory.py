@@ -11,7 +11,11 @@ NUMBER_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 ROOM = 1.25
 """Columns that are reserved for keys and values, for each that is written; see `vtpbench.harness.pruning.key_value_cache`."""
 LASTING_ROOM = 1.5
-"""The same where decoding steps are graphs, for buffers that stay while prefixes, each of several questions, lie beside them."""
+"""The same where decoding steps are graphs, for buffers that stay beside the prefixes of shared pictures.
+
+Where few prompts share a picture, and behind a batch of longer answers, it is up to 1.8, for which the memory that is left free
+has room.
+"""
 TOGETHER = 32
 """Tiles that go through the vision tower together."""
 

@@ -28,6 +28,8 @@ KEPT, SEEN = 128, 4096
 
 WATCHED = "every selection is to be shown to an observer"
 """Why a pass in which tokens leave is run."""
+SETS = 128
+"""Sets of buffers in the same memory that are known at once."""
 CROWDED = f"there are {KEPT} others, and no more are captured at once"
 """Why a pass is run that came too late."""
 
@@ -85,7 +87,10 @@ class SharedMemory:
         return len(self._memory)
 
     def take(self, *sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Give a buffer of each size, one behind the other, the same for the same sizes; more than there is takes new memory."""
+        """Give a buffer of each size, one behind the other; more than there is takes new memory.
+
+        Asked for again, a set is the same object.
+        """
         lengths = [prod(size) for size in sizes]
         if sum(lengths) > len(self._memory):
             self._forget()
@@ -93,7 +98,7 @@ class SharedMemory:
             self._memory = self._memory.new_empty(0)  # given back before more is taken
             self._memory = self._memory.new_empty(sum(lengths))
         if sizes not in self._sets:
-            if len(self._sets) == KEPT:
+            if len(self._sets) == SETS:
                 self._sets.clear()
             parts = self._memory[: sum(lengths)].split(lengths)
             self._sets[sizes] = tuple(part.view(size) for part, size in zip(parts, sizes, strict=True))

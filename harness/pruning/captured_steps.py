@@ -49,6 +49,7 @@ class CapturedSteps:
         self.model, self.capture = model, capture
         self.refused: str | None = None if capture is not None else "the device has no graphs"
         self._known: dict[StepShape, _Known] = {}
+        self._turn = 0  # of the cache that the buffers hold
         layers = range(model.shape.decoder_layers)
         self._memory = [SharedMemory(model.device, model.model.dtype, self._known.clear) for _ in layers]
 
@@ -62,17 +63,30 @@ class CapturedSteps:
         """Whether there are buffers."""
         return any(map(len, self._memory))
 
-    def empty_cache(self) -> Any:
+    def new_cache(self) -> Any:
         """Make an empty cache in the memory of the steps, in which the cache before it is lost."""
         from vtpbench.harness.pruning.key_value_cache import allocated  # imports transformers
 
-        return allocated([partial(self._buffers, layer) for layer in range(len(self._memory))])
+        cache = allocated([partial(self._take_buffers, layer) for layer in range(len(self._memory))])
+        self._turn += 1
+        cache.turn = self._turn
+        return cache
+
+    def _claim(self, cache: Any) -> None:
+        """Raise `AssertionError` where another batch was written over a cache; else nothing older is valid any more."""
+        if getattr(cache, "turn", self._turn) != self._turn:
+            raise AssertionError("a batch is decoded behind the last prefill: what an earlier one cached was written over")
+        if not hasattr(cache, "turn"):
+            self._turn += 1
+            cache.turn = self._turn
 
     def open(self, stages: Sequence[CachedStage], cache: Any, tables: Callable[[StaticStep], None]) -> _Known:
         """Give the step for a batch, behind what `cache` holds, and in its buffers; `tables` is told of it before it runs."""
+        self._claim(cache)
         buffers = []
         for number, layer in enumerate(cache.layers):
-            buffers.append(layer.move(self._buffers(number, layer.keys, layer.values, layer.get_seq_length())))
+            buffers.append(self._take_buffers(number, layer.keys, layer.values, layer.get_seq_length()))
+            layer.move(buffers[-1])
         shape = StepShape(len(stages[0].valid), tuple((stage.at, _columns(stage.valid.shape[1])) for stage in stages))
         known = self._known.get(shape) or self._add(shape, stages[0].next, buffers)
         known.uses += 1
@@ -83,7 +97,7 @@ class CapturedSteps:
             known.step.load(stages)
         return known
 
-    def _buffers(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, ...]:
+    def _take_buffers(self, layer: int, keys: Tensor, values: Tensor, columns: int) -> tuple[Tensor, ...]:
         """Give the buffers of a layer; larger ones take new memory, and the steps in the old are forgotten."""
         of_keys, of_values = ((*each.shape[:2], _columns(columns), each.shape[3]) for each in (keys, values))
         return self._memory[layer].take(of_keys, of_values)
@@ -139,6 +153,7 @@ class StaticDecoding:
         if self.known is not None:
             for layer in self.start.cache.layers:
                 layer.extend(self.used)
+            self.known = None  # lets go of buffers before longer ones are taken
         stages = self.start.stages(written - 1)
         self.used, self.room = 0, min(_columns(n) - n for n in (stage.valid.shape[1] for stage in stages))
         self.known = self.steps.open(stages, self.start.cache, self._show)

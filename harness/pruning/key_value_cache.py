@@ -18,7 +18,7 @@ Allocate = Callable[[Tensor, Tensor, int], Buffers]
 
 
 def with_room(keys: Tensor, values: Tensor, columns: int) -> Buffers:
-    """Make buffers for an answer behind so many columns, or for a longer answer."""
+    """Make buffers for a quarter more than so many columns, and at least for `ROOM` more."""
     return exact(keys, values, columns + max(ROOM, columns // 4))
 
 
@@ -55,18 +55,24 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyp
     def reserve(self, key_states: Tensor, value_states: Tensor, columns: int) -> Buffers:
         """Go on in buffers for rows of states like these, and at least so many columns."""
         allocate = self._allocate if self._buffers is None else with_room
-        return self.move(allocate(key_states, value_states, columns))
-
-    def move(self, buffers: Buffers) -> Buffers:
-        """Go on in buffers, which may be the present ones, or lie over them in another shape."""
-        if self._buffers is not buffers:
-            columns, cached = self.get_seq_length(), [each for each in (self.keys, self.values) if each is not None]
-            if self._buffers is not None:
-                cached = [each.clone() for each in cached]  # both, before one is written
-            for buffer, states in zip(buffers, cached, strict=False):  # there may be none yet
-                buffer[..., :columns, :] = states
-            self.show(buffers, columns)
+        buffers = allocate(key_states, value_states, columns)
+        self._go_on_in(buffers, [self.keys, self.values])
         return buffers
+
+    def move(self, buffers: Buffers) -> None:
+        """Copy what is cached into buffers, which may lie over the present ones, and go on there; the same object stays."""
+        if self._buffers is not buffers:
+            assert self.keys is not None, "something is cached"
+            assert self.values is not None, "something is cached"
+            held = self._buffers is None
+            self._go_on_in(buffers, [each if held else each.clone() for each in (self.keys, self.values)])
+
+    def _go_on_in(self, buffers: Buffers, cached: Sequence[Tensor | None]) -> None:
+        columns = self.get_seq_length()
+        for buffer, states in zip(buffers, cached, strict=True):
+            if states is not None:
+                buffer[..., :columns, :] = states
+        self.show(buffers, columns)
 
     def show(self, buffers: Buffers, columns: int) -> Buffers:
         """Take so many columns of buffers for what is cached; gives those columns."""
@@ -81,7 +87,7 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyp
         self.show(self._buffers, self.get_seq_length() + columns)
 
     def hold(self, keys: Tensor, values: Tensor) -> None:
-        """Begin behind keys and values that lie elsewhere, where nothing will be written."""
+        """Begin behind keys and values that lie elsewhere and stay as they are."""
         self.keys, self.values, self._buffers, self.is_initialized = keys, values, None, True
 
     def forget(self) -> None:
@@ -127,7 +133,7 @@ def begin_with(cache: Cache, cached: Sequence[Buffers], rows: int) -> None:
 
 
 def holding(layers: Sequence[Buffers]) -> Cache:
-    """Make a cache that begins behind keys and values, in which it writes nothing."""
+    """Make a cache that begins behind keys and values, and does not write where they lie."""
     made = buffered(len(layers))
     for layer, states in zip(made.layers, layers, strict=True):
         layer.hold(*states)

@@ -106,8 +106,8 @@ class VisionLanguageModel(ABC):
         return CapturedPasses(self._capture, self.device, self.model.dtype)
 
     @property
-    def holds_graphs(self) -> bool:
-        """Whether there is something that `forget_graphs` would drop."""
+    def holds_memory(self) -> bool:
+        """Whether there are graphs, or buffers for them, that `forget_graphs` would drop."""
         return any(vars(self)[name].holds_memory for name in ("captured_steps", "captured_passes") if name in vars(self))
 
     def forget_graphs(self) -> None:

@@ -243,12 +243,12 @@ class Pipeline:
     def prefill(self, batch: PromptBatch) -> PrefilledBatch:
         """Take step 4 up to the first token; cuts inside the language model act here.
 
-        What is cached is valid until the next prefill.
+        With graphs, what is cached is valid until the next prefill.
         """
         from vtpbench.harness.pruning.key_value_cache import buffered  # imports transformers
 
         model = self.model
-        empty_cache = model.captured_steps.empty_cache if self.graphs else partial(buffered, model.shape.decoder_layers)
+        new_cache = model.captured_steps.new_cache if self.graphs else partial(buffered, model.shape.decoder_layers)
         shared = None
         if self.share_prefix and not model.is_flash:  # which takes no padding in the middle
             if model.system_prompt.opens(batch.heads, batch.layout):
@@ -256,8 +256,8 @@ class Pipeline:
             shared = distinct_prefixes(batch)
         with model.captured_passes.applied(self.graphs):
             if shared is None:
-                return prefill_whole(model, batch, empty_cache)
-            return prefill_prefixes(model, batch, empty_cache, shared)
+                return prefill_whole(model, batch, new_cache)
+            return prefill_prefixes(model, batch, new_cache, shared)
 
     @torch.inference_mode()
     def decode(self, begun: PrefilledBatch, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:

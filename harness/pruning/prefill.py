@@ -49,7 +49,7 @@ class Prefill:
 def prefill(
     model: VisionLanguageModel,
     batch: PromptBatch,
-    empty_cache: Callable[[], Any],
+    new_cache: Callable[[], Any],
     *,
     prefix: bool = False,
     layers: int | None = None,
@@ -62,7 +62,7 @@ def prefill(
     ----------
     model : that is asked
     batch : prompts, or what they begin with
-    empty_cache : makes a cache of the layers that are run, into which a pass writes that is not replayed
+    new_cache : makes a cache of the layers that are run, into which a pass writes that is not replayed
     prefix : whether it is what they begin with: the last column is not taken to the vocabulary
     layers : of a prefix, so many layers are run, in which nothing leaves; None = all
 
@@ -75,15 +75,15 @@ def prefill(
     passes = model.captured_passes
     rows, columns, _ = batch.embeds.shape
     if not passes.worth(rows * columns, LARGEST):
-        return launch(batch, empty_cache())
+        return launch(batch, new_cache())
     done, replayed = passes.run(
         Pass(
             name=_name(batch),
             key=(_key(batch), tuple(len(levels) for levels in batch.added), prefix, layers),
             tensors=_tensors(batch),
-            launch=lambda: launch(batch, empty_cache()),
+            launch=lambda: launch(batch, new_cache()),
             again=lambda inputs, buffers: launch(_on(inputs, batch), within(buffers)),
-            place=lambda done: _buffers(passes.memory, done),
+            place=lambda done: _take_buffers(passes.memory, done),
             obstacle=_obstacle(batch),
         )
     )
@@ -109,7 +109,7 @@ def _launch(model: VisionLanguageModel, batch: PromptBatch, cache: Any, prefix: 
         return Prefill(None if prefix else model.logits(states), cache, pruning)
 
 
-def _buffers(memory: SharedMemory, done: Prefill) -> list[tuple[Tensor, Tensor]]:
+def _take_buffers(memory: SharedMemory, done: Prefill) -> list[tuple[Tensor, Tensor]]:
     """Take buffers for the keys and values of each layer."""
     sizes = [tuple(each.shape) for layer in done.cache.layers for each in (layer.keys, layer.values)]
     parts = memory.take(*sizes)

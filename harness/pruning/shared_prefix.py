@@ -114,9 +114,9 @@ def distinct_prefixes(batch: PromptBatch) -> SharedPrefixes | None:
 
 
 @torch.inference_mode()
-def prefill_whole(model: VisionLanguageModel, batch: PromptBatch, empty_cache: Callable[[], Any]) -> PrefilledBatch:
-    """Run the language model over whole prompts; `empty_cache` makes a cache of all layers for them."""
-    done = prefill(model, batch, empty_cache)
+def prefill_whole(model: VisionLanguageModel, batch: PromptBatch, new_cache: Callable[[], Any]) -> PrefilledBatch:
+    """Run the language model over whole prompts; `new_cache` makes a cache of all layers for them."""
+    done = prefill(model, batch, new_cache)
     assert done.logits is not None, "asked for"
     start = DecoderInput(batch.embeds, batch.positions, batch.valid, done.cache, done.pruning)
     return PrefilledBatch(start, done.logits, done.pruning.trace, done.pruning)
@@ -124,11 +124,11 @@ def prefill_whole(model: VisionLanguageModel, batch: PromptBatch, empty_cache: C
 
 @torch.inference_mode()
 def prefill_prefixes(
-    model: VisionLanguageModel, batch: PromptBatch, empty_cache: Callable[[], Any], shared: SharedPrefixes
+    model: VisionLanguageModel, batch: PromptBatch, new_cache: Callable[[], Any], shared: SharedPrefixes
 ) -> PrefilledBatch:
     """Run the language model over each distinct prefix, and over what follows it in each prompt.
 
-    Where tokens leave inside, prefixes go as far as nothing has left, and prompts come together there. `empty_cache` makes a
+    Where tokens leave inside, prefixes go as far as nothing has left, and prompts come together there. `new_cache` makes a
     cache of all layers for the prompts.
     """
     from vtpbench.harness.pruning.key_value_cache import begin_with, buffered, exact, regroup, repeat  # imports transformers
@@ -137,7 +137,7 @@ def prefill_prefixes(
     cache_of_prefixes = partial(buffered, shared.layers or model.shape.decoder_layers, exact)
     done = prefill(model, _prefixes_of(batch, shared), cache_of_prefixes, prefix=True, layers=shared.layers)
     whose = copy_to_device(torch.tensor(rows.pictures), device)
-    cache = empty_cache()
+    cache = new_cache()
     repeat(done.cache, cache, whose, rows.width)
     if shared.layers is None:
         states = _ask(model, batch, rows, cache)

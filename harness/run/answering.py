@@ -109,7 +109,7 @@ class Answerer:
     def _in_parts(self, work: Callable[[Sequence[T]], R], items: Sequence[T], batches: int) -> Iterator[R]:
         """Do work on so many batches of items; on half as many from then on where the device has too little memory.
 
-        First graphs are given up that lie there: how many there are depends on what was asked before, the batch must not.
+        First graphs and their buffers are given up: what lies there depends on what was asked before, the batch must not.
         """
         done, cleared = 0, False
         while done < len(items):
@@ -118,7 +118,7 @@ class Answerer:
             try:
                 result = work(part)
             except (torch.OutOfMemoryError, torch.AcceleratorError) as e:
-                crowded = self.pipeline.model.holds_graphs and not cleared
+                crowded = self.pipeline.model.holds_memory and not cleared
                 if not is_out_of_memory(e) or (self.smallest == 1 and not crowded):
                     raise
                 cleared = True

@@ -61,9 +61,9 @@ def test_what_is_replayed_answers_as_what_is_run(family: str, name: str, behind:
         assert passes.replays.get("tower") == (2 if family.startswith("llava") else None)
         assert passes.refused.keys() == (set() if family.startswith("llava") else {"tower"})
         assert (steps.refused, steps.captured) == (None, 1)
-        assert model.holds_graphs
+        assert model.holds_memory
         model.forget_graphs()
-        assert not model.holds_graphs
+        assert not model.holds_memory
 
 
 @pytest.mark.usefixtures("always_shared")

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from pruner_options import DECODERS, options_for
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vtpbench.harness.models.family import Family
 from vtpbench.harness.models.tiny import TINY, tiny_llava
 from vtpbench.harness.pruning.batch import PromptBatch
+from vtpbench.harness.pruning.captured_passes import SharedMemory
 from vtpbench.harness.pruning.captured_steps import COLUMNS, CapturedSteps
 from vtpbench.harness.pruning.pipeline import Pipeline
 from vtpbench.pruners.registry import build
@@ -54,14 +57,54 @@ def test_answers_are_those_of_steps_that_grow(family: str, name: str, attention:
 def test_the_pass_over_prompts_writes_where_steps_read(name: str, pictures: int, tools: Any) -> None:
     lane = pipeline(tiny_llava(), name, share_prefix=True, graphs=True)
     begun = lane.prefill(batch_of(lane, tools, QUESTIONS, pictures))
-    written = addresses(begun.start.cache)
-    lane.decode(begun, 3)
+    written, copied = addresses(begun.start.cache), Copied()
+    with copied:
+        lane.decode(begun, 3)
     assert addresses(begun.start.cache) == written
     assert len(set(written)) == 2 * lane.model.shape.decoder_layers
+    assert 0 < copied.largest < min(layer.keys.numel() for layer in begun.start.cache.layers)
 
 
 def addresses(cache: Any) -> list[int]:
     return [each.data_ptr() for layer in cache.layers for each in (layer.keys, layer.values)]
+
+
+class Copied(TorchDispatchMode):
+    """Numbers of the largest tensor that was copied inside."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("copy_", "clone", "_to_copy"):
+            self.largest = max(self.largest, args[0].numel())
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_batch_whose_cache_another_has_overwritten_is_not_decoded(tools: Any) -> None:
+    lane = pipeline(tiny_llava(), "random", graphs=True)
+    first, second = (lane.prefill(batch_of(lane, tools, questions)) for questions in (QUESTIONS, QUESTIONS[::-1]))
+    with pytest.raises(AssertionError, match="what an earlier one cached was written over"):
+        lane.decode(first, 3)
+    assert lane.decode(second, 3)[0] == lane.generate(batch_of(lane, tools, QUESTIONS[::-1]), 3)[0]
+
+
+def test_buffers_that_an_answer_outgrows_are_given_back_layer_by_layer(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_llava()
+    model.model.generation_config.eos_token_id = None
+    lane = pipeline(model, "vanilla", graphs=True)
+    begun = lane.prefill(batch_of(lane, tools, QUESTIONS[:1]))
+    first = [StorageWeakRef(layer.keys.untyped_storage()) for layer in begun.start.cache.layers]
+    there, take = list[int](), SharedMemory.take
+
+    def counting(self: SharedMemory, *sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+        taken = take(self, *sizes)
+        there.append(sum(not storage.expired() for storage in first))
+        return taken
+
+    monkeypatch.setattr(SharedMemory, "take", counting)
+    lane.decode(begun, LONG)
+    layers = model.shape.decoder_layers
+    assert there == [layers] * layers + [*range(layers, 0, -1)], "opened where they are, then moved"
 
 
 class Captures:

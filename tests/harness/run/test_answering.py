@@ -165,10 +165,10 @@ class Filled(Watched):
     """Has no room as long as graphs lie there, and for two prompts then."""
 
     room = 0
-    holds_graphs = True
+    holds_memory = True
 
     def forget_graphs(self) -> None:
-        self.holds_graphs, self.room = False, 2
+        self.holds_memory, self.room = False, 2
 
 
 @pytest.mark.parametrize(("batch", "needed"), [(1, 1), (2, 2), (8, 2)])
