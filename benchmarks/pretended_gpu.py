@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
@@ -25,7 +25,6 @@ from pretended_graph import PretendedGraph
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vtpbench.harness.efficiency.operations import is_composite, launches
@@ -207,7 +206,7 @@ class PretendedGpu(TorchDispatchMode):
         if name not in _UNDIVIDED and is_composite(func):
             with self:
                 return func.decompose(*args, **options)
-        tensors = [x for x in tree_leaves((args, options)) if isinstance(x, Tensor)]
+        tensors = list(_tensors((args, options)))
         there = any(isinstance(x, Pretended) for x in tensors)
         place = options.get("device") or (GPU if there else HOST)
         if there or place.type == GPU.type:
@@ -220,7 +219,7 @@ class PretendedGpu(TorchDispatchMode):
             return self._pin(args[0])
         if "device" in options:
             options["device"] = HOST
-        held = tree_map(_held, args), tree_map(_held, options)
+        held = _changed(_held, args), _changed(_held, options)
         with unset_fake_temporarily():
             if self._graph is not None and place.type == GPU.type:
                 numbers = [x for x in tensors if not isinstance(x, Pretended) and x not in self._pinned]
@@ -303,6 +302,26 @@ def moved(model: nn.Module) -> Iterator[None]:
             store.update(own)
 
 
+def _tensors(x: Any) -> Iterator[Tensor]:
+    """List the tensors among what an operation takes; torch's own way through trees is a third of the time of a run."""
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, (tuple, list)):
+        for each in x:
+            yield from _tensors(each)
+    elif isinstance(x, dict):
+        yield from _tensors(tuple(x.values()))
+
+
+def _changed(change: Callable[[Any], Any], x: Any) -> Any:
+    """Change the leaves of what an operation takes or gives."""
+    if isinstance(x, (tuple, list)):
+        return type(x)([_changed(change, each) for each in x])
+    if isinstance(x, dict):
+        return {name: _changed(change, each) for name, each in x.items()}
+    return change(x)
+
+
 def _held(x: Any) -> Any:
     return x.held if isinstance(x, Pretended) else x
 
@@ -321,7 +340,7 @@ def _wrapped(result: Any, operands: list[Tensor]) -> Any:
             raise NotImplementedError("a tensor on the pretended GPU cannot change its shape in place")
         return same
 
-    return tree_map(wrap, result)
+    return _changed(wrap, result)
 
 
 def _wait(what: str, frame: FrameType | None) -> Wait:

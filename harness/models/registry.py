@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from vtpbench.harness.models.answer_rule import READS_NO_STOPS, AnswerRule
 from vtpbench.pruners.errors import UserError, did_you_mean, one_line
-from vtpbench.pruners.registry import class_files, import_source
+from vtpbench.pruners.registry import class_files, import_source, installed
 
 if TYPE_CHECKING:
     from vtpbench.harness.models.family import Family
@@ -74,12 +74,11 @@ class FamilyEntry:
 def entries() -> dict[str, FamilyEntry]:
     """All families by name; a name that is given twice is an error that names both distributions."""
     found = {name: FamilyEntry(name, target, "vtpbench") for name, target in {**TRANSFORMERS, **ORIGINAL}.items()}
-    for point in entry_points(group=GROUP):
-        distribution = point.dist.name if point.dist else "unknown"
-        if point.name in found:
-            first = found[point.name].distribution
-            raise UserError(f"model family '{point.name}' is provided by both {first} and {distribution}; uninstall one of them")
-        found[point.name] = FamilyEntry(point.name, point.value, distribution)
+    for name, target, distribution in installed(GROUP, tuple(sys.path)):
+        if name in found:
+            first = found[name].distribution
+            raise UserError(f"model family '{name}' is provided by both {first} and {distribution}; uninstall one of them")
+        found[name] = FamilyEntry(name, target, distribution)
     return found
 
 

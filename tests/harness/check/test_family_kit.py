@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -231,8 +230,8 @@ def test_a_strangers_source_is_part_of_what_a_number_is_of(tmp_path: Path) -> No
 
 def given(monkeypatch: pytest.MonkeyPatch, **targets: str) -> None:
     """Let installed distributions give these families."""
-    points = [SimpleNamespace(name=name, value=target, dist=SimpleNamespace(name="theirs")) for name, target in targets.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "vtpbench.families" else [])
+    points = tuple((name, target, "theirs") for name, target in targets.items())
+    monkeypatch.setattr(registry, "installed", lambda group, path: points if group == "vtpbench.families" else ())
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_an_answer_reaches_the_scorer_as_lmms_evals_adapter_of_the_family_has_it
     pair, task, says, monkeypatch, internvl_processor
 ) -> None:
     module, _, name = pair.partition(" of ")
-    family = MODELS.setdefault(name, TINY[name]())
+    family = MODELS.get(name) or MODELS.setdefault(name, TINY[name]())
     processor = internvl_processor(family) if name == "internvl" else processor_of(family, name)
     adapter = adapter_of(module, family, processor, says, monkeypatch)
     adapter.task_dict = {"mine": {"test": {0: None}}}
