@@ -130,7 +130,7 @@ class PrunerEntry:
 def entries() -> dict[str, PrunerEntry]:
     """All pruners by name; a name that is given twice is an error that names both distributions."""
     found = {name: PrunerEntry(name, target, "vtpbench") for name, target in BUILT_IN.items()}
-    for name, target, distribution in installed(GROUP, tuple(sys.path)):
+    for name, target, distribution in installed(GROUP):
         if name in found:
             first = found[name].distribution
             raise UserError(f"pruner '{name}' is provided by both {first} and {distribution}; uninstall one of them")
@@ -138,9 +138,14 @@ def entries() -> dict[str, PrunerEntry]:
     return found
 
 
+def installed(group: str) -> tuple[tuple[str, str, str], ...]:
+    """Name, target and distribution of a group's entry points on Python's path."""
+    return _read(group, tuple(sys.path))
+
+
 @lru_cache(maxsize=8)
-def installed(group: str, path: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
-    """Name, target and distribution of a group's entry points on Python's path, read once: that takes a twentieth of a second."""
+def _read(group: str, path: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
+    """Read them once for a path: that takes a twentieth of a second."""
     del path  # where `entry_points` looks
     points = entry_points(group=group)
     return tuple((point.name, point.value, point.dist.name if point.dist else "unknown") for point in points)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -74,7 +73,7 @@ class FamilyEntry:
 def entries() -> dict[str, FamilyEntry]:
     """All families by name; a name that is given twice is an error that names both distributions."""
     found = {name: FamilyEntry(name, target, "vtpbench") for name, target in {**TRANSFORMERS, **ORIGINAL}.items()}
-    for name, target, distribution in installed(GROUP, tuple(sys.path)):
+    for name, target, distribution in installed(GROUP):
         if name in found:
             first = found[name].distribution
             raise UserError(f"model family '{name}' is provided by both {first} and {distribution}; uninstall one of them")

@@ -25,11 +25,11 @@ STEPS = "decoding steps"
 """Name of what is captured token by token, beside those of passes."""
 KEPT, SEEN = 128, 4096
 """Keys that are captured at once, those behind them are run; and keys of which it is known that they came."""
+SETS = 128
+"""Sets of buffers in the same memory that are known at once."""
 
 WATCHED = "every selection is to be shown to an observer"
 """Why a pass in which tokens leave is run."""
-SETS = 128
-"""Sets of buffers in the same memory that are known at once."""
 CROWDED = f"there are {KEPT} others, and no more are captured at once"
 """Why a pass is run that came too late."""
 

@@ -49,7 +49,6 @@ class CapturedSteps:
         self.model, self.capture = model, capture
         self.refused: str | None = None if capture is not None else "the device has no graphs"
         self._known: dict[StepShape, _Known] = {}
-        self._turn = 0  # of the cache that the buffers hold
         layers = range(model.shape.decoder_layers)
         self._memory = [SharedMemory(model.device, model.model.dtype, self._known.clear) for _ in layers]
 
@@ -67,22 +66,10 @@ class CapturedSteps:
         """Make an empty cache in the memory of the steps, in which the cache before it is lost."""
         from vtpbench.harness.pruning.key_value_cache import allocated  # imports transformers
 
-        cache = allocated([partial(self._take_buffers, layer) for layer in range(len(self._memory))])
-        self._turn += 1
-        cache.turn = self._turn
-        return cache
-
-    def _claim(self, cache: Any) -> None:
-        """Raise `AssertionError` where another batch was written over a cache; else nothing older is valid any more."""
-        if getattr(cache, "turn", self._turn) != self._turn:
-            raise AssertionError("a batch is decoded behind the last prefill: what an earlier one cached was written over")
-        if not hasattr(cache, "turn"):
-            self._turn += 1
-            cache.turn = self._turn
+        return allocated([partial(self._take_buffers, layer) for layer in range(len(self._memory))])
 
     def open(self, stages: Sequence[CachedStage], cache: Any, tables: Callable[[StaticStep], None]) -> _Known:
         """Give the step for a batch, behind what `cache` holds, and in its buffers; `tables` is told of it before it runs."""
-        self._claim(cache)
         buffers = []
         for number, layer in enumerate(cache.layers):
             buffers.append(self._take_buffers(number, layer.keys, layer.values, layer.get_seq_length()))

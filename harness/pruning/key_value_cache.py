@@ -56,22 +56,21 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyp
         """Go on in buffers for rows of states like these, and at least so many columns."""
         allocate = self._allocate if self._buffers is None else with_room
         buffers = allocate(key_states, value_states, columns)
-        self._go_on_in(buffers, [self.keys, self.values])
+        self._go_on_in(buffers)
         return buffers
 
     def move(self, buffers: Buffers) -> None:
         """Copy what is cached into buffers, which may lie over the present ones, and go on there; the same object stays."""
         if self._buffers is not buffers:
-            assert self.keys is not None, "something is cached"
-            assert self.values is not None, "something is cached"
-            held = self._buffers is None
-            self._go_on_in(buffers, [each if held else each.clone() for each in (self.keys, self.values)])
+            self._go_on_in(buffers, over=self._buffers is not None)
 
-    def _go_on_in(self, buffers: Buffers, cached: Sequence[Tensor | None]) -> None:
-        columns = self.get_seq_length()
-        for buffer, states in zip(buffers, cached, strict=True):
-            if states is not None:
-                buffer[..., :columns, :] = states
+    def _go_on_in(self, buffers: Buffers, *, over: bool = False) -> None:
+        """Copy what is cached into buffers; `over` = these may lie over the present ones."""
+        columns, cached = self.get_seq_length(), [each for each in (self.keys, self.values) if each is not None]
+        if over:
+            cached = [each.clone() for each in cached]  # both, before one is written
+        for buffer, states in zip(buffers, cached, strict=False):  # there may be none yet
+            buffer[..., :columns, :] = states
         self.show(buffers, columns)
 
     def show(self, buffers: Buffers, columns: int) -> Buffers:
@@ -112,7 +111,7 @@ class StaticLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyped
 
 def buffered(layers: int, allocate: Allocate = with_room) -> Cache:
     """Make an empty cache for so many decoder layers."""
-    return Cache(layers=[BufferedLayer(allocate) for _ in range(layers)])
+    return allocated([allocate] * layers)
 
 
 def within(buffers: Sequence[Buffers]) -> Cache:

@@ -64,6 +64,8 @@ class VisionLanguageModel(ABC):
     images_per_pass: int = 32
     """Images, tiles each on its own, that go through the vision tower together where it has a fixed size."""
 
+    last_prefill: Callable[[], object] = staticmethod(lambda: None)
+    """Gives what the last pass over prompts gave whose keys and values the next one overwrites, as long as somebody has it."""
     open_text_tower: Callable[[], TextTower] | None = None
     """Loads what `ModelShape.text_tower` names."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from PIL.Image import Image
 
@@ -256,8 +257,12 @@ class Pipeline:
             shared = distinct_prefixes(batch)
         with model.captured_passes.applied(self.graphs):
             if shared is None:
-                return prefill_whole(model, batch, new_cache)
-            return prefill_prefixes(model, batch, new_cache, shared)
+                begun = prefill_whole(model, batch, new_cache)
+            else:
+                begun = prefill_prefixes(model, batch, new_cache, shared)
+        if self.graphs:
+            model.last_prefill = ref(begun)
+        return begun
 
     @torch.inference_mode()
     def decode(self, begun: PrefilledBatch, max_new_tokens: int) -> tuple[list[str], ForwardTrace]:
@@ -266,6 +271,8 @@ class Pipeline:
         Raises `UserError` for a wrong selection, also for one that was made before.
         """
         model, trace = self.model, begun.trace
+        if self.graphs and model.last_prefill() is not begun:
+            raise AssertionError("a batch is decoded behind the last prefill: what an earlier one cached was written over")
         with layer_hooks(model.decoder, lambda: begun.start.pruning):
             answers = decode(model, begun.start, begun.logits, max_new_tokens, static=self.graphs)
         begun.pruning.raise_if_invalid()  # asked only now: earlier the host would wait for the device

@@ -231,7 +231,7 @@ def test_a_strangers_source_is_part_of_what_a_number_is_of(tmp_path: Path) -> No
 def given(monkeypatch: pytest.MonkeyPatch, **targets: str) -> None:
     """Let installed distributions give these families."""
     points = tuple((name, target, "theirs") for name, target in targets.items())
-    monkeypatch.setattr(registry, "installed", lambda group, path: points if group == "vtpbench.families" else ())
+    monkeypatch.setattr(registry, "installed", lambda group: points if group == "vtpbench.families" else ())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from vtpbench.harness.cli.main import app
 from vtpbench.harness.host import hub
 from vtpbench.harness.planning.outlook import show_plan
 from vtpbench.harness.planning.questions import QuestionCount, count_questions
-from vtpbench.harness.run.batch_size import SIZES
 from vtpbench.harness.run.job import RunOptions
 from vtpbench.harness.suite.benchmarks import registry
 from vtpbench.harness.suite.suite import packaged_suites
@@ -118,7 +117,7 @@ def test_the_cost_on_a_gpu(tmp_path: Path) -> None:
     launched = plan("llava15", tmp_path, "graphs=false", "batch_size=16", gpu="h200")
     assert 25 < hours(launched) < 60
     assert ("as CUDA graphs; not counted" in shown, "graphs" in launched) == (True, False)
-    assert f"assumed: batches of {max(SIZES)}, 60 text tokens, answers of 4 tokens; decoding steps" in shown
+    assert "assumed: batches of 128, 60 text tokens, answers of 4 tokens; decoding steps" in shown
     assert "scaled" not in shown
 
 

@@ -50,6 +50,10 @@ def pruned(pipeline: Pipeline, tools: Any, count: int = 2) -> list[ImageTokens]:
     return [left[n] for n in range(count)]
 
 
+def new_cache(model: Family) -> partial[Any]:
+    return partial(buffered, model.shape.decoder_layers)
+
+
 def batch_of(pipeline: Pipeline, tools: Any) -> PromptBatch:
     """Five questions about two pictures."""
     images = pruned(pipeline, tools)
@@ -92,12 +96,12 @@ def test_logits_and_keys_are_those_of_whole_prompts_where_tokens_leave_inside(
     model = TINY[family]()
     pruner = build("fastv", {"layer": 1}) if name == "fastv early" else build(name, options_for(name, family))
     batch = batch_of(pipeline(model, pruner), tools)
-    whole = prefill_whole(model, batch, partial(buffered, model.shape.decoder_layers))
+    whole = prefill_whole(model, batch, new_cache(model))
     batch = batch.behind(model.system_prompt) if behind else batch
     shared = distinct_prefixes(batch)
     assert shared is not None
     assert shared.layers == min(cut.at for cut in batch.images[0].later_cuts)
-    together = prefill_prefixes(model, batch, partial(buffered, model.shape.decoder_layers), shared)
+    together = prefill_prefixes(model, batch, new_cache(model), shared)
     torch.testing.assert_close(together.logits, whole.logits, rtol=1e-4, atol=1e-5)
     assert len(together.start.stages(0)) == len(whole.start.stages(0)) > 1
     for own, expected in zip(together.start.stages(0), whole.start.stages(0), strict=True):
@@ -130,7 +134,7 @@ def test_logits_behind_a_shared_prefix_are_those_of_whole_prompts(tools: Any, fa
     batch = batch_of(pipeline(model, pruner), tools)
     shared = distinct_prefixes(batch)
     assert shared is not None
-    behind = prefill_prefixes(model, batch, partial(buffered, model.shape.decoder_layers), shared)
+    behind = prefill_prefixes(model, batch, new_cache(model), shared)
     assert behind.start.valid is not None, "questions differ in length"
     with torch.inference_mode():
         for row, length in enumerate(batch.layout.lengths):
